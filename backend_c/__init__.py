@@ -1,0 +1,1 @@
+"""The hands: the C engine and its small Python door."""

@@ -1,0 +1,1 @@
+"""The mind: scenarios, workloads, costs, schedules, plans, engines, planner, reports and the command line."""

@@ -1,0 +1,1 @@
+"""The plan: instructions, text form, lowering and checks; one contract for three readers."""

@@ -1,0 +1,1 @@
+"""Enumerate, prune, price, rank and explain candidate plans."""

@@ -1,0 +1,1 @@
+"""Plots, timelines, tables and trace exports of predictions and executions."""

@@ -1,0 +1,1 @@
+"""Failures, stragglers, checkpoints and goodput over weeks."""

@@ -1,0 +1,1 @@
+"""Scenarios: strict YAML with units, validated into typed values."""
