@@ -1,0 +1,237 @@
+/*
+ * A decoder-only transformer, cut into pipeline stages: sizes, parameters, and the passes
+ * F (forward), I (input gradient), W (weight gradient) and B (I and W fused) of one microbatch.
+ *
+ * Shapes: T = microbatch * seq tokens; H hidden; A = heads * head_dim; K = kv_heads * head_dim;
+ * Q = A + 2 K (fused q, k, v); M = ffn; U = M (GPT-2) or 2 M (Llama: gate and up); V vocab.
+ * All tensors are float32, row-major. What a, w and g hold: docs/reference/memory-layout.md.
+ *
+ * Rules: nothing here allocates, prints or keeps state; the caller owns every byte and gives a
+ * workspace. Results depend on the inputs and the kernel table alone: B equals I then W bit by
+ * bit, and a model cut into several stages equals the whole one bit by bit.
+ *
+ * Typical use, per rank thread:
+ *     em_stage_check, em_stage_sizes                  at load
+ *     em_stage_layout per bucket, em_stage_bind       at load (parameters, then gradients)
+ *     em_workspace_prepare                            at load, once per workspace
+ *     em_params_init                                  at load, or read a checkpoint
+ *     em_stage_f, em_stage_i, em_stage_w, em_stage_b  in the step
+ *     em_bucket_sum_squares, em_bucket_adamw          at the step's end
+ */
+#ifndef EM_STAGE_H
+#define EM_STAGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "exactmap/error.h"
+#include "nn/em_kernels.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- the model and a stage of it ------------------------------------------------------- */
+
+typedef enum {
+    EM_MODEL_GPT2 = 0, /* LayerNorm, GELU (tanh), learned positions, biases, fused qkv */
+    EM_MODEL_LLAMA = 1 /* RMSNorm, SwiGLU, rotary positions, grouped-query attention, no bias */
+} em_model_kind_t;
+
+typedef struct {
+    em_model_kind_t kind;
+    uint32_t layers;
+    uint32_t hidden;
+    uint32_t heads;
+    uint32_t kv_heads;  /* divides heads; equals heads without grouped queries */
+    uint32_t head_dim;  /* even for Llama; heads * head_dim may differ from hidden */
+    uint32_t ffn;       /* inner size of the MLP */
+    uint32_t vocab;
+    uint32_t positions; /* longest sequence; rows of wpe for GPT-2 */
+    float norm_eps;
+    float rope_theta; /* Llama only */
+    bool tied;        /* the head uses the embedding's weight */
+} em_model_t;
+
+typedef struct {
+    em_model_t model;
+    uint32_t first_layer; /* the stage runs layers first_layer .. first_layer + num_layers - 1 */
+    uint32_t num_layers;  /* may be 0 in a stage of embedding or head alone */
+    bool has_embedding;
+    bool has_head; /* final norm, head and loss */
+} em_stage_t;
+
+/* Check model and stage: ranges, divisibility, sizes that fit. */
+EM_API em_status_t em_stage_check(const em_stage_t *stage, em_error_t *err);
+
+/* ---- sizes ----------------------------------------------------------------------------- */
+
+typedef enum { EM_PASS_F = 0, EM_PASS_I, EM_PASS_W, EM_PASS_B, EM_NUM_PASSES } em_pass_kind_t;
+
+/* Bytes of one microbatch's buffers; each a multiple of 64, each buffer 64-byte aligned. */
+typedef struct {
+    uint64_t h_bytes; /* x, y, dx or dy: [T, H] */
+    uint64_t a_bytes; /* stash that I alone reads */
+    uint64_t w_bytes; /* stash that W (and I) reads */
+    uint64_t g_bytes; /* what I leaves to W */
+    uint64_t workspace_bytes[EM_NUM_PASSES]; /* scratch of F, I, W, B, incl. the rotary table */
+    uint64_t workspace_max_bytes;            /* the largest of them */
+} em_stage_sizes_t;
+
+EM_API em_status_t em_stage_sizes(const em_stage_t *stage, uint32_t microbatch, uint32_t seq,
+                                  em_stage_sizes_t *sizes, em_error_t *err);
+
+/* ---- parameters ------------------------------------------------------------------------ */
+
+/* Parts of a stage that a bucket of the plan may hold; a list of parts is a mask. Whatever the
+ * order in which the plan names them, the layout follows this order. */
+enum {
+    EM_PART_WTE = 1u << 0,    /* token embedding (has_embedding) */
+    EM_PART_WPE = 1u << 1,    /* learned positions (has_embedding, GPT-2; else empty) */
+    EM_PART_LAYERS = 1u << 2, /* the stage's layers */
+    EM_PART_NORM = 1u << 3,   /* final norm (has_head) */
+    EM_PART_HEAD = 1u << 4,   /* head weight (has_head); empty if tied and has_embedding too;
+                                 a copy of wte, under its name, if tied and wte is elsewhere */
+    EM_PART_ALL = (1u << 5) - 1
+};
+
+/* "wte", "wpe", "layers", "norm", "head" -> bit; 0 if unknown (`len` characters of `name`). */
+EM_API uint32_t em_part_from_name(const char *name, size_t len);
+
+typedef enum { EM_INIT_NORMAL = 0, EM_INIT_ZEROS, EM_INIT_ONES } em_init_t;
+
+enum { EM_PARAM_NAME = 80 };
+
+/* One tensor of a bucket. Names and layouts are Hugging Face's: GPT-2 matrices are [in, out],
+ * Llama matrices are [out, in]. */
+typedef struct {
+    char name[EM_PARAM_NAME];
+    uint64_t shape[2]; /* shape[1] is 1 if ndim is 1 */
+    uint64_t num_elements;
+    uint64_t offset; /* floats from the start of the bucket; a multiple of 16 */
+    uint32_t ndim;
+    uint32_t part;  /* one EM_PART_ bit */
+    uint32_t index; /* place in the pointer table of the stage, see em_stage_bind */
+    em_init_t init;
+    float init_std; /* EM_INIT_NORMAL */
+    bool decay;     /* weight decay applies (matrices only) */
+} em_param_t;
+
+/* Lay out the tensors of `parts` in one bucket. `table` (capacity entries) may be NULL to ask
+ * for the counts alone. *num_floats includes the padding after each tensor, so it is a multiple
+ * of 16. Padding is zero and stays zero (em_params_init sets it; gradients must start zeroed). */
+EM_API em_status_t em_stage_layout(const em_stage_t *stage, uint32_t parts, em_param_t *table,
+                                   uint32_t capacity, uint32_t *num_params, uint64_t *num_floats,
+                                   em_error_t *err);
+
+/* Length of the pointer tables (em_item_ctx_t params and grads) of a stage. */
+EM_API uint32_t em_stage_num_pointers(const em_stage_t *stage);
+
+/* pointers[table[i].index] = base + table[i].offset for each tensor of one bucket. Call once per
+ * bucket, for parameters and for gradients; the pointer tables start zeroed. If the model is tied
+ * and the stage has embedding and head, the head's pointer follows the embedding's. */
+EM_API void em_stage_bind(const em_stage_t *stage, const em_param_t *table, uint32_t num_params,
+                          float *base, float **pointers);
+
+/* Tied head whose weight lives in another stage of this rank: bind it to that tensor. */
+EM_API void em_stage_bind_head(float *head, float **pointers);
+
+/* Pointer of wte in a bound table (NULL where the stage has none): for em_stage_bind_head. */
+EM_API float *em_stage_wte(float *const *pointers);
+
+/* True if every tensor that the stage needs is bound; else err names the first that is not. */
+EM_API em_status_t em_stage_check_bound(const em_stage_t *stage, float *const *pointers,
+                                        em_error_t *err);
+
+/* Deterministic start values of one bucket, from (seed, tensor name) alone: they do not depend on
+ * the partition. Matrices normal(0, 0.02), residual projections 0.02 / sqrt(2 layers), norm gains
+ * 1, biases 0, padding 0. */
+EM_API void em_params_init(const em_param_t *table, uint32_t num_params, uint64_t seed,
+                           uint64_t num_floats, float *base);
+
+/* ---- passes ---------------------------------------------------------------------------- */
+
+enum { EM_TARGET_IGNORE = -1 }; /* a target that adds neither loss nor gradient */
+
+/* What stays the same for all microbatches of a stage on one rank. */
+typedef struct {
+    const em_stage_t *stage;
+    const em_kernels_t *kernels;
+    uint32_t microbatch;
+    uint32_t seq;
+    float *const *params;
+    float *const *grads; /* W and B only */
+    float *workspace;    /* at least the pass's workspace_bytes, prepared, 64-byte aligned */
+} em_stage_ctx_t;
+
+/* The buffers of one microbatch. NULL where the pass or the stage has no use for one:
+ *   F  reads tokens (has_embedding) or x, targets (has_head); writes y (not has_head), a, w and
+ *      *loss_sum (has_head: sum over tokens of the cross-entropy, in double, written not added)
+ *   I  reads dy (not has_head), a, w; writes dx (not has_embedding), g
+ *   W  reads tokens (has_embedding), targets (has_head), w, g, dy (not has_head); writes grads
+ *   B  reads what I and W read but g; writes dx (not has_embedding), grads
+ * x must stay alive until W (the plan says so); this version does not read it after F. */
+typedef struct {
+    const int32_t *tokens;  /* [T] */
+    const int32_t *targets; /* [T], EM_TARGET_IGNORE allowed */
+    const float *x;         /* [T, H] */
+    float *y;               /* [T, H]; may not alias x */
+    const float *dy;        /* [T, H] */
+    float *dx;              /* [T, H]; may not alias dy */
+    float *a;
+    float *w;
+    float *g;
+    double *loss_sum;
+    float scale;         /* gradient of the loss w.r.t. each token's loss: 1 / tokens per step;
+                            the same in F, W and B of an item (has_head) */
+    uint32_t accumulate; /* W, B: mask of EM_PART_ whose gradients are added to; the others are
+                            written. A tied head's gradient belongs to the part that holds it: to
+                            EM_PART_WTE if the stage has the embedding, else to EM_PART_HEAD */
+    bool forward_only;   /* F: loss alone (validation); a and w are scratch afterwards */
+} em_item_t;
+
+/* Put what all passes of a rank share (the rotary table, nothing for GPT-2) at the start of the
+ * workspace. Once after the workspace is made; stages of one model may share a workspace. */
+EM_API void em_workspace_prepare(const em_stage_t *stage, uint32_t seq, float *workspace);
+
+/* Passes of one microbatch. EM_ERR_DATA: a token or target out of range (nothing else fails). */
+EM_API em_status_t em_stage_f(const em_stage_ctx_t *ctx, const em_item_t *item);
+EM_API em_status_t em_stage_i(const em_stage_ctx_t *ctx, const em_item_t *item);
+EM_API em_status_t em_stage_w(const em_stage_ctx_t *ctx, const em_item_t *item);
+EM_API em_status_t em_stage_b(const em_stage_ctx_t *ctx, const em_item_t *item);
+
+/* Forward of a stage with a head, giving logits instead of a loss. all_positions: logits is
+ * [T, V], else [microbatch, V] of position last_position of each sequence. Uses item->tokens or
+ * x, a and w as F does; any seq up to ctx->seq's sizes (set ctx->seq to the prefix length). */
+EM_API em_status_t em_stage_logits(const em_stage_ctx_t *ctx, const em_item_t *item,
+                                   bool all_positions, uint32_t last_position, float *logits);
+
+/* ---- optimizer ------------------------------------------------------------------------- */
+
+typedef struct {
+    double lr;
+    double beta1;
+    double beta2;
+    double eps;
+    double weight_decay; /* decoupled; on tensors with decay alone */
+    double grad_scale;   /* gradients are multiplied by it first: the clip factor */
+    uint64_t step;       /* 1 for the first update (bias correction) */
+} em_adamw_t;
+
+/* AdamW on floats [begin, end) of a bucket (multiples of 16; a shard or the whole). The pointers
+ * are those of float `begin`. */
+EM_API void em_bucket_adamw(const em_kernels_t *kernels, const em_param_t *table,
+                            uint32_t num_params, uint64_t begin, uint64_t end,
+                            const em_adamw_t *adamw, float *param, const float *grad, float *m,
+                            float *v);
+
+/* Sum of squares, in double, of the gradients [begin, end) of a bucket, tensor after tensor;
+ * the pointer is that of float `begin`. */
+EM_API double em_bucket_sum_squares(const em_kernels_t *kernels, const em_param_t *table,
+                                    uint32_t num_params, uint64_t begin, uint64_t end,
+                                    const float *grad);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
