@@ -1,0 +1,245 @@
+"""The plan as typed data: header declarations and programs.
+
+Text form, meaning and checks: `docs/reference/plan-format.md`. These classes hold what the text says and check nothing;
+`exactmap.sim.plan.reader` reads, `writer` writes, `check` gives the verdict.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from exactmap.sim.plan.instruction import Instruction
+
+__all__ = [
+    "Arena",
+    "Bucket",
+    "Channel",
+    "Group",
+    "MapLine",
+    "MeshDims",
+    "Plan",
+    "PlanModel",
+    "PlanStage",
+    "PlanTrain",
+    "Pool",
+    "Precision",
+    "Program",
+    "Region",
+    "Tie",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanModel:
+    """Dimensions of a decoder-only transformer; kind `gpt` or `llama`."""
+
+    kind: str
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    vocab: int
+    positions: int
+    tied: bool
+    eps: float
+    theta: float
+
+
+@dataclass(frozen=True, slots=True)
+class PlanTrain:
+    """Numbers of one training step and of its optimizer; `microbatch` in sequences, `seq` in tokens."""
+
+    microbatch: int
+    m: int
+    seq: int
+    slices: int
+    optimizer: str
+    lr: float
+    lr_min: float
+    warmup: int
+    steps: int
+    beta1: float
+    beta2: float
+    eps: float
+    decay: float
+    clip: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """Data type of each tensor class, as dtype words (`f32`, `bf16`, ..)."""
+
+    param: str = "f32"
+    grad: str = "f32"
+    act: str = "f32"
+    comm: str = "f32"
+    moment: str = "f32"
+
+
+@dataclass(frozen=True, slots=True)
+class MeshDims:
+    """Sizes of the five mesh axes; `order` names them, fastest first."""
+
+    tp: int
+    cp: int
+    ep: int
+    pp: int
+    dp: int
+    order: tuple[str, ...] = ("tp", "cp", "ep", "pp", "dp")
+
+
+@dataclass(frozen=True, slots=True)
+class PlanStage:
+    """Layers `first..last` (both included; first = -1: none) and what else the stage holds."""
+
+    first: int
+    last: int
+    embedding: bool = False
+    head: bool = False
+    parts: tuple[str, ...] = ()
+
+    @property
+    def num_layers(self) -> int:
+        """Number of transformer layers."""
+        return 0 if self.first < 0 else self.last - self.first + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One direction between two pipeline ranks; `cls` is `F` or `B`, `bytes` those of one message."""
+
+    name: str
+    src: int
+    dst: int
+    cls: str
+    depth: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A communicator by mesh axes; `pp`: the member pipeline ranks (empty: all), `scan`: ``""``, ``up`` or ``down``."""
+
+    name: str
+    axes: tuple[str, ...]
+    pp: tuple[int, ...] = ()
+    scan: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Parameters of stage `stage` that are reduced and stepped together; `elements` with padding."""
+
+    stage: int
+    index: int
+    holds: tuple[str, ...]
+    elements: int
+    shard: str = ""
+    reduce: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tie:
+    """Two buckets, as (stage, index), that hold copies of one parameter."""
+
+    first: tuple[int, int]
+    second: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Arena:
+    """All bytes that a pipeline rank takes at load."""
+
+    pp: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A fixed part of a rank's arena: params, grads, moments, staging or workspace."""
+
+    pp: int
+    kind: str
+    bytes: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """`num` slots of `bytes` each at `at + i*bytes` of the arena; `letter` is one of h a w g k p q o."""
+
+    pp: int
+    letter: str
+    num: int
+    bytes: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class MapLine:
+    """Binds pipeline rank `pp` (of replica `dp`, or of all: -1) to a program."""
+
+    pp: int
+    dp: int
+    program: str
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Instructions of one pipeline rank; `lines[i]` is the line of instruction i in the file (empty: not from a file)."""
+
+    name: str
+    instructions: tuple[Instruction, ...]
+    lines: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A whole plan. Information lines are kept as ordered (key, value) pairs."""
+
+    model: PlanModel
+    train: PlanTrain
+    precision: Precision
+    mesh: MeshDims
+    stages: tuple[PlanStage, ...]
+    place: tuple[tuple[int, ...], ...]
+    clock: str
+    serial: bool
+    limit: int
+    channels: tuple[Channel, ...]
+    groups: tuple[Group, ...]
+    buckets: tuple[Bucket, ...]
+    arenas: tuple[Arena, ...]
+    regions: tuple[Region, ...]
+    pools: tuple[Pool, ...]
+    maps: tuple[MapLine, ...]
+    programs: tuple[Program, ...]
+    ties: tuple[Tie, ...] = ()
+    couple: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    budget: int = -1  #: bytes per rank, -1: none given
+    made: tuple[tuple[str, str], ...] = ()
+    cost: tuple[tuple[str, int], ...] = ()
+    pred: tuple[tuple[str, str], ...] = ()
+    extras: tuple[str, ...] = ()  #: whole `x-..` lines
+    minor: int = 0
+    header_lines: dict[tuple[str, int], int] = field(default_factory=dict, compare=False, repr=False)
+    """(kind of line, its index among its kind) -> line in the file; empty for plans made in memory."""
+
+    def program(self, pp: int, dp: int = 0) -> Program:
+        """The program of pipeline rank `pp` in replica `dp`."""
+        name = ""
+        for line in self.maps:
+            if line.pp == pp and line.dp in (-1, dp):
+                name = line.program
+        for program in self.programs:
+            if program.name == name:
+                return program
+        raise KeyError((pp, dp))
+
+    def replica_classes(self) -> tuple[int, ...]:
+        """Replicas with programs of their own: -1 stands for all the others (absent when there are none), then each override."""
+        own = sorted({line.dp for line in self.maps if line.dp >= 0})
+        return (*(() if len(own) >= self.mesh.dp else (-1,)), *own)
