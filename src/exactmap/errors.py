@@ -6,7 +6,8 @@ A message says what is wrong, where, what was found, what was expected, and ends
     hint: set model.num_heads to 6 or 8
 
 The families follow the exit codes of the command line: 1 a bug in the tool, 2 usage (left to the option
-parser), 3 invalid input, 4 infeasible, 5 check failed, 6 execution failed, 7 hung, 8 hardware or library missing.
+parser), 3 invalid input, 4 infeasible, 5 check failed, 6 execution failed, 7 hung, 8 hardware or library
+missing.
 """
 
 from __future__ import annotations
