@@ -1,0 +1,395 @@
+"""Parallel axes laid onto ranks, and ranks laid onto GPUs.
+
+A mesh is a mixed-radix number: with the order (tp, cp, ep, dp, pp), innermost first, ::
+
+    rank = tp + TP * (cp + CP * (ep + EP * (dp + DP * pp)))
+
+so ranks that differ only in the innermost axis are neighbours. Ranks fill scale-up domains (racks or hosts) one after
+the other, `used_per_domain` GPUs of each, and the rest of a domain are spares: 64 of 72 in an NVL72 rack, say. A group
+of ranks therefore crosses domains exactly when a domain's end falls inside one of the blocks that the group spans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from math import gcd, prod
+
+from exactmap.errors import InfeasibleError, InvalidInputError, Place
+
+__all__ = ["DEFAULT_ORDER", "Axis", "Coords", "GpuBudget", "GroupShape", "Mesh", "Placement", "Tier"]
+
+
+class Axis(StrEnum):
+    """A parallel axis."""
+
+    TP = "tp"
+    CP = "cp"
+    EP = "ep"
+    PP = "pp"
+    DP = "dp"
+
+
+class Tier(StrEnum):
+    """Which network a transfer uses."""
+
+    SELF = "self"
+    """One GPU: nothing moves."""
+    SCALE_UP = "scale_up"
+    """Inside one scale-up domain (NVLink)."""
+    SCALE_OUT = "scale_out"
+    """Between domains, through network interfaces."""
+
+
+DEFAULT_ORDER: tuple[Axis, ...] = (Axis.TP, Axis.CP, Axis.EP, Axis.DP, Axis.PP)
+"""Axes from the innermost (neighbouring ranks) to the outermost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coords:
+    """A rank's place on every axis."""
+
+    tp: int = 0
+    cp: int = 0
+    ep: int = 0
+    pp: int = 0
+    dp: int = 0
+
+    def on(self, axis: Axis) -> int:
+        """Place on one axis."""
+        return int(getattr(self, axis.value))
+
+    def moved(self, places: Mapping[Axis, int]) -> Coords:
+        """Return the same coordinates with some axes changed."""
+        return Coords(**{axis.value: places.get(axis, self.on(axis)) for axis in Axis})
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """Sizes of the parallel axes and their order onto ranks.
+
+    Parameters
+    ----------
+    tp, cp, ep, pp, dp
+        Size of the tensor, context, expert, pipeline and data axis.
+    order
+        All five axes, innermost first.
+
+    Raises
+    ------
+    InvalidInputError
+        If a size is below 1, or `order` is no permutation of the axes.
+
+    Examples
+    --------
+    >>> mesh = Mesh(tp=2, pp=2, dp=2)
+    >>> mesh.num_ranks, mesh.coords(5)
+    (8, Coords(tp=1, cp=0, ep=0, pp=1, dp=0))
+    >>> mesh.group(5, [Axis.DP])
+    (5, 7)
+    """
+
+    tp: int = 1
+    cp: int = 1
+    ep: int = 1
+    pp: int = 1
+    dp: int = 1
+    order: tuple[Axis, ...] = DEFAULT_ORDER
+
+    def __post_init__(self) -> None:
+        """Check sizes and order."""
+        for axis in Axis:
+            if self.size(axis) < 1:
+                raise InvalidInputError(
+                    "an axis must have a size",
+                    where=Place(field=f"mesh.{axis}"),
+                    got=str(self.size(axis)),
+                    expected="at least 1",
+                )
+        if sorted(self.order) != sorted(Axis):
+            raise InvalidInputError(
+                "the order must name each axis once",
+                where=Place(field="mesh.order"),
+                got=",".join(self.order),
+                expected="a permutation of " + ",".join(DEFAULT_ORDER),
+            )
+
+    def size(self, axis: Axis) -> int:
+        """Size of an axis."""
+        return int(getattr(self, axis.value))
+
+    @property
+    def num_ranks(self) -> int:
+        """Ranks in the whole mesh."""
+        return self.tp * self.cp * self.ep * self.pp * self.dp
+
+    def group_size(self, axes: Iterable[Axis]) -> int:
+        """Members of one group along `axes`."""
+        return prod(self.size(axis) for axis in set(axes))
+
+    def num_groups(self, axes: Iterable[Axis]) -> int:
+        """Groups along `axes` in the whole mesh."""
+        return self.num_ranks // self.group_size(axes)
+
+    def stride(self, axis: Axis) -> int:
+        """Distance in ranks between neighbours on an axis."""
+        return prod(self.size(inner) for inner in self.order[: self.order.index(axis)])
+
+    def coords(self, rank: int) -> Coords:
+        """Place of a rank on every axis."""
+        self._check_rank(rank)
+        places: dict[str, int] = {}
+        for axis in self.order:
+            rank, places[axis.value] = divmod(rank, self.size(axis))
+        return Coords(**places)
+
+    def rank(self, coords: Coords) -> int:
+        """Rank at given coordinates; the inverse of `coords`."""
+        rank = 0
+        for axis in reversed(self.order):
+            place = coords.on(axis)
+            if not 0 <= place < self.size(axis):
+                raise InvalidInputError(
+                    "no such place on the mesh",
+                    where=Place(field=axis.value),
+                    got=str(place),
+                    expected=f"0 to {self.size(axis) - 1}",
+                )
+            rank = rank * self.size(axis) + place
+        return rank
+
+    def group(self, rank: int, axes: Iterable[Axis]) -> tuple[int, ...]:
+        """Ranks that differ from `rank` only on `axes`, itself included, ascending."""
+        self._check_rank(rank)
+        coords = self.coords(rank)
+        chosen = set(axes)
+        base = rank - sum(coords.on(axis) * self.stride(axis) for axis in chosen)
+        return tuple(base + offset for offset in self._offsets(chosen))
+
+    def groups(self, axes: Iterable[Axis]) -> Iterator[tuple[int, ...]]:
+        """All groups along `axes`, in order of their first rank."""
+        chosen = set(axes)
+        offsets = self._offsets(chosen)
+        for base in self._offsets(set(Axis) - chosen):
+            yield tuple(base + offset for offset in offsets)
+
+    def peer(self, rank: int, axis: Axis, step: int) -> int | None:
+        """Rank `step` places further along an axis, or None beyond its ends."""
+        place = self.coords(rank).on(axis) + step
+        return rank + step * self.stride(axis) if 0 <= place < self.size(axis) else None
+
+    def _offsets(self, axes: set[Axis]) -> list[int]:
+        offsets = [0]
+        for axis in self.order:
+            if axis in axes:
+                stride = self.stride(axis)
+                offsets = [place * stride + offset for place in range(self.size(axis)) for offset in offsets]
+        return offsets
+
+    def _check_rank(self, rank: int) -> None:
+        if not 0 <= rank < self.num_ranks:
+            raise InvalidInputError("no such rank", got=str(rank), expected=f"0 to {self.num_ranks - 1}")
+
+
+@dataclass(frozen=True, slots=True)
+class GroupShape:
+    """How a group of ranks lies on the machine.
+
+    Parameters
+    ----------
+    num_members
+        Members of the group.
+    per_domain
+        Most members that share one scale-up domain.
+    num_domains
+        Scale-up domains that the group touches.
+    """
+
+    num_members: int
+    per_domain: int
+    num_domains: int
+
+    @property
+    def tier(self) -> Tier:
+        """The furthest tier that the group's traffic crosses."""
+        if self.num_members == 1:
+            return Tier.SELF
+        return Tier.SCALE_UP if self.num_domains == 1 else Tier.SCALE_OUT
+
+
+@dataclass(frozen=True, slots=True)
+class GpuBudget:
+    """GPUs by what becomes of them.
+
+    Parameters
+    ----------
+    installed
+        GPUs in the cluster.
+    usable
+        GPUs that a map may use: `used_per_domain` of each domain.
+    used
+        Ranks of the mesh.
+    """
+
+    installed: int
+    usable: int
+    used: int
+
+    @property
+    def spare(self) -> int:
+        """Installed and not used: in-rack spares and whole idle domains together."""
+        return self.installed - self.used
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A mesh laid onto scale-up domains in rank order.
+
+    Parameters
+    ----------
+    mesh
+        The mesh.
+    num_gpus
+        GPUs installed, numbered domain after domain.
+    domain_size
+        GPUs in a scale-up domain (72 in an NVL72 rack, 8 in an HGX host).
+    used_per_domain
+        GPUs of a domain that take ranks; the others are spares.
+
+    Raises
+    ------
+    InvalidInputError
+        If a size is out of range.
+    InfeasibleError
+        If the mesh does not fit the machine.
+
+    Examples
+    --------
+    >>> place = Placement(Mesh(tp=64, pp=16, dp=190), num_gpus=220_000, domain_size=72, used_per_domain=64)
+    >>> place.budget.used, place.budget.spare
+    (194560, 25440)
+    >>> place.group_shape([Axis.TP]).tier, place.group_shape([Axis.PP]).tier
+    (<Tier.SCALE_UP: 'scale_up'>, <Tier.SCALE_OUT: 'scale_out'>)
+    >>> place.gpu(64)
+    72
+    """
+
+    mesh: Mesh
+    num_gpus: int
+    domain_size: int
+    used_per_domain: int
+
+    def __post_init__(self) -> None:
+        """Check the sizes and that the mesh fits."""
+        if self.num_gpus < 1 or self.domain_size < 1:
+            raise InvalidInputError(
+                "a cluster needs GPUs", got=f"{self.num_gpus} GPUs in domains of {self.domain_size}"
+            )
+        if not 1 <= self.used_per_domain <= self.domain_size:
+            raise InvalidInputError(
+                "GPUs used per scale-up domain are out of range",
+                where=Place(field="cluster.used_per_domain"),
+                got=str(self.used_per_domain),
+                expected=f"1 to {self.domain_size}",
+            )
+        if self.mesh.num_ranks > self.budget.usable:
+            raise InfeasibleError(
+                "the mesh is larger than the cluster",
+                got=f"{self.mesh.num_ranks} ranks",
+                expected=f"at most {self.budget.usable} usable GPUs of {self.num_gpus} installed "
+                f"({self.used_per_domain} of {self.domain_size} per scale-up domain)",
+                hint="lower a parallel axis, or raise cluster.num_gpus or cluster.used_per_domain",
+            )
+
+    @property
+    def budget(self) -> GpuBudget:
+        """GPUs installed, usable and used; a last, partly filled domain counts as far as it goes."""
+        full, rest = divmod(self.num_gpus, self.domain_size)
+        usable = full * self.used_per_domain + min(rest, self.used_per_domain)
+        return GpuBudget(installed=self.num_gpus, usable=usable, used=self.mesh.num_ranks)
+
+    def domain(self, rank: int) -> int:
+        """Scale-up domain of a rank."""
+        return rank // self.used_per_domain
+
+    def gpu(self, rank: int) -> int:
+        """Physical GPU of a rank, counted over the whole cluster, spares included."""
+        domain, slot = divmod(rank, self.used_per_domain)
+        return domain * self.domain_size + slot
+
+    def rank_of_gpu(self, gpu: int) -> int | None:
+        """Rank on a physical GPU, or None for a spare; the inverse of `gpu`."""
+        if not 0 <= gpu < self.num_gpus:
+            raise InvalidInputError("no such GPU", got=str(gpu), expected=f"0 to {self.num_gpus - 1}")
+        domain, slot = divmod(gpu, self.domain_size)
+        rank = domain * self.used_per_domain + slot
+        return rank if slot < self.used_per_domain and rank < self.mesh.num_ranks else None
+
+    def crosses_domains(self, axes: Iterable[Axis]) -> bool:
+        """Whether some group along `axes` touches more than one scale-up domain.
+
+        A group lies in a block of (stride x size of its outermost axis) ranks, and blocks follow each other from rank
+        0. The first domain ends at rank `used_per_domain`: if that is no multiple of the block, it cuts one.
+        """
+        wide = [axis for axis in set(axes) if self.mesh.size(axis) > 1]
+        if not wide or self.mesh.num_ranks <= self.used_per_domain:
+            return False
+        outermost = max(wide, key=self.mesh.order.index)
+        block = self.mesh.stride(outermost) * self.mesh.size(outermost)
+        return self.used_per_domain % block != 0
+
+    def group_shape(self, axes: Iterable[Axis]) -> GroupShape:
+        """Shape of the groups along `axes`.
+
+        Where domains cut groups unevenly the group of rank 0 stands for all, except that a cut is never overlooked.
+        """
+        chosen = [axis for axis in self.mesh.order if axis in set(axes)]
+        num_members = self.mesh.group_size(chosen)
+        if not self.crosses_domains(chosen):
+            return GroupShape(num_members, per_domain=num_members, num_domains=1)
+        per_domain = self._members_below(chosen, self.used_per_domain)
+        # A cut elsewhere than in the group of rank 0: say two domains rather than none.
+        num_domains = max(2, -(-num_members // per_domain))
+        return GroupShape(num_members, per_domain=per_domain, num_domains=num_domains)
+
+    def hop_tier(self, axis: Axis) -> Tier:
+        """Furthest tier that a transfer between neighbours on an axis crosses, over all ranks."""
+        if self.mesh.size(axis) == 1:
+            return Tier.SELF
+        return Tier.SCALE_OUT if self.crosses_domains([axis]) else Tier.SCALE_UP
+
+    def pair_tier(self, axis: Axis, source: int, target: int) -> Tier:
+        """Furthest tier of the transfers from place `source` to place `target` of an axis, over all ranks."""
+        if source == target:
+            return Tier.SELF
+        if not self.crosses_domains([axis]):
+            return Tier.SCALE_UP
+        stride = self.mesh.stride(axis)
+        block = stride * self.mesh.size(axis)
+        if abs(target - source) * stride >= self.used_per_domain:
+            return Tier.SCALE_OUT
+        # Blocks start at multiples of `block`; where those fall inside a domain repeats after at most this many.
+        num_phases = min(
+            self.mesh.num_ranks // block, self.used_per_domain // gcd(block, self.used_per_domain)
+        )
+        for phase in range(num_phases):
+            for offset in range(stride):
+                base = phase * block + offset
+                if self.domain(base + source * stride) != self.domain(base + target * stride):
+                    return Tier.SCALE_OUT
+        return Tier.SCALE_UP
+
+    def _members_below(self, axes: list[Axis], limit: int) -> int:
+        """Members of rank 0's group with rank < limit, counted digit by digit from the outermost axis."""
+        count = 0
+        inner = self.mesh.group_size(axes)
+        for axis in reversed(axes):
+            size, stride = self.mesh.size(axis), self.mesh.stride(axis)
+            inner //= size
+            digit = (limit - 1) // stride
+            if digit >= size:
+                return count + size * inner
+            count += digit * inner
+            limit -= digit * stride
+        return count + 1
