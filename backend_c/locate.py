@@ -1,9 +1,9 @@
 """Where the C engine is: the shared library and the program that executes a plan.
 
 Both are built by CMake and installed into ``exactmap/_native``; an editable install keeps them apart from
-Both are built by CMake and installed into ``exactmap/_native``; an editable install keeps them apart from the
-sources, so they are found through `importlib.resources`, never beside ``__file__``. The environment may name
-others: ``EXACTMAP_LIBRARY`` and ``EXACTMAP_RUNNER`` (a sanitizer build, a build of another compiler).
+the sources, so they are found through `importlib.resources`, never beside ``__file__``. The environment may
+name others: ``EXACTMAP_LIBRARY`` and ``EXACTMAP_RUNNER`` (a sanitizer build, a build of another compiler).
+"""
 
 from __future__ import annotations
 
