@@ -1,0 +1,116 @@
+"""What a verb prints: data on stdout, everything else on stderr.
+
+`--json` prints one document whose first key is `schema_version`; otherwise a text for people. Both come from the same
+result, so nothing can be said in one and not in the other.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ParamSpec
+
+import typer
+
+from exactmap.errors import ExactmapError
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+__all__ = ["Progress", "data_console", "emit", "note", "progress", "table", "verb"]
+
+P = ParamSpec("P")
+
+INTERRUPTED = 130
+BUG = 1
+
+Progress = Callable[[float, str], None]
+"""Told the fraction done (0 to 1) and what is being done."""
+
+
+def verb(function: Callable[P, None]) -> Callable[P, None]:
+    """Turn what a verb raises into a message on stderr and a documented exit code; never a traceback."""
+
+    @functools.wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            function(*args, **kwargs)
+            sys.stdout.flush()
+        except ExactmapError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            # The reader of stdout has left (`| head`): what it wanted it has.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        except (typer.Exit, typer.Abort):
+            raise
+        except Exception as error:
+            if os.environ.get("EXACTMAP_TRACEBACK"):
+                traceback.print_exc()
+            print(f"error: a bug in exactmap: {type(error).__name__}: {error}", file=sys.stderr)
+            print("hint: EXACTMAP_TRACEBACK=1 shows where; please report it with the input", file=sys.stderr)
+            raise typer.Exit(BUG) from None
+
+    return guarded
+
+
+def data_console() -> Console:
+    """The console on stdout: colours only on a terminal, and never with NO_COLOR."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 110
+    return Console(highlight=False, width=width)
+
+
+def emit(document: Mapping[str, object], shown: Sequence[RenderableType], *, as_json: bool) -> None:
+    """Print a result: the document with `--json`, else what is shown to people."""
+    if as_json:
+        print(json.dumps(document, indent=2, allow_nan=False))
+        return
+    console = data_console()
+    for part in shown:
+        console.print(part)
+
+
+def note(text: str, *, quiet: bool = False) -> None:
+    """Say something about the work, on stderr."""
+    if not quiet:
+        print(text, file=sys.stderr)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
+    """A table for people; the first column is left-aligned, the others are numbers."""
+    from rich import box
+    from rich.table import Table
+
+    out = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for index, column in enumerate(columns):
+        out.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+    for row in rows:
+        out.add_row(*row)
+    return out
+
+
+@contextmanager
+def progress(what: str, *, quiet: bool = False) -> Iterator[Progress]:
+    """A progress bar on stderr where that is a terminal; silent elsewhere."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda _fraction, _what: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=1.0)
+        yield lambda fraction, now: bar.update(task, completed=fraction, description=now)
