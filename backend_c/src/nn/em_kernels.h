@@ -12,14 +12,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "exactmap/error.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 /* Tokens per tile of the head: logits exist for so many tokens at a time. */
 enum { EM_HEAD_TILE = 128 };
-/* Rows and columns of an attention tile. */
-enum { EM_ATTENTION_ROWS = 64, EM_ATTENTION_COLS = 64 };
+/* Rows and columns of an attention tile: scores exist for one tile at a time. */
+enum { EM_ATTENTION_ROWS = 64, EM_ATTENTION_COLS = 256 };
 
 /* Causal attention of `batch` sequences of `seq` tokens. qkv is [batch * seq, (heads + 2 kv_heads)
  * * head_dim]: all query heads, then key heads, then value heads. Query head h reads key head
@@ -37,6 +39,8 @@ typedef struct {
     float lr;
     float beta1;
     float beta2;
+    float one_minus_beta1; /* rounded from double: 1 - 0.999f is off by 1e-5 */
+    float one_minus_beta2;
     float eps;
     float decay;           /* lr * weight_decay: p -= decay * p */
     float inv_correction1; /* 1 / (1 - beta1^step) */
@@ -56,10 +60,11 @@ typedef struct {
     /* y[r] = (init ? 0 : y) + sum over rows of x; x is [rows, cols]. */
     void (*column_sum)(uint64_t rows, uint64_t cols, const float *x, uint64_t ld, bool init,
                        float *y);
-    /* y = x, [rows, cols] with row strides; y += x over n floats. */
+    /* y += x over n floats. */
     void (*add)(uint64_t n, const float *x, float *y);
-    /* every row of y = bias: what a product with beta 1 adds to. */
-    void (*broadcast_row)(uint64_t rows, uint64_t cols, const float *bias, float *y);
+    /* Each row of y = row of x + bias (NULL: 0 in its place); x may be y. What a product with
+     * beta 1 then adds to. */
+    void (*add_row)(uint64_t rows, uint64_t cols, const float *x, const float *bias, float *y);
 
     /* xhat = (x - mean) rstd (mean 0 for RMS), n = xhat gain + bias (bias NULL for RMS). */
     void (*norm_forward)(uint64_t rows, uint64_t cols, bool rms, float eps, const float *gain,
@@ -114,8 +119,8 @@ typedef struct {
 } em_kernels_t;
 
 /* Floats of workspace of the attention kernels. */
-uint64_t em_attention_forward_floats(const em_attention_t *at);
-uint64_t em_attention_backward_floats(const em_attention_t *at);
+EM_API uint64_t em_attention_forward_floats(const em_attention_t *at);
+EM_API uint64_t em_attention_backward_floats(const em_attention_t *at);
 
 #ifdef __cplusplus
 }
