@@ -10,14 +10,16 @@ from __future__ import annotations
 import os
 import sys
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 
 from exactmap.errors import ExactmapError, MissingRequirementError
 
-__all__ = ["library_path", "run_engine", "runner_path"]
+__all__ = ["library_path", "run_engine", "runner_environment", "runner_path"]
 
 _LIBRARY = "libexactmap.dylib" if sys.platform == "darwin" else "libexactmap.so"
 _RUNNER = "exactmap-run"
+_SEARCH_PATH = "DYLD_LIBRARY_PATH" if sys.platform == "darwin" else "LD_LIBRARY_PATH"
 
 
 def library_path() -> Path:
@@ -47,6 +49,21 @@ def runner_path() -> Path:
     return path
 
 
+def runner_environment() -> dict[str, str]:
+    """Return the environment to start ``exactmap-run`` with: this process's own, and where OpenBLAS lies.
+
+    The engine looks for OpenBLAS beside the package; this adds the folder for installs that lie apart (a user
+    site, a virtual environment on top of another).
+    """
+    environment = dict(os.environ)
+    spec = find_spec("scipy_openblas32")
+    if spec is not None and spec.submodule_search_locations is not None:
+        folders = [str(Path(folder) / "lib") for folder in spec.submodule_search_locations]
+        known = environment.get(_SEARCH_PATH)
+        environment[_SEARCH_PATH] = os.pathsep.join(folders if known is None else [known, *folders])
+    return environment
+
+
 def run_engine() -> None:
     """Become ``exactmap-run`` with this process's arguments (the console script of that name)."""
     try:
@@ -54,7 +71,8 @@ def run_engine() -> None:
     except ExactmapError as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(error.exit_code) from None
-    os.execv(runner, [_RUNNER, *sys.argv[1:]])  # noqa: S606 - arguments pass through as they are, no shell
+    arguments = [_RUNNER, *sys.argv[1:]]
+    os.execve(runner, arguments, runner_environment())  # noqa: S606 - arguments pass as they are, no shell
 
 
 def _locate(name: str, variable: str, what: str) -> Path:

@@ -1,4 +1,4 @@
-"""What all tests share: golden files that can be refreshed, reproducible random search, one thread per product."""
+"""What all tests share: golden files that can be refreshed, reproducible random search, one thread each."""
 
 from __future__ import annotations
 
