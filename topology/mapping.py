@@ -4,9 +4,10 @@ A mesh is a mixed-radix number: with the order (tp, cp, ep, dp, pp), innermost f
 
     rank = tp + TP * (cp + CP * (ep + EP * (dp + DP * pp)))
 
-so ranks that differ only in the innermost axis are neighbours. Ranks fill scale-up domains (racks or hosts) one after
-the other, `used_per_domain` GPUs of each, and the rest of a domain are spares: 64 of 72 in an NVL72 rack, say. A group
-of ranks therefore crosses domains exactly when a domain's end falls inside one of the blocks that the group spans.
+so ranks that differ only in the innermost axis are neighbours. Ranks fill scale-up domains (racks or hosts)
+one after the other, `used_per_domain` GPUs of each, and the rest of a domain are spares: 64 of 72 in an
+NVL72 rack, say. A group of ranks therefore crosses domains exactly when a domain's end falls inside one of
+the blocks that the group spans.
 """
 
 from __future__ import annotations
@@ -329,8 +330,9 @@ class Placement:
     def crosses_domains(self, axes: Iterable[Axis]) -> bool:
         """Whether some group along `axes` touches more than one scale-up domain.
 
-        A group lies in a block of (stride x size of its outermost axis) ranks, and blocks follow each other from rank
-        0. The first domain ends at rank `used_per_domain`: if that is no multiple of the block, it cuts one.
+        A group lies in a block of (stride x size of its outermost axis) ranks, and blocks follow each other
+        from rank 0. The first domain ends at rank `used_per_domain`: if that is no multiple of the block,
+        it cuts one.
         """
         wide = [axis for axis in set(axes) if self.mesh.size(axis) > 1]
         if not wide or self.mesh.num_ranks <= self.used_per_domain:
@@ -342,7 +344,8 @@ class Placement:
     def group_shape(self, axes: Iterable[Axis]) -> GroupShape:
         """Shape of the groups along `axes`.
 
-        Where domains cut groups unevenly the group of rank 0 stands for all, except that a cut is never overlooked.
+        Where domains cut groups unevenly the group of rank 0 stands for all, except that a cut is never
+        overlooked.
         """
         chosen = [axis for axis in self.mesh.order if axis in set(axes)]
         num_members = self.mesh.group_size(chosen)
@@ -369,7 +372,8 @@ class Placement:
         block = stride * self.mesh.size(axis)
         if abs(target - source) * stride >= self.used_per_domain:
             return Tier.SCALE_OUT
-        # Blocks start at multiples of `block`; where those fall inside a domain repeats after at most this many.
+        # Blocks start at multiples of `block`; where those fall inside a domain repeats after at most this
+        # many.
         num_phases = min(
             self.mesh.num_ranks // block, self.used_per_domain // gcd(block, self.used_per_domain)
         )

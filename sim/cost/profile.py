@@ -1,10 +1,12 @@
 """Durations of one plan on one machine: what an engine needs beside the plan itself.
 
-A plan says what happens in which order; a profile says how long each piece takes, in integer nanoseconds, and who moves
-the bytes. Defaults are those of the model of time: ``B`` = ``I`` + ``W``, ``RC`` = ``F``; posts, ``ZERO``, ``PV`` and
-``UNDO`` cost nothing unless the profile says so. Anything else that is missing is an error, never a zero.
+A plan says what happens in which order; a profile says how long each piece takes, in integer nanoseconds,
+and who moves the bytes. Defaults are those of the model of time: ``B`` = ``I`` + ``W``, ``RC`` = ``F``;
+posts, ``ZERO``, ``PV`` and ``UNDO`` cost nothing unless the profile says so. Anything else that is missing
+is an error, never a zero.
 
-As a file a profile is one JSON document; keys are written as in a plan (``"F 3"``, ``"OPT 3/0"``, ``"AR 3/0@dp"``).
+As a file a profile is one JSON document; keys are written as in a plan
+(``"F 3"``, ``"OPT 3/0"``, ``"AR 3/0@dp"``).
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ class Mover(StrEnum):
 
 
 class ChannelNs(NamedTuple):
-    """Times of one channel: `wire_ns` occupies it, `lat_ns` only delays, `copy_ns` empties a receive buffer."""
+    """Times of a channel: `wire_ns` occupies it, `lat_ns` only delays, `copy_ns` empties a receive buffer."""
 
     wire_ns: int
     lat_ns: int = 0
@@ -58,8 +60,8 @@ class Profile:
     channel
         Channel name -> its times.
     group_ns
-        (group, op, stage, bucket) -> duration of that collective; stage and bucket are None where the op has none
-        (``NORM``, ``CHK``) or where all stages cost the same.
+        (group, op, stage, bucket) -> duration of that collective; stage and bucket are None where the op
+        has none (``NORM``, ``CHK``) or where all stages cost the same.
     copy_ns
         (op, stage) -> duration of ``OFF`` or ``LD`` on the rank's copy queue.
     post_ns
@@ -146,7 +148,7 @@ class Profile:
             raise _missing(channel, "channel") from None
 
     def group(self, group: str, op: str, stage: int | None = None, bucket: int | None = None) -> int:
-        """Duration in ns of a collective, the most particular entry first: bucket, stage, then the group alone."""
+        """Duration in ns of a collective: of the bucket, else of the stage, else of the group alone."""
         for key in ((group, op, stage, bucket), (group, op, stage, None), (group, op, None, None)):
             value = self.group_ns.get(key)
             if value is not None:
@@ -161,7 +163,7 @@ class Profile:
             raise _missing(f"{op} {stage}", "copy_ns") from None
 
     def to_json(self) -> str:
-        """Write the profile as a JSON document with sorted keys; `from_json` reads it back to an equal profile."""
+        """Write the profile as a JSON document; `from_json` reads it back to an equal profile."""
         document = {
             "schema_version": PROFILE_SCHEMA_VERSION,
             "kind": "profile",

@@ -1,10 +1,11 @@
 """YAML without traps: one document, plain data, every value with its place.
 
 PyYAML follows YAML 1.1 and is lenient: ``NO`` is False, ``1e6`` is text, ``12:30`` is 750, the second of two
-equal keys wins, and a few hundred bytes of aliases unfold to millions of nodes. Here, as in the YAML 1.2 core schema,
-only ``true`` and ``false`` are booleans, ``1e6`` is a number and everything else is text; aliases, anchors, tags,
-merge keys, equal keys, keys that are no text, and a second document are errors; size, depth and number of values
-have limits that are checked before anything is built. All problems of a document are reported at once.
+equal keys wins, and a few hundred bytes of aliases unfold to millions of nodes. Here, as in the YAML 1.2
+core schema, only ``true`` and ``false`` are booleans, ``1e6`` is a number and everything else is text;
+aliases, anchors, tags, merge keys, equal keys, keys that are no text, and a second document are errors;
+size, depth and number of values have limits that are checked before anything is built. All problems of a
+document are reported at once.
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@ Parameters of one layer, h = hidden, q = heads x head_dim, k = kv_heads x head_d
     llama  2 RMSNorms 2h;              qkv h(q+2k);           projection qh;      gated MLP 3hf
 
 Outside the layers: token embedding vocab x h (``wte``), learned positions x h for gpt (``wpe``), a final norm
-(``norm``: 2h for gpt, h for llama) and an untied head vocab x h (``head``). Counts follow the public weights of GPT-2
-(openai/gpt-2) and Llama 3 (meta-llama/llama3); the tests compare them with the published totals.
+(``norm``: 2h for gpt, h for llama) and an untied head vocab x h (``head``). Counts follow the public
+weights of GPT-2 (openai/gpt-2) and Llama 3 (meta-llama/llama3); the tests compare them with the published
+totals.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ class ModelConfig:
     kind
         Family: GPT or Llama.
     layers, hidden, heads, kv_heads, head_dim, ffn, vocab
-        Number of layers, width of the residual stream, query heads, key/value heads, width of a head, inner width of
-        the MLP, number of tokens in the vocabulary.
+        Number of layers, width of the residual stream, query heads, key/value heads, width of a head, inner
+        width of the MLP, number of tokens in the vocabulary.
     positions
         Longest sequence in tokens; for GPT also the number of learned position vectors.
     tied
@@ -204,7 +205,7 @@ class ModelConfig:
         return sum(self.part_parameters(part) for part in Part)
 
     def num_matrix_parameters(self) -> int:
-        """Parameters that matrix products read for every token: the layers' matrices and the head, tied or not."""
+        """Parameters that matrix products read for every token: in the layers, and the head, tied or not."""
         return self.layers * self.layer_matrix_parameters() + self.vocab * self.hidden
 
 
@@ -263,8 +264,9 @@ class StageLayout:
 def split_layers(num_layers: int, num_stages: int) -> tuple[StageLayout, ...]:
     """Cut a model into stages as evenly as whole layers allow.
 
-    The embedding goes to the first stage and the head to the last. Where the layers do not divide evenly, stages in
-    the middle take one more before the last and the first do, because those also carry the head and the embedding.
+    The embedding goes to the first stage and the head to the last. Where the layers do not divide evenly,
+    stages in the middle take one more before the last and the first do, because those also carry the head
+    and the embedding.
 
     Raises
     ------

@@ -1,0 +1,203 @@
+"""What a cluster is made of: GPUs, scale-up domains, the network between them.
+
+All sizes are bytes, all rates bytes/s or flop/s per GPU and direction, all times ns, all whole numbers.
+Where each number comes from is kept beside it as a `Fact`. A CPU host is described with the same words: its
+"GPUs" are cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from exactmap.errors import InvalidInputError, Place
+
+__all__ = ["GPU", "Cluster", "Fact", "ScaleOut", "ScaleUp"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A number as its source states it.
+
+    Parameters
+    ----------
+    value
+        The value with its unit, as written.
+    source
+        Where it was read.
+    confidence
+        ``measured``, ``datasheet``, ``derived``, ``recalled`` or ``assumed``; ``given`` if a user's own
+        number.
+    """
+
+    value: str
+    source: str
+    confidence: str
+
+
+@dataclass(frozen=True, slots=True)
+class GPU:
+    """One accelerator (or, on a CPU host, one core).
+
+    Parameters
+    ----------
+    name
+        What it is called.
+    curves
+        Name of the measured curves (matrix products, attention, collectives) that describe it; empty: none.
+    peak_flop_per_s
+        Dense peak by number format: ``fp32``, ``bf16``, ``fp8``, ``fp4``.
+    memory_bytes
+        Memory that a program can have.
+    memory_bytes_per_s
+        Peak memory bandwidth.
+    memory_efficiency
+        Share of that bandwidth that long streams reach.
+    launch_ns
+        Least time of one kernel, launch included, when the host runs ahead.
+    reserved_bytes
+        Memory that context, libraries and communicators take.
+    power_w
+        Rated power.
+    """
+
+    name: str
+    curves: str
+    peak_flop_per_s: Mapping[str, int]
+    memory_bytes: int
+    memory_bytes_per_s: int
+    memory_efficiency: float
+    launch_ns: int
+    reserved_bytes: int
+    power_w: int
+
+    def peak(self, dtype: str) -> int:
+        """Dense peak in flop/s for a number format.
+
+        Raises
+        ------
+        InvalidInputError
+            If this GPU has no such format.
+        """
+        try:
+            return self.peak_flop_per_s[dtype]
+        except KeyError:
+            raise InvalidInputError(
+                f"{self.name} has no {dtype} arithmetic",
+                where=Place(field="training.precision"),
+                got=dtype,
+                expected=" or ".join(self.peak_flop_per_s),
+            ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleUp:
+    """The network inside one domain (NVLink in a rack or host; shared memory in a CPU host).
+
+    Parameters
+    ----------
+    name
+        What it is called.
+    domain_size
+        GPUs in one domain.
+    bytes_per_s
+        Rate per GPU, one direction.
+    efficiency
+        Share of that rate that large transfers reach, where no measured curve says more.
+    latency_ns
+        Time of a small message from one GPU to another.
+    """
+
+    name: str
+    domain_size: int
+    bytes_per_s: int
+    efficiency: float
+    latency_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleOut:
+    """The network between domains.
+
+    Parameters
+    ----------
+    name
+        What it is called.
+    bytes_per_s
+        Rate of a GPU's network interface, one direction.
+    efficiency
+        Share of that rate that large transfers reach.
+    latency_ns
+        Time of a small message between GPUs of two domains.
+    oversubscription
+        Rate at the leaves over rate at the top; 1 is non-blocking.
+    """
+
+    name: str
+    bytes_per_s: int
+    efficiency: float
+    latency_ns: int
+    oversubscription: float
+
+    @property
+    def achieved_bytes_per_s(self) -> float:
+        """Rate that a large transfer across the top of the fabric reaches when all GPUs send."""
+        return self.bytes_per_s * self.efficiency / self.oversubscription
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A homogeneous cluster.
+
+    Parameters
+    ----------
+    name
+        What it is called.
+    num_gpus
+        GPUs installed.
+    gpus_per_host
+        GPUs that share one host (a tray of an NVL72 rack has 4).
+    used_per_domain
+        GPUs of a scale-up domain that a plan may use; the others are spares.
+    gpu, scale_up, scale_out
+        The parts.
+    facts
+        Dotted name of a number (``gpu.memory``) -> where it comes from.
+
+    Raises
+    ------
+    InvalidInputError
+        If a count is out of range.
+    """
+
+    name: str
+    num_gpus: int
+    gpus_per_host: int
+    used_per_domain: int
+    gpu: GPU
+    scale_up: ScaleUp
+    scale_out: ScaleOut
+    facts: Mapping[str, Fact] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check the counts."""
+        if self.num_gpus < 1:
+            raise InvalidInputError(
+                "a cluster needs GPUs",
+                where=Place(field="cluster.num_gpus"),
+                got=str(self.num_gpus),
+                expected="at least 1",
+            )
+        if not 1 <= self.used_per_domain <= self.scale_up.domain_size:
+            raise InvalidInputError(
+                "GPUs used per scale-up domain are out of range",
+                where=Place(field="cluster.used_per_domain"),
+                got=str(self.used_per_domain),
+                expected=f"1 to {self.scale_up.domain_size}",
+            )
+
+    @property
+    def usable_gpus(self) -> int:
+        """GPUs that a plan may use; a last, partly filled domain counts as far as it goes."""
+        full, rest = divmod(self.num_gpus, self.scale_up.domain_size)
+        return full * self.used_per_domain + min(rest, self.used_per_domain)
