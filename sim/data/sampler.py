@@ -85,13 +85,12 @@ class Sampler:
         epoch, index = divmod(sample, self.num_windows)
         half = _half_bits(self.num_windows)
         low_mask = (1 << half) - 1
-        key = _mix(_mix((self.seed + _GAMMA) & _MASK) ^ epoch)
+        key = _random(self.seed, epoch)
         value = index
         while True:
             left, right = value >> half, value & low_mask
             for number in range(_ROUNDS):
-                scrambled = _mix((key + (number + 1) * _GAMMA + right) & _MASK)
-                left, right = right, left ^ (scrambled & low_mask)
+                left, right = right, left ^ (_random(key + number, right) & low_mask)
             value = (left << half) | right
             if value < self.num_windows:
                 return value
@@ -119,6 +118,11 @@ def _half_bits(num_windows: int) -> int:
     """Half of the least even number of bits, at least 2, that holds every window."""
     bits = max(1, (num_windows - 1).bit_length())
     return (bits + 1) // 2
+
+
+def _random(key: int, counter: int) -> int:
+    """Value `counter` of the stream `key`: splitmix64 in counter mode, as the C engine's."""
+    return _mix((_mix((key + _GAMMA) & _MASK) + (counter + 1) * _GAMMA) & _MASK)
 
 
 def _mix(value: int) -> int:

@@ -1,0 +1,40 @@
+/*
+ * Files: whole ones mapped for reading, new ones that appear complete or not at all.
+ */
+#ifndef EM_FILE_H
+#define EM_FILE_H
+
+#include <stdint.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "exactmap/error.h"
+
+enum { EM_PATH_BYTES = 4096 };
+
+/* A file in memory, read-only; data is NULL if it is empty. */
+typedef struct {
+    const uint8_t *data;
+    uint64_t num_bytes;
+} em_map_t;
+
+em_status_t em_map_open(em_map_t *map, const char *path, em_error_t *err);
+void em_map_close(em_map_t *map);
+
+/* "folder/name" into `path`; fails if it does not fit. */
+em_status_t em_path_join(char path[EM_PATH_BYTES], const char *folder, const char *name,
+                         em_error_t *err);
+
+/* Close a stream after flushing it to the disk; reports any write that failed before. */
+em_status_t em_file_finish(FILE *stream, const char *path, em_error_t *err);
+
+/*
+ * A folder that appears under its name all at once. begin makes `<path>.tmp-<pid>`, whose name is
+ * left in `temporary`; commit flushes it and puts it in the place of `path` in one step (a folder
+ * that was there is swapped out, then removed). discard removes what begin made.
+ */
+em_status_t em_folder_begin(const char *path, char temporary[EM_PATH_BYTES], em_error_t *err);
+em_status_t em_folder_commit(const char *temporary, const char *path, em_error_t *err);
+void em_folder_discard(const char *temporary);
+
+#endif
