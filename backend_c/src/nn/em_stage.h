@@ -124,7 +124,7 @@ EM_API em_status_t em_stage_layout(const em_stage_t *stage, uint32_t parts, em_p
                                    uint32_t capacity, uint32_t *num_params, uint64_t *num_floats,
                                    em_error_t *err);
 
-/* Length of the pointer tables (em_item_ctx_t params and grads) of a stage. */
+/* Length of the pointer tables (em_stage_ctx_t params and grads) of a stage. */
 EM_API uint32_t em_stage_num_pointers(const em_stage_t *stage);
 
 /* pointers[table[i].index] = base + table[i].offset for each tensor of one bucket. Call once per
@@ -202,7 +202,8 @@ EM_API em_status_t em_stage_b(const em_stage_ctx_t *ctx, const em_item_t *item);
 
 /* Forward of a stage with a head, giving logits instead of a loss. all_positions: logits is
  * [T, V], else [microbatch, V] of position last_position of each sequence. Uses item->tokens or
- * x, a and w as F does; any seq up to ctx->seq's sizes (set ctx->seq to the prefix length). */
+ * x, a and w as F does. A shorter prefix: set ctx->seq to its length and prepare the workspace
+ * again whenever the length changes (the rotary table's place and size follow it). */
 EM_API em_status_t em_stage_logits(const em_stage_ctx_t *ctx, const em_item_t *item,
                                    bool all_positions, uint32_t last_position, float *logits);
 
