@@ -82,19 +82,28 @@ demo: build
 # C tests, warnings as errors, in a tree apart from the one that pip builds.
 .PHONY: ctest
 ctest: $(DEV)
-	@$(BIN)/cmake -S . -B $(CHECK_TREE) -G Ninja --log-level=WARNING -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python \
-	    -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja
+	@$(BIN)/cmake -S . -B $(CHECK_TREE) -G Ninja --log-level=WARNING \
+	    -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python \
+	    -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja > /dev/null
 	@$(BIN)/cmake --build $(CHECK_TREE) -- --quiet
 	$(BIN)/ctest --test-dir $(CHECK_TREE) --output-on-failure --no-tests=error --parallel $(NPROC)
 
-.PHONY: lint
-lint: $(DEV)
+# Each its own target, so that `make --keep-going lint` shows everything that is wrong.
+.PHONY: lint format-python lint-python format-c spelling floors mypy pyright
+lint: format-python lint-python format-c spelling floors mypy pyright
+format-python: $(DEV)
 	$(BIN)/ruff format --check --quiet $(PYTHON_FOLDERS)
-	$(BIN)/ruff check --quiet $(PYTHON_FOLDERS)
+lint-python: $(DEV)
+	$(BIN)/ruff check --quiet --output-format=concise $(PYTHON_FOLDERS)
+format-c: $(DEV)
 	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
+spelling: $(DEV)
 	$(BIN)/codespell
+floors: $(DEV)
 	$(BIN)/lint-imports --no-logo
+mypy: $(DEV)
 	$(BIN)/mypy --no-error-summary
+pyright: $(DEV)
 	$(BIN)/pyright --level error
 
 .PHONY: check
