@@ -1,7 +1,8 @@
 """GPipe: all forward passes, then all backward passes.
 
 Idle time of a rank (F and B of all its layers): (p-1)(F+B); stash: all m microbatches.
-Source: Huang et al., GPipe, arXiv:1811.06965. Here the backward passes ascend, as in every schedule of this room.
+Source: Huang et al., GPipe, arXiv:1811.06965. Here the backward passes ascend, as in every schedule of this
+room.
 """
 
 from __future__ import annotations

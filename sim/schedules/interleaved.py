@@ -1,12 +1,15 @@
 """Interleaved 1F1B: v chunks per rank, visited group by group of microbatches.
 
-The microbatches are cut into groups. Forward passes go group by group, inside a group chunk by chunk from the first to
-the last, inside a chunk microbatch by microbatch; backward passes the same with the chunks reversed. Rank r starts with
-2(p-1-r) + (v-1)N forward passes, N the size of the first group, then takes one of each in turn.
+The microbatches are cut into groups. Forward passes go group by group, inside a group chunk by chunk from the
+first to the last, inside a chunk microbatch by microbatch; backward passes the same with the chunks reversed.
+Rank r starts with 2(p-1-r) + (v-1)N forward passes, N the size of the first group, then takes one of each in
+turn.
 
-Groups of p (depth-first) give the least stash, p(1 + (p-1)/(pv)) microbatches, one group of m (breadth-first) hides
-slow links best. Idle time of a rank: (p-1)(F+B)/v, F and B of all chunks together, at v times the messages.
-Source: Narayanan et al., arXiv:2104.04473, section 2.2; groups of any size: Llama team, arXiv:2407.21783, section 3.3.
+Groups of p (depth-first) give the least stash, p(1 + (p-1)/(pv)) microbatches, one group of m (breadth-first)
+hides slow links best. Idle time of a rank: (p-1)(F+B)/v, F and B of all chunks together, at v times the
+messages.
+Source: Narayanan et al., arXiv:2104.04473, section 2.2; groups of any size: Llama team, arXiv:2407.21783,
+section 3.3.
 """
 
 from __future__ import annotations
@@ -22,9 +25,9 @@ __all__ = ["interleaved", "microbatch_groups"]
 def microbatch_groups(num_ranks: int, num_microbatches: int, group_size: int = 0) -> tuple[range, ...]:
     """Cut the microbatches of a step into groups.
 
-    A group of at least p microbatches comes back from the last rank just as the first rank is done with it. So there
-    are m div p groups, or one if m < p, whose sizes differ by at most one, the larger ones first. With a `group_size`
-    (at least 1) there are m div group_size groups instead.
+    A group of at least p microbatches comes back from the last rank just as the first rank is done with it.
+    So there are m div p groups, or one if m < p, whose sizes differ by at most one, the larger ones first.
+    With a `group_size` (at least 1) there are m div group_size groups instead.
 
     Examples
     --------
@@ -57,8 +60,8 @@ def interleaved(num_ranks: int, num_microbatches: int, num_chunks: int, group_si
     Raises
     ------
     InvalidInputError
-        If `group_size` is smaller than both p and m: the first rank would wait for the last one between chunks, and
-        most such orders wait for themselves.
+        If `group_size` is smaller than both p and m: the first rank would wait for the last one between
+        chunks, and most such orders wait for themselves.
 
     Examples
     --------

@@ -13,7 +13,7 @@ __all__ = ["alternate", "one_f_one_b"]
 
 
 def alternate(forward: list[Work], backward: list[Work], num_warmup: int) -> tuple[Work, ...]:
-    """Weave two equally long lists: `num_warmup` of the first, then one of each in turn, then the rest of the second.
+    """Weave two equally long lists: `num_warmup` of the first, one of each in turn, the rest.
 
     A warm-up longer than the list is cut to fit.
 

@@ -1,8 +1,9 @@
 """An order: what each pipeline rank computes, one work after another, before any time or message is known.
 
-Notation of all schedules here: p ranks, m microbatches, v chunks per rank, S = p*v stages, r a rank. ``F`` is the
-forward pass, ``I`` the gradient of the input, ``W`` that of the weights, ``B`` = I and W in one. Every stage meets its
-microbatches in ascending order in its backward pass, so that gradients are summed in the same order by all schedules.
+Notation of all schedules here: p ranks, m microbatches, v chunks per rank, S = p*v stages, r a rank. ``F`` is
+the forward pass, ``I`` the gradient of the input, ``W`` that of the weights, ``B`` = I and W in one. Every
+stage meets its microbatches in ascending order in its backward pass, so that gradients are summed in the same
+order by all schedules.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ class Order:
     Raises
     ------
     InvalidInputError
-        If a work stands on a rank that does not hold its stage, stands twice or is missing, or if a rank does a
-        backward pass before its forward pass.
+        If a work stands on a rank that does not hold its stage, stands twice or is missing, or if a rank does
+        a backward pass before its forward pass.
 
     Examples
     --------
@@ -72,7 +73,10 @@ class Order:
         for rank, works in enumerate(self.ranks):
             for op, stage, microbatch in works:
                 item = stage * m + microbatch
-                if not (0 <= microbatch < m and 0 <= stage < self.num_stages) or self.placement[stage] != rank:
+                if (
+                    not (0 <= microbatch < m and 0 <= stage < self.num_stages)
+                    or self.placement[stage] != rank
+                ):
                     raise _wrong(rank, op, stage, microbatch, "does not belong on this rank")
                 if op is Op.F:
                     early, again = False, forward[item]

@@ -1,8 +1,9 @@
 """Cut a model's layers into stages so that the heaviest stage is as light as whole layers allow.
 
-All layers cost the same; the embedding adds to the first stage and the head to the last, in units of one layer. Each
-layer goes to the stage with the least load so far, ties to the middle of the pipeline first, then to the first stage,
-then to the last. Since layers are equal, this greedy rule gives the smallest possible maximum.
+All layers cost the same; the embedding adds to the first stage and the head to the last, in units of one
+layer. Each layer goes to the stage with the least load so far, ties to the middle of the pipeline first, then
+to the first stage, then to the last. Since layers are equal, this greedy rule gives the smallest possible
+maximum.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def balance_layers(
     num_layers, num_stages
         Layers of the model; stages to cut it into.
     embedding_layers, head_layers
-        What embedding and head cost, as a number of layers. A stage with one of them may be left without layers.
+        What embedding and head cost, as a number of layers. A stage with one of them may be left without
+        layers.
 
     Raises
     ------
@@ -85,7 +87,9 @@ def stages_of(layers: Sequence[int]) -> tuple[PlanStage, ...]:
 
 def _check_layers(layers: Sequence[int], num_layers: int) -> None:
     empty = [
-        stage for stage, count in enumerate(layers) if count < 0 or (count == 0 and 0 < stage < len(layers) - 1)
+        stage
+        for stage, count in enumerate(layers)
+        if count < 0 or (count == 0 and 0 < stage < len(layers) - 1)
     ]
     if not layers or empty:
         raise InvalidInputError(

@@ -42,7 +42,11 @@ class Schedule:
 
     def problem(self, num_ranks: int, num_microbatches: int, num_chunks: int) -> str:
         """Why this schedule cannot run so, or nothing if it can; planners prune with it."""
-        for what, number in (("ranks", num_ranks), ("microbatches", num_microbatches), ("chunks", num_chunks)):
+        for what, number in (
+            ("ranks", num_ranks),
+            ("microbatches", num_microbatches),
+            ("chunks", num_chunks),
+        ):
             if number < 1:
                 return f"{self.name} needs at least 1 of {what}, got {number}"
         if num_chunks > 1 and not self.many_chunks:
@@ -72,14 +76,14 @@ SCHEDULES: dict[str, Schedule] = {
             interleaved,
             many_chunks=True,
             splits_backward=False,
-            about="1f1b over v chunks per rank; idle (p-1)(F+B)/v, stash p(1+(p-1)/(pv)), v times the messages",
+            about="1f1b over v chunks per rank; idle (p-1)(F+B)/v, stash p(1+(p-1)/(pv)), v x messages",
         ),
         Schedule(
             "zb-h1",
             lambda p, m, _: zb_h1(p, m),
             many_chunks=False,
             splits_backward=True,
-            about="1f1b with weight gradients put off into the drain; idle (p-1)(F+I-W), stash p microbatches",
+            about="1f1b with weight gradients put off; idle (p-1)(F+I-W), stash p microbatches",
         ),
     )
 }

@@ -1,7 +1,8 @@
 """Walk an order in time, before it has messages: when each work starts and ends if links only delay.
 
-A work starts when its rank is free and its inputs are there; an input from another rank arrives `hop_ns` after it was
-made. The walk gives lowering one order of events that all ranks share; the engines price the finished plan.
+A work starts when its rank is free and its inputs are there; an input from another rank arrives `hop_ns`
+after it was made. The walk gives lowering one order of events that all ranks share; the engines price the
+finished plan.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class WorkTimes:
         return WorkTimes(work_ns, hop_ns)
 
     def table(self, op: Op, num_stages: int) -> list[int]:
-        """Durations of `op` by stage; at least 1 ns, since only then do starts follow the order of dependence.
+        """Durations of `op` by stage, at least 1 ns: only then do starts follow dependence.
 
         Raises
         ------
@@ -53,7 +54,9 @@ class WorkTimes:
             return value
         if op == "B":
             return self._duration_ns("I", stage) + self._duration_ns("W", stage)
-        raise InvalidInputError(f"no duration for {op} of stage {stage}", expected="one for F, I and W of each stage")
+        raise InvalidInputError(
+            f"no duration for {op} of stage {stage}", expected="one for F, I and W of each stage"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """ZB-H1: 1F1B with the backward pass split; weight gradients wait and fill the drain.
 
-Rank r warms up with min(m, p-1-r) forward passes and puts its weight gradients off by r microbatches, so warm-up and
-delay are p-1 together and the stash stays p microbatches on every rank. What is put off at the end fills the gaps of
-the drain. Idle time of a rank: (p-1)(F+I-W) for m >= p.
+Rank r warms up with min(m, p-1-r) forward passes and puts its weight gradients off by r microbatches, so
+warm-up and delay are p-1 together and the stash stays p microbatches on every rank. What is put off at the
+end fills the gaps of the drain. Idle time of a rank: (p-1)(F+I-W) for m >= p.
 Source: Qi et al., Zero Bubble Pipeline Parallelism, arXiv:2401.10241, section 2 (its "B" is our I).
 """
 
