@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from re import fullmatch
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from exactmap.errors import InvalidInputError, Place
 
@@ -258,7 +258,7 @@ class _Reader:
     def mapping(self, value: object, name: str) -> dict[str, object]:
         if not isinstance(value, dict):
             raise self.fail("wrong type", name, value, "an object")
-        return {str(key): entry for key, entry in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        return cast(dict[str, object], value)
 
     def duration(self, value: object, name: str) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:

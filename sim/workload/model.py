@@ -15,10 +15,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from exactmap.errors import InvalidInputError, Place
 
-__all__ = ["ModelConfig", "ModelKind", "Part", "StageLayout", "split_layers"]
+__all__ = [
+    "ModelConfig",
+    "ModelKind",
+    "Part",
+    "StageLike",
+    "StageShape",
+    "stage_parameters",
+    "stage_parts",
+]
 
 
 class ModelKind(StrEnum):
@@ -209,90 +218,69 @@ class ModelConfig:
         return self.layers * self.layer_matrix_parameters() + self.vocab * self.hidden
 
 
-@dataclass(frozen=True, slots=True)
-class StageLayout:
-    """Which part of a model one pipeline stage holds.
-
-    Parameters
-    ----------
-    first_layer, last_layer
-        Range of layers, both ends included; ``last_layer = first_layer - 1`` means no layer.
-    embedding, head
-        Whether the stage holds the token embedding, and the final norm with the head.
-    """
-
-    first_layer: int
-    last_layer: int
-    embedding: bool = False
-    head: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse a range that runs backwards."""
-        if self.first_layer < 0 or self.last_layer < self.first_layer - 1:
-            raise InvalidInputError(
-                "a stage's layers run backwards",
-                got=f"{self.first_layer}..{self.last_layer}",
-                expected="first <= last + 1, counted from 0",
-            )
+class StageLike(Protocol):
+    """What costs depend on in a stage: the stages of a plan have it, and so has `StageShape`."""
 
     @property
     def num_layers(self) -> int:
-        """Layers in this stage."""
-        return self.last_layer - self.first_layer + 1
+        """Layers in the stage."""
+        ...
 
-    def parts(self, model: ModelConfig) -> tuple[Part, ...]:
-        """Parts that this stage owns, in the order of a bucket's ``holds`` list."""
-        owned = {
-            Part.WTE: self.embedding,
-            Part.WPE: self.embedding,
-            Part.LAYERS: self.num_layers > 0,
-            Part.NORM: self.head,
-            Part.HEAD: self.head,
-        }
-        return tuple(part for part, here in owned.items() if here and model.part_parameters(part) > 0)
+    @property
+    def embedding(self) -> bool:
+        """Whether the token embedding is here."""
+        ...
 
-    def num_parameters(self, model: ModelConfig) -> int:
-        """Parameters of this stage; a tied head away from the embedding is counted as a copy."""
-        total = self.num_layers * model.layer_parameters()
-        for part in self.parts(model):
-            total += model.part_parameters(part) if part is not Part.LAYERS else 0
-        if self.head and model.tied and not self.embedding:
-            total += model.vocab * model.hidden
-        return total
+    @property
+    def head(self) -> bool:
+        """Whether the final norm and the head are here."""
+        ...
 
 
-def split_layers(num_layers: int, num_stages: int) -> tuple[StageLayout, ...]:
-    """Cut a model into stages as evenly as whole layers allow.
+@dataclass(frozen=True, slots=True)
+class StageShape:
+    """A stage without its place: how many layers, with or without embedding and head."""
 
-    The embedding goes to the first stage and the head to the last. Where the layers do not divide evenly,
-    stages in the middle take one more before the last and the first do, because those also carry the head
-    and the embedding.
+    num_layers: int
+    embedding: bool = False
+    head: bool = False
 
-    Raises
-    ------
-    InvalidInputError
-        If there are more stages than layers.
+
+def stage_parts(model: ModelConfig, stage: StageLike) -> tuple[Part, ...]:
+    """Parts that a stage owns, in the order of a bucket's ``holds`` list.
 
     Examples
     --------
-    >>> [stage.num_layers for stage in split_layers(10, 4)]
-    [2, 3, 3, 2]
+    >>> llama = ModelConfig(
+    ...     ModelKind.LLAMA,
+    ...     layers=4,
+    ...     hidden=64,
+    ...     heads=4,
+    ...     kv_heads=2,
+    ...     head_dim=16,
+    ...     ffn=128,
+    ...     vocab=259,
+    ...     positions=128,
+    ...     tied=False,
+    ... )
+    >>> [part.value for part in stage_parts(llama, StageShape(2, embedding=True))]
+    ['wte', 'layers']
     """
-    if not 1 <= num_stages <= num_layers:
-        raise InvalidInputError(
-            "cannot cut the model into stages",
-            got=f"{num_stages} stages for {num_layers} layers",
-            expected=f"1 to {num_layers} stages",
-            hint="lower parallel.pp or parallel.chunks, or take a model with more layers",
-        )
-    base, extra = divmod(num_layers, num_stages)
-    # Stages that take one more layer, best first: the middle, then the first, then the last.
-    preference = [*range(1, num_stages - 1), 0, num_stages - 1]
-    larger = set(preference[:extra])
-    stages: list[StageLayout] = []
-    first = 0
-    for stage in range(num_stages):
-        last = first + base + (stage in larger) - 1
-        stages.append(StageLayout(first, last, embedding=stage == 0, head=stage == num_stages - 1))
-        first = last + 1
-    return tuple(stages)
+    owned = {
+        Part.WTE: stage.embedding,
+        Part.WPE: stage.embedding,
+        Part.LAYERS: stage.num_layers > 0,
+        Part.NORM: stage.head,
+        Part.HEAD: stage.head,
+    }
+    return tuple(part for part, here in owned.items() if here and model.part_parameters(part) > 0)
+
+
+def stage_parameters(model: ModelConfig, stage: StageLike) -> int:
+    """Parameters of a stage; a tied head away from the embedding counts as a copy of it."""
+    outside = sum(
+        model.part_parameters(part) for part in stage_parts(model, stage) if part is not Part.LAYERS
+    )
+    if stage.head and model.tied and not stage.embedding:
+        outside += model.part_parameters(Part.WTE)
+    return stage.num_layers * model.layer_parameters() + outside
