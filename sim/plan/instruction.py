@@ -52,7 +52,22 @@ class Op(StrEnum):
 
 WORK = frozenset({Op.F, Op.I, Op.W, Op.B, Op.RC, Op.FB, Op.ZERO, Op.OPT, Op.PV, Op.UNDO})
 POSTS = frozenset(
-    {Op.SF, Op.SB, Op.RF, Op.RB, Op.AG, Op.RS, Op.AR, Op.A2A_D, Op.A2A_C, Op.KV, Op.NORM, Op.CHK, Op.OFF, Op.LD}
+    {
+        Op.SF,
+        Op.SB,
+        Op.RF,
+        Op.RB,
+        Op.AG,
+        Op.RS,
+        Op.AR,
+        Op.A2A_D,
+        Op.A2A_C,
+        Op.KV,
+        Op.NORM,
+        Op.CHK,
+        Op.OFF,
+        Op.LD,
+    }
 )
 WAITS = frozenset({Op.WS, Op.WR, Op.WC, Op.WOFF, Op.WLD})
 NOTES = frozenset({Op.LF, Op.LB, Op.FREE, Op.MARK, Op.END})

@@ -193,7 +193,7 @@ class Program:
 
     name: str
     instructions: tuple[Instruction, ...]
-    lines: tuple[int, ...] = ()
+    lines: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +225,10 @@ class Plan:
     pred: tuple[tuple[str, str], ...] = ()
     extras: tuple[str, ...] = ()  #: whole `x-..` lines
     minor: int = 0
+    stage_numbers: tuple[int, ...] = field(default=(), compare=False, repr=False)
+    """Numbers on the stage lines as a file gave them; empty: 0, 1, 2, .."""
+    place_numbers: tuple[int, ...] = field(default=(), compare=False, repr=False)
+    """Stage numbers on the place line as a file gave them; empty: 0, 1, 2, .."""
     header_lines: dict[tuple[str, int], int] = field(default_factory=dict, compare=False, repr=False)
     """(kind of line, its index among its kind) -> line in the file; empty for plans made in memory."""
 
@@ -238,6 +242,10 @@ class Plan:
             if program.name == name:
                 return program
         raise KeyError((pp, dp))
+
+    def line_of(self, kind: str, index: int = 0) -> int:
+        """Line of the `index`-th header line of a kind, or 0 for a plan that did not come from a file."""
+        return self.header_lines.get((kind, index), 0)
 
     def replica_classes(self) -> tuple[int, ...]:
         """Replicas with programs of their own: -1 stands for all the others (absent when there are none), then each override."""
