@@ -61,13 +61,12 @@ def test_an_import_that_leads_upwards_is_found(
     configuration = tmp_path / "pyproject.toml"
     contracts = CONFIGURATION.read_text(encoding="utf-8").partition("[tool.importlinter]")
     configuration.write_text("".join(contracts[1:]).replace("exactmap", "rooms"), encoding="utf-8")
-    before = lint_imports(configuration, tmp_path)
     (package / module).write_text(f"import rooms.{imported}\n", encoding="utf-8")
-    after = lint_imports(configuration, tmp_path)
+    result = lint_imports(configuration, tmp_path)
+    broken = {line for line in result.stdout.splitlines() if line.endswith("BROKEN")}
 
-    assert before.returncode == 0, before.stdout + before.stderr
-    assert after.returncode == 1
-    assert f"{contract} BROKEN" in after.stdout
+    assert result.returncode == 1
+    assert broken == {f"{contract} BROKEN"}
 
 
 def test_the_kernel_of_the_c_engine_depends_on_nothing() -> None:
