@@ -1,0 +1,158 @@
+"""Candidates: every way to cut a model over a machine that the user allows, and why others fall away at once.
+
+A candidate fixes tp, cp, pp, dp, the chunks per rank v, the microbatch and the schedule. The number of data-parallel
+replicas follows: the largest one that the GPUs allow and that divides the batch, unless the user pins it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from exactmap.errors import InvalidInputError
+
+__all__ = ["Candidate", "Rejection", "SearchSpace", "divisors", "enumerate_candidates"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Candidate:
+    """One layout: mesh sizes, chunks per pipeline rank, microbatch in sequences, schedule by name."""
+
+    tp: int
+    cp: int
+    pp: int
+    dp: int
+    chunks: int
+    microbatch: int
+    num_microbatches: int
+    schedule: str
+
+    @property
+    def num_gpus(self) -> int:
+        """GPUs that work."""
+        return self.tp * self.cp * self.pp * self.dp
+
+    @property
+    def label(self) -> str:
+        """Short name for tables: the axes that are not 1, then the schedule."""
+        axes = (("tp", self.tp), ("cp", self.cp), ("pp", self.pp), ("dp", self.dp), ("v", self.chunks))
+        words = [f"{name}{size}" for name, size in axes if size > 1 or name in {"pp", "dp"}]
+        return " ".join([*words, f"mb{self.microbatch}x{self.num_microbatches}", self.schedule])
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A candidate that fell away: `rule` groups the reasons, `why` says it with numbers."""
+
+    candidate: Candidate
+    rule: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSpace:
+    """What may vary, and the sizes that everything must divide.
+
+    Parameters
+    ----------
+    tp, cp, pp, chunks, microbatch, schedules
+        Allowed values, not empty.
+    dp
+        Allowed numbers of replicas; empty: as many as fit.
+    num_gpus
+        GPUs that may be used.
+    global_batch
+        Sequences per step.
+    layers, heads, kv_heads, seq
+        Of the model and the training: what pp x v, tp and cp must fit.
+    """
+
+    tp: tuple[int, ...]
+    cp: tuple[int, ...]
+    pp: tuple[int, ...]
+    chunks: tuple[int, ...]
+    microbatch: tuple[int, ...]
+    schedules: tuple[str, ...]
+    num_gpus: int
+    global_batch: int
+    layers: int
+    heads: int
+    kv_heads: int
+    seq: int
+    dp: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse an empty axis: it would make the search silently empty."""
+        for name in ("tp", "cp", "pp", "chunks", "microbatch", "schedules"):
+            if not getattr(self, name):
+                raise InvalidInputError(f"nothing to choose from for {name}", expected="at least one value")
+
+
+def divisors(number: int) -> tuple[int, ...]:
+    """All divisors in ascending order.
+
+    Examples
+    --------
+    >>> divisors(12)
+    (1, 2, 3, 4, 6, 12)
+    """
+    small = [value for value in range(1, int(number**0.5) + 1) if number % value == 0]
+    return tuple(sorted({*small, *(number // value for value in small)}))
+
+
+def enumerate_candidates(space: SearchSpace) -> Iterator[Candidate | Rejection]:
+    """All combinations, each as a candidate or as the first rule that it breaks; in a fixed order.
+
+    A schedule without chunks takes v = 1, one that needs chunks v >= 2, so no layout comes twice.
+    """
+    batch_divisors = divisors(space.global_batch)
+    for tp in space.tp:
+        for cp in space.cp:
+            for pp in space.pp:
+                for microbatch in space.microbatch:
+                    for dp in _replicas(space, batch_divisors, tp * cp * pp, microbatch):
+                        for schedule in space.schedules:
+                            for chunks in space.chunks:
+                                # Interleaving is what chunks are for; the other orders have one a rank.
+                                if (schedule == "interleaved-1f1b") != (chunks > 1):
+                                    continue
+                                num_microbatches = space.global_batch // max(1, dp * microbatch)
+                                candidate = Candidate(
+                                    tp, cp, pp, dp, chunks, microbatch, num_microbatches, schedule
+                                )
+                                yield _judge(space, candidate)
+
+
+def _replicas(
+    space: SearchSpace, batch_divisors: tuple[int, ...], gpus_each: int, microbatch: int
+) -> tuple[int, ...]:
+    """Replica counts to try: those asked for, else the largest that fits (0 where none does)."""
+    if space.dp:
+        return space.dp
+    fitting = [
+        dp
+        for dp in batch_divisors
+        if dp * gpus_each <= space.num_gpus and space.global_batch % (dp * microbatch) == 0
+    ]
+    return (max(fitting, default=0),)
+
+
+def _judge(space: SearchSpace, candidate: Candidate) -> Candidate | Rejection:
+    tp, pp = candidate.tp, candidate.pp
+    if candidate.dp == 0 or candidate.num_gpus > space.num_gpus:
+        need = candidate.num_gpus or tp * candidate.cp * pp
+        why = f"needs {need} GPUs of {space.num_gpus}, and {candidate.microbatch} sequences must divide {space.global_batch}"
+        return Rejection(candidate, "too few GPUs", why)
+    if space.global_batch % (candidate.dp * candidate.microbatch):
+        why = f"dp {candidate.dp} x microbatch {candidate.microbatch} does not divide {space.global_batch} sequences"
+        return Rejection(candidate, "batch not divisible", why)
+    if pp * candidate.chunks > space.layers:
+        why = f"{pp} ranks x {candidate.chunks} chunks need more than {space.layers} layers"
+        return Rejection(candidate, "too few layers", why)
+    if space.heads % tp or (space.kv_heads % tp and tp % space.kv_heads):
+        return Rejection(candidate, "heads not divisible", f"tp {tp} does not divide {space.heads}/{space.kv_heads} heads")
+    if space.seq % (2 * candidate.cp if candidate.cp > 1 else 1):
+        return Rejection(candidate, "sequence not divisible", f"cp {candidate.cp} does not divide {space.seq} tokens")
+    if pp == 1 and candidate.schedule not in {"1f1b", "gpipe"}:
+        return Rejection(candidate, "no pipeline", f"{candidate.schedule} with one rank is 1f1b")
+    return candidate
