@@ -1,1 +1,1 @@
-"""Scenarios: strict YAML with units, validated into typed values."""
+"""Scenarios: what to train, on which machine, within which limits; read strictly from YAML."""

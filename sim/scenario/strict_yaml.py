@@ -61,18 +61,22 @@ class Marked:
         Nested dicts, lists, text, whole numbers, floats, booleans and None.
     places
         Path of a value -> where it stands. The path of a key in a mapping is also that of its value.
+    prefix
+        Path of this part in the whole document, for messages.
     """
 
     value: object
     places: dict[KeyPath, Place]
+    prefix: KeyPath = ()
 
     def place(self, path: KeyPath) -> Place:
         """Place of a value, or of the closest value around it that the document has."""
+        field = dotted(self.prefix + path) or None
         for end in range(len(path), -1, -1):
             found = self.places.get(path[:end])
             if found is not None:
-                return Place(found.file, found.line, dotted(path) or None)
-        return Place(field=dotted(path) or None)
+                return Place(found.file, found.line, field)
+        return Place(field=field)
 
 
 def dotted(path: KeyPath) -> str:
