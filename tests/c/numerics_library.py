@@ -144,7 +144,9 @@ class Stage:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.lib.em_numerics_close(self.handle)
 
     @staticmethod
@@ -160,15 +162,21 @@ class Stage:
 
     def layout(self, parts: int) -> tuple[list[Param], int]:
         num, floats = c_uint32(), c_uint64()
-        self._check(lambda e: self.lib.em_numerics_layout(self.handle, parts, None, 0, byref(num), byref(floats), e))
+        self._check(
+            lambda e: self.lib.em_numerics_layout(self.handle, parts, None, 0, byref(num), byref(floats), e)
+        )
         table = (Param * num.value)()
         self._check(
-            lambda e: self.lib.em_numerics_layout(self.handle, parts, table, num, byref(num), byref(floats), e)
+            lambda e: self.lib.em_numerics_layout(
+                self.handle, parts, table, num, byref(num), byref(floats), e
+            )
         )
         return list(table), floats.value
 
     def bind(self, parts: int, params: F32, grads: F32 | None) -> None:
-        self._check(lambda e: self.lib.em_numerics_bind(self.handle, parts, _pointer(params), _pointer(grads), e))
+        self._check(
+            lambda e: self.lib.em_numerics_bind(self.handle, parts, _pointer(params), _pointer(grads), e)
+        )
 
     def bind_head(self, param: F32, grad: F32) -> None:
         self.lib.em_numerics_bind_head(self.handle, _pointer(param), _pointer(grad))
@@ -186,7 +194,9 @@ class Stage:
             view[:] = params[name]
 
     def init(self, seed: int) -> None:
-        self._check(lambda e: self.lib.em_numerics_init(self.handle, ALL_PARTS, seed, _pointer(self.params), e))
+        self._check(
+            lambda e: self.lib.em_numerics_init(self.handle, ALL_PARTS, seed, _pointer(self.params), e)
+        )
 
     def _item(self, buffers: Buffers, **fields: Any) -> _Item:
         stage, item = self.config, _Item()
@@ -215,12 +225,24 @@ class Stage:
         return out
 
     def adamw(
-        self, hyper: ref.AdamW, step: int, first: F32, second: F32, *, factor: float = 1.0, begin: int = 0, end: int | None = None
+        self,
+        hyper: ref.AdamW,
+        step: int,
+        first: F32,
+        second: F32,
+        *,
+        factor: float = 1.0,
+        begin: int = 0,
+        end: int | None = None,
     ) -> None:
         numbers = (c_double * 6)(hyper.lr, hyper.beta1, hyper.beta2, hyper.eps, hyper.weight_decay, factor)
         stop = self.num_floats if end is None else end
         views = [_pointer(b[begin:stop]) for b in (self.params, self.grads, first, second)]
-        self._check(lambda e: self.lib.em_numerics_adamw(self.handle, ALL_PARTS, begin, stop, numbers, step, *views, e))
+        self._check(
+            lambda e: self.lib.em_numerics_adamw(
+                self.handle, ALL_PARTS, begin, stop, numbers, step, *views, e
+            )
+        )
 
     def sum_squares(self) -> float:
         total = c_double()
@@ -233,9 +255,17 @@ class Stage:
 
 
 def config_of(
-    model: ref.Model, microbatch: int, seq: int, *, first: int = 0, num: int | None = None, gemm: int = 0
+    model: ref.Model,
+    microbatch: int,
+    seq: int,
+    *,
+    first: int = 0,
+    num: int | None = None,
+    embedding: bool = True,
+    head: bool = True,
+    gemm: int = 0,
 ) -> Config:
-    """The stage of layers [first, first + num); it has the embedding or head if it starts or ends the model."""
+    """The stage of layers [first, first + num), with or without embedding and head."""
     count = model.layers - first if num is None else num
     return Config(
         kind=int(model.llama),
@@ -250,8 +280,8 @@ def config_of(
         tied=int(model.tied),
         first_layer=first,
         num_layers=count,
-        has_embedding=int(first == 0),
-        has_head=int(first + count == model.layers),
+        has_embedding=int(embedding),
+        has_head=int(head),
         microbatch=microbatch,
         seq=seq,
         gemm=gemm,

@@ -108,7 +108,9 @@ def _norm(x: Array, gain: Array, bias: Array | None, eps: float) -> tuple[Array,
     return xhat * gain + (0.0 if bias is None else bias), (xhat, rstd)
 
 
-def _norm_back(dy: Array, gain: Array, centred: bool, saved: tuple[Array, Array]) -> tuple[Array, Array, Array]:
+def _norm_back(
+    dy: Array, gain: Array, centred: bool, saved: tuple[Array, Array]
+) -> tuple[Array, Array, Array]:
     xhat, rstd = saved
     axes = tuple(range(dy.ndim - 1))
     e = dy * gain
@@ -309,7 +311,10 @@ def loss_and_gradients(
 
     dz = np.exp(z - lse)
     np.put_along_axis(
-        dz, np.where(counted, targets, 0)[..., None], np.take_along_axis(dz, np.where(counted, targets, 0)[..., None], -1) - 1.0, -1
+        dz,
+        np.where(counted, targets, 0)[..., None],
+        np.take_along_axis(dz, np.where(counted, targets, 0)[..., None], -1) - 1.0,
+        -1,
     )
     dz *= counted[..., None] * scale
     grads: Params = {name: np.zeros_like(value) for name, value in params.items()}
@@ -340,7 +345,13 @@ class AdamW:
 
 
 def adamw_step(
-    params: Params, grads: Params, first: Params, second: Params, hyper: AdamW, step: int, lr: float | None = None
+    params: Params,
+    grads: Params,
+    first: Params,
+    second: Params,
+    hyper: AdamW,
+    step: int,
+    lr: float | None = None,
 ) -> float:
     """One update in place, decay on matrices alone; returns the gradients' global norm."""
     norm = float(np.sqrt(sum(float((g**2).sum()) for g in grads.values())))
