@@ -2,15 +2,17 @@
 
 Everything begins at a multiple of 64 bytes and the arena ends with the last pool, so its size is the peak:
 
-    params, grads   all elements of the rank's buckets moments         two per element for AdamW, and a copy
-    of the parameter where its type is not that of the moments staging         `depth` messages for every
-    channel that ends here workspace       the largest scratch of the passes that the rank runs pools
-    slots as large as the largest of the rank's stages needs
+    params, grads   all elements of the rank's buckets
+    moments         two per element for AdamW, and a master copy where parameters are of another type
+    staging         tokens and targets of a microbatch; `depth` messages for every channel that ends here
+    workspace       the largest scratch of the passes that the rank runs
+    pools           slots as large as the largest of the rank's stages needs
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from exactmap.errors import InfeasibleError
 from exactmap.sim.plan.plan import Arena, Bucket, Channel, Pool, Precision, Region
@@ -23,7 +25,7 @@ def lay_out_arena(
     rank: int,
     *,
     stages: Mapping[int, StageSizes],
-    passes: Mapping[int, frozenset[str]],
+    passes: AbstractSet[str],
     slots: Mapping[str, int],
     buckets: Sequence[Bucket],
     channels: Sequence[Channel],
@@ -39,7 +41,7 @@ def lay_out_arena(
     stages
         Sizes of the stages that it holds, by stage.
     passes
-        Passes that it runs of each stage: letters of ``F I W B``.
+        Passes that it runs: letters of ``F I W B``.
     slots
         Slots of each pool.
     buckets, channels
@@ -56,12 +58,13 @@ def lay_out_arena(
     """
     elements = sum(bucket.elements for bucket in buckets if bucket.stage in stages)
     num_moments = 2 + (precision.param != precision.moment)
-    workspace = (sizes.workspace_bytes[op] for stage, sizes in stages.items() for op in passes[stage])
+    workspace = (sizes.workspace_bytes[op] for sizes in stages.values() for op in passes)
     region_bytes = {
         "params": dtype_bytes(precision.param, elements),
         "grads": dtype_bytes(precision.grad, elements),
         "moments": num_moments * dtype_bytes(precision.moment, elements),
-        "staging": sum(align(channel.bytes) * channel.depth for channel in channels if channel.dst == rank),
+        "staging": sum(sizes.staging_bytes for sizes in stages.values())
+        + sum(align(channel.bytes) * channel.depth for channel in channels if channel.dst == rank),
         "workspace": max(workspace, default=0),
     }
     slot_bytes = {

@@ -98,7 +98,7 @@ def lower(
         buckets = [b for b in gradients.buckets if order.placement[b.stage] == rank]
         zero = [Instruction(Op.ZERO, b.stage, bucket=b.index) for b in buckets]
         closing = [
-            Instruction(Op.WC, step.stage, bucket=step.index, queue=step.queue)
+            Instruction(Op.WC, step.stage, bucket=step.number, queue=step.queue)
             for step in steps
             if step.op is Op.AR
         ]
@@ -108,15 +108,11 @@ def lower(
         programs.append(Program(f"P{rank}", tuple(zero + instructions + closing + norm + opt + end)))
         slots.append(num_slots)
     channels = _declare_channels(order, sizes, depth)
-    passes = [frozenset[str]() for _ in stages]
-    for works in order.ranks:
-        for op, stage in {(work.op, work.stage) for work in works}:
-            passes[stage] |= {op.value}
     laid_out = [
         lay_out_arena(
             rank,
             stages={s: sizes[s] for s in range(len(stages)) if order.placement[s] == rank},
-            passes=dict(enumerate(passes)),
+            passes={work.op.value for work in order.ranks[rank]},
             slots=slots[rank],
             buckets=gradients.buckets,
             channels=channels,

@@ -39,12 +39,12 @@ _PHASES = 8
 class Step(NamedTuple):
     """An instruction before its slots are known.
 
-    `index` is a microbatch, or a bucket's index for an AR; `cls` the class of the channel, F or B.
+    `number` is a microbatch, or a bucket's index for an AR; `cls` the class of the channel, F or B.
     """
 
     op: Op
     stage: int
-    index: int
+    number: int
     queue: str = ""
     cls: str = ""
 

@@ -9,12 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["ARENA_ALIGN_BYTES", "DTYPE_BITS", "StageSizes", "align", "dtype_bytes"]
+from exactmap.errors import InvalidInputError
+from exactmap.sim.plan.plan import Precision
+from exactmap.sim.workload.footprint import PrecisionBytes, stage_footprint
+from exactmap.sim.workload.model import ModelConfig, StageLike
+
+__all__ = ["ARENA_ALIGN_BYTES", "StageSizes", "align", "dtype_bytes", "size_stage"]
 
 ARENA_ALIGN_BYTES = 64
 """Regions, pools and slots begin at multiples of this."""
 
-DTYPE_BITS = {"f32": 32, "bf16": 16, "f16": 16, "f8": 8, "f4": 4}
+_DTYPE_BITS = {"f32": 32, "bf16": 16, "f16": 16, "f8": 8, "f4": 4}
+_TOKEN_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,8 @@ class StageSizes:
         Scratch of each pass, by its letter ``F I W B``.
     elements
         Parameters of each part that the stage may hold (``wte wpe layers norm head``), padding included.
+    staging_bytes
+        Where the tokens and targets of a microbatch are put.
     """
 
     h_bytes: int
@@ -40,6 +48,7 @@ class StageSizes:
     message_bytes: int
     workspace_bytes: Mapping[str, int]
     elements: Mapping[str, int]
+    staging_bytes: int = 0
 
 
 def align(num_bytes: int) -> int:
@@ -56,9 +65,77 @@ def align(num_bytes: int) -> int:
 def dtype_bytes(dtype: str, num_elements: int) -> int:
     """Bytes of `num_elements` numbers of a plan's data type, a broken last byte counted whole.
 
+    Raises
+    ------
+    InvalidInputError
+        If the plan format knows no such type.
+
     Examples
     --------
     >>> dtype_bytes("bf16", 3), dtype_bytes("f4", 3)
     (6, 2)
     """
-    return -(-num_elements * DTYPE_BITS[dtype] // 8)
+    bits = _DTYPE_BITS.get(dtype)
+    if bits is None:
+        raise InvalidInputError("unknown data type", got=repr(dtype), expected=", ".join(_DTYPE_BITS))
+    return -(-num_elements * bits // 8)
+
+
+def size_stage(
+    model: ModelConfig,
+    stage: StageLike,
+    microbatch: int,
+    seq: int,
+    precision: Precision,
+    *,
+    tp: int = 1,
+    cp: int = 1,
+) -> StageSizes:
+    """Sizes of a stage on one rank; with ``tp = cp = 1`` and f32 those of the C engine to the byte.
+
+    Parameters
+    ----------
+    model, stage
+        The model, and which part of it the stage holds.
+    microbatch, seq
+        Sequences in a microbatch, tokens in a sequence.
+    precision
+        Data types of the plan.
+    tp, cp
+        Ranks that share each layer, ranks that share each sequence.
+
+    Raises
+    ------
+    InvalidInputError
+        If `seq` cannot be shared by `cp` ranks, or the shapes do not fit the model.
+    """
+    if cp < 1 or seq % cp:
+        raise InvalidInputError(
+            "a sequence cannot be shared evenly", got=f"{seq} tokens over cp={cp}", hint="cp must divide seq"
+        )
+    if seq > model.positions:
+        raise InvalidInputError(
+            "the sequence is longer than the model's positions",
+            got=f"{seq} tokens",
+            expected=f"at most {model.positions}",
+        )
+    widths = PrecisionBytes(
+        act_bytes=dtype_bytes(precision.act, 1),
+        param_bytes=dtype_bytes(precision.param, 1),
+        grad_bytes=dtype_bytes(precision.grad, 1),
+        moment_bytes=dtype_bytes(precision.moment, 1),
+    )
+    footprint = stage_footprint(model, stage, microbatch, seq // cp, precision=widths, tp=tp)
+    token_bytes = align(microbatch * (seq // cp) * _TOKEN_BYTES)
+    return StageSizes(
+        h_bytes=footprint.h_bytes,
+        a_bytes=footprint.a_bytes,
+        w_bytes=footprint.w_bytes,
+        g_bytes=footprint.g_bytes,
+        message_bytes=min(
+            footprint.h_bytes, footprint.message_bytes * dtype_bytes(precision.comm, 1) // widths.act_bytes
+        ),
+        workspace_bytes=footprint.workspace_bytes,
+        elements=footprint.elements,
+        staging_bytes=(stage.embedding + stage.head) * token_bytes,
+    )

@@ -77,9 +77,10 @@ class _Program:
 
     def add(self, step: Step) -> None:
         """Append one step, and the waits that must come before it."""
-        op, stage, index, queue, cls = step
-        item = stage * self.num_microbatches + index
+        op, stage, number, queue, cls = step
+        item = stage * self.num_microbatches + number
         slots: tuple[tuple[str, int], ...] = ()
+        names: tuple[str, ...]
         match op:
             case Op.F:
                 names = ("a", "w") if stage == self.last_stage else ("y", "a", "w")
@@ -104,11 +105,11 @@ class _Program:
                 self.pools["h"].held.append((slot, step))
                 return
             case Op.AR:
-                self.out.append(Instruction(op, stage, bucket=index, queue=queue))
+                self.out.append(Instruction(op, stage, bucket=number, queue=queue))
                 return
             case _:
                 pass
-        self.out.append(Instruction(op, stage, index, queue=queue, slots=slots))
+        self.out.append(Instruction(op, stage, number, queue=queue, slots=slots))
 
     def begin(self, what: str, item: int) -> tuple[str, int]:
         """Give a buffer a slot; wait for the oldest send if that makes a new slot needless."""
@@ -140,7 +141,7 @@ class _Program:
         """
         slot, wait = pool.held.popleft()
         heappush(pool.ready, slot)
-        self.out.append(Instruction(wait.op, wait.stage, wait.index, queue=wait.queue))
+        self.out.append(Instruction(wait.op, wait.stage, wait.number, queue=wait.queue))
 
     def wait_for_sends_left(self) -> None:
         """Wait for all sends that still hold a slot."""

@@ -107,19 +107,16 @@ def walk(order: Order, times: WorkTimes) -> Timeline:
         for index in range(len(ends), len(works)):
             op, stage, microbatch = works[index]
             item = stage * m + microbatch
-            neighbour = -1
-            if op is Op.F:
-                if stage > 0:
-                    neighbour, made, waits = stage - 1, made_forward[item - m], forward_waits
-            elif op is not Op.W and stage < last_stage:
+            if op is Op.F and stage > 0:
+                neighbour, made, waits = stage - 1, made_forward[item - m], forward_waits
+            elif (op is Op.I or op is Op.B) and stage < last_stage:
                 neighbour, made, waits = stage + 1, made_backward[item + m], backward_waits
-            if neighbour >= 0:
-                if made < 0:  # pyright: ignore[reportPossiblyUnbound]
-                    waits[neighbour * m + microbatch] = rank  # pyright: ignore[reportPossiblyUnbound]
-                    break
-                if placement[neighbour] != rank:
-                    made += hop_ns
-                now = max(now, made)
+            else:
+                neighbour, made, waits = stage, 0, forward_waits
+            if made < 0:
+                waits[neighbour * m + microbatch] = rank
+                break
+            now = max(now, made + (hop_ns if placement[neighbour] != rank else 0))
             starts.append(now)
             now += duration_ns[op][stage]
             ends.append(now)
