@@ -1,0 +1,94 @@
+"""Which actors meet: members of a group operation, and works that are coupled across tp, cp or ep.
+
+Two actors of a group meet where their coordinates agree on every axis that the group does not span. An axis on which all
+lanes are held equal has one coordinate, so a group over it has one member for all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from exactmap.sim.engine.encoded import KINDS, EncodedProgram, Ints
+from exactmap.sim.plan.instruction import Op
+
+if TYPE_CHECKING:
+    from exactmap.sim.engine.durations import Durations, Lane
+    from exactmap.sim.plan.plan import Plan
+
+__all__ = ["CoupledWorks", "GroupInstance", "coupled_works", "group_instances"]
+
+_FB = KINDS.index(Op.FB)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupInstance:
+    """Actors, as (lane, pipeline rank), that meet in one group, in the order of a scan."""
+
+    group: int
+    scan: bool
+    members: tuple[tuple[int, int], ...]
+
+
+def _apart(lane: Lane, axes: tuple[str, ...]) -> tuple[int, ...]:
+    """Coordinates on the axes that are not among `axes`."""
+    return tuple(lane.coordinate(axis) for axis in ("tp", "cp", "ep", "dp") if axis not in axes)
+
+
+def group_instances(plan: Plan, durations: Durations) -> list[GroupInstance]:
+    """All sets of actors that meet in a group; members ascend by pipeline rank, then lane, descend in a scan down."""
+    out: list[GroupInstance] = []
+    for number, group in enumerate(plan.groups):
+        ranks = group.pp or tuple(range(plan.mesh.pp))
+        met: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+        for pp in ranks:
+            for lane_number, lane in enumerate(durations.lanes):
+                key = (-1 if "pp" in group.axes else pp, *_apart(lane, group.axes))
+                met.setdefault(key, []).append((lane_number, pp))
+        for members in met.values():
+            ordered = members[::-1] if group.scan == "down" else members
+            out.append(GroupInstance(number, bool(group.scan), tuple(ordered)))
+    return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CoupledWorks:
+    """Two or more actors whose instructions `at` (the same in each, for they share a program) start together."""
+
+    members: tuple[tuple[int, int], ...]
+    at: Ints
+
+
+def coupled_works(plan: Plan, durations: Durations) -> list[CoupledWorks]:
+    """All works that start together with those of other lanes; empty while no lane differs along a coupled axis."""
+    axes_of = {Op(kind): frozenset(axes) for kind, axes in plan.couple}
+    out: list[CoupledWorks] = []
+    if not axes_of or not any(any(lane.inner) for lane in durations.lanes):
+        return out
+    for pp in range(plan.mesh.pp):
+        met: dict[tuple[frozenset[str], tuple[int, ...]], list[tuple[int, int]]] = {}
+        at: dict[tuple[frozenset[str], tuple[int, ...]], Ints] = {}
+        for number, lane in enumerate(durations.lanes):
+            for axes, works in _works_by_axes(durations.actors[number, pp].program, axes_of).items():
+                key = (axes, _apart(lane, tuple(axes)))
+                met.setdefault(key, []).append((number, pp))
+                at[key] = works
+        out.extend(CoupledWorks(tuple(members), at[key]) for key, members in met.items() if len(members) > 1)
+    return out
+
+
+def _works_by_axes(
+    program: EncodedProgram, axes_of: dict[Op, frozenset[str]]
+) -> dict[frozenset[str], Ints]:
+    """The axes on which works are coupled -> the instructions; a braid is coupled on the axes of all its members."""
+    found: dict[frozenset[str], list[int]] = {}
+    for op, axes in axes_of.items():
+        found.setdefault(axes, []).extend(np.flatnonzero(program.kind == KINDS.index(op)).tolist())
+    for at in np.flatnonzero(program.kind == _FB).tolist():
+        members = program.program.instructions[at].members
+        axes = frozenset[str]().union(*(axes_of.get(member.op, frozenset()) for member in members))
+        if axes:
+            found.setdefault(axes, []).append(at)
+    return {axes: np.array(sorted(at), dtype=np.int64) for axes, at in found.items() if at}
