@@ -15,7 +15,7 @@ class Op(StrEnum):
     """The instruction kinds of plan format 1; the value is the word in the file."""
 
     F = "F"
-    I = "I"  # noqa: E741 - the field's own letter for the input gradient
+    I = "I"
     W = "W"
     B = "B"
     RC = "RC"
