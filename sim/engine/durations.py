@@ -31,6 +31,7 @@ _COPIES = frozenset({Op.OFF, Op.LD})
 _FB = KINDS.index(Op.FB)
 _CHANNEL_POSTS = frozenset({Op.SF, Op.SB, Op.RF, Op.RB})
 _LIMIT_NS = 2**62
+_MAX_TABLE = 2**18  # beyond that, sorting is cheaper than a table
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,14 +166,15 @@ def resolve(plan: Plan, profile: Profile) -> Durations:
 
 def _price(plan: Plan, program: EncodedProgram, profile: Profile) -> ActorDurations:
     """Look up each distinct (kind, stage, bucket, queue) once."""
-    num = program.num_instructions
-    num_kinds = len(KINDS)
-    # One integer per instruction that says all that a price depends on.
-    spans = [num_kinds, int(program.stage.max()) + 2, int(program.bucket.max()) + 2, program.num_queues + 1]
+    group = program.queue - 2 * len(plan.channels)
+    group = np.where(POST_KINDS[program.kind] & (group >= 0), group, -1)
+    # One integer per instruction that says all that its price depends on.
     key = program.kind.astype(np.int64)
-    for values, span in zip((program.stage, program.bucket, program.queue), spans[1:], strict=True):
-        key = key * span + values + 1
-    _, first, where = np.unique(key, return_index=True, return_inverse=True)
+    span = len(KINDS)
+    for values in (program.stage, program.bucket, group):
+        width = int(values.max()) + 2
+        key, span = key * width + values + 1, span * width
+    first, where = _distinct(key, span)
     comp = np.zeros(len(first), dtype=np.int64)
     op_cost = np.zeros(len(first), dtype=np.int64)
     for number, index in enumerate(first.tolist()):
@@ -187,15 +189,30 @@ def _price(plan: Plan, program: EncodedProgram, profile: Profile) -> ActorDurati
             if op in _COPIES:
                 op_cost[number] = profile.copy(op.value, stage)
             elif op not in _CHANNEL_POSTS:
-                group = plan.groups[int(program.queue[index]) - 2 * len(plan.channels)].name
                 op_cost[number] = profile.group(
-                    group, op.value, None if stage < 0 else stage, None if bucket < 0 else bucket
+                    plan.groups[group[index]].name,
+                    op.value,
+                    None if stage < 0 else stage,
+                    None if bucket < 0 else bucket,
                 )
     comp_ns, op_ns = comp[where], op_cost[where]
     for index in np.flatnonzero(program.kind == _FB).tolist():
         members = program.program.instructions[index].members
         comp_ns[index] = sum(profile.work(member.op.value, member.stage) for member in members)
-    return ActorDurations(program, comp_ns, op_ns, np.full(num, profile.issue_ns, dtype=np.int64))
+    return ActorDurations(program, comp_ns, op_ns, np.full(len(key), profile.issue_ns, dtype=np.int64))
+
+
+def _distinct(key: Ints, span: int) -> tuple[Ints, Ints]:
+    """First place of each distinct key, and for each place which of them it holds; keys are in 0..span-1."""
+    if span > _MAX_TABLE:
+        _, first, where = np.unique(key, return_index=True, return_inverse=True)
+        return first, where
+    table = np.full(span, -1, dtype=np.int64)
+    table[key[::-1]] = np.arange(len(key) - 1, -1, -1)  # of equal places the last assignment stays: the first
+    keys = np.flatnonzero(table >= 0)
+    first = table[keys]
+    table[keys] = np.arange(len(keys))
+    return first, table[key]
 
 
 def split_replica(durations: Durations, dp: int) -> Durations:

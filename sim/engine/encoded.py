@@ -7,13 +7,14 @@ queue awaits its n-th post (plan format, section 3, rule 4). Both orders are fou
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exactmap.errors import InvalidInputError, Place
-from exactmap.sim.plan.instruction import POSTS, WAITS, WORK, Op
+from exactmap.sim.plan.instruction import POSTS, WAITS, WORK, Instruction, Op
 
 if TYPE_CHECKING:
     from exactmap.sim.plan.plan import Plan, Program
@@ -34,6 +35,7 @@ BUSY_KINDS = np.array([op in {Op.F, Op.I, Op.W, Op.B, Op.RC, Op.FB} for op in KI
 # Members of an enumeration hash slowly and are unique: their address is the faster key.
 _CODE_BY_ID = {id(op): code for code, op in enumerate(KINDS)}
 _CODE = {op: code for code, op in enumerate(KINDS)}
+_FIELDS = [itemgetter(Instruction._fields.index(name)) for name in ("op", "stage", "bucket", "queue")]
 _SEND_ENDS = np.isin(np.arange(len(KINDS)), [_CODE[op] for op in (Op.SF, Op.SB, Op.WS)])
 _RECV_ENDS = np.isin(np.arange(len(KINDS)), [_CODE[op] for op in (Op.RF, Op.RB, Op.WR)])
 _COPY_ENDS = np.isin(np.arange(len(KINDS)), [_CODE[op] for op in (Op.OFF, Op.LD, Op.WOFF, Op.WLD)])
@@ -76,13 +78,14 @@ def encode(plan: Plan, program: Program) -> EncodedProgram:
         If a queue is not declared, or posts and waits of a queue do not pair up in order. Whether the plan is valid
         beyond that is for `exactmap.sim.plan` to say.
     """
-    ops, stages, _, _, _, buckets, queues, *_ = zip(*program.instructions, strict=True)
+    # Field by field: tuples made for each instruction would keep the garbage collector busy.
+    ops, stages, buckets, names = (list(map(field, program.instructions)) for field in _FIELDS)
     try:
         codes = list(map(_CODE_BY_ID.__getitem__, map(id, ops)))
     except KeyError:
         codes = [_CODE[Op(op)] for op in ops]
     kind = np.array(codes, dtype=np.int8)
-    queue = _queues(plan, program, kind, queues)
+    queue = _queues(plan, program, kind, names)
     stage, bucket = np.array(stages, dtype=np.int64), np.array(buckets, dtype=np.int64)
     num_queues = 2 * len(plan.channels) + len(plan.groups) + 1
 
@@ -116,7 +119,7 @@ def encode(plan: Plan, program: Program) -> EncodedProgram:
     )
 
 
-def _queues(plan: Plan, program: Program, kind: NDArray[np.int8], names: tuple[str, ...]) -> Ints:
+def _queues(plan: Plan, program: Program, kind: NDArray[np.int8], names: list[str]) -> Ints:
     """Queue number of each instruction."""
     num_channels = len(plan.channels)
     numbers = {channel.name: 2 * index for index, channel in enumerate(plan.channels)}
