@@ -1,13 +1,14 @@
 """Bytes of one stage on one rank: the stash and hand-over of a microbatch, workspaces, padded parameters.
 
-With one-rank stages (tp = 1) and 4-byte numbers these are the C engine's own sizes to the byte: the formulas of
-`docs/reference/memory-layout.md`, which `backend_c/src/nn/layout.c` and `params.c` obey as well; tests hold the
-two equal. With other widths, or tensor parallelism, they estimate the same layout on a GPU: heads, ffn and
-vocabulary are divided by tp, and, as in sequence parallelism (Korthikanti et al., "Reducing activation
-recomputation in large transformer models", 2022), so are the tokens of what lies outside the products.
+With one-rank stages (tp = 1) and 4-byte numbers these are the C engine's own sizes to the byte: the
+formulas of `docs/reference/memory-layout.md`, which `backend_c/src/nn/layout.c` and `params.c` obey as well;
+tests hold the two equal. With other widths, or tensor parallelism, they estimate the same layout on a GPU:
+heads, ffn and vocabulary are divided by tp, and, as in sequence parallelism (Korthikanti et al., "Reducing
+activation recomputation in large transformer models", 2022), so are the tokens of what lies outside the
+products.
 
-Legend: T tokens of a microbatch, H hidden, A query width, K key (or value) width, Q = A + 2K, M ffn, U = M for
-gpt and 2M for llama, V vocabulary. Every piece starts at a multiple of 64 bytes.
+Legend: T tokens of a microbatch, H hidden, A query width, K key (or value) width, Q = A + 2K, M ffn, U = M
+for gpt and 2M for llama, V vocabulary. Every piece starts at a multiple of 64 bytes.
 """
 
 from __future__ import annotations

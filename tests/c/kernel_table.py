@@ -34,9 +34,17 @@ class AdamwStep(Structure):
     _fields_ = [
         (name, c_float)
         for name in (
-            "lr beta1 beta2 one_minus_beta1 one_minus_beta2 eps decay "
-            "inv_correction1 inv_correction2 grad_scale"
-        ).split()
+            "lr",
+            "beta1",
+            "beta2",
+            "one_minus_beta1",
+            "one_minus_beta2",
+            "eps",
+            "decay",
+            "inv_correction1",
+            "inv_correction2",
+            "grad_scale",
+        )
     ]
 
 

@@ -29,9 +29,24 @@ class Config(ctypes.Structure):
     _fields_ = [
         (name, c_uint32)
         for name in (
-            "kind layers hidden heads kv_heads head_dim ffn vocab positions tied "
-            "first_layer num_layers has_embedding has_head microbatch seq gemm"
-        ).split()
+            "kind",
+            "layers",
+            "hidden",
+            "heads",
+            "kv_heads",
+            "head_dim",
+            "ffn",
+            "vocab",
+            "positions",
+            "tied",
+            "first_layer",
+            "num_layers",
+            "has_embedding",
+            "has_head",
+            "microbatch",
+            "seq",
+            "gemm",
+        )
     ] + [("norm_eps", c_float), ("rope_theta", c_float)]
 
 
@@ -59,7 +74,9 @@ class Param(ctypes.Structure):
 
 
 class _Item(ctypes.Structure):
-    _fields_ = [(n, c_void_p) for n in "tokens targets x y dy dx a w g loss_sum".split()] + [
+    _fields_ = [
+        (n, c_void_p) for n in ("tokens", "targets", "x", "y", "dy", "dx", "a", "w", "g", "loss_sum")
+    ] + [
         ("scale", c_float),
         ("accumulate", c_uint32),
         ("forward_only", c_uint32),

@@ -1,8 +1,8 @@
 """A decoder-only transformer in float64 NumPy, forward and backward written by hand.
 
-The yardstick of the C engine's numerics: both flavours (GPT-2, Llama), parameters in a dictionary under Hugging Face
-names and layouts, whole attention matrices, no tiles, no stash. It shares nothing with the C code; finite differences
-in the tests check it.
+The yardstick of the C engine's numerics: both flavours (GPT-2, Llama), parameters in a dictionary under
+Hugging Face names and layouts, whole attention matrices, no tiles, no stash. It shares nothing with the C
+code; finite differences in the tests check it.
 
 Legend of shapes: B sequences, S positions, H hidden, N heads, G key/value heads, D head size, V vocabulary.
 Sources: Radford et al. 2019 (GPT-2), Touvron et al. 2023 (Llama), Loshchilov and Hutter 2019 (AdamW).
@@ -97,7 +97,7 @@ def initial(model: Model, rng: np.random.Generator, spread: float = 1.0) -> Para
     return p
 
 
-# ---- building blocks: each forward returns what its backward needs ------------------------------------------------
+# ---- building blocks: each forward returns what its backward needs ----
 
 
 def _norm(x: Array, gain: Array, bias: Array | None, eps: float) -> tuple[Array, tuple[Array, Array]]:
@@ -151,12 +151,12 @@ def _attention(q: Array, k: Array, v: Array) -> tuple[Array, Array]:
 
 
 def _split(x: Array, num_heads: int) -> Array:
-    """[B, S, N D] -> [B, N, S, D]"""
+    """[B, S, N D] -> [B, N, S, D]."""
     return x.reshape(*x.shape[:2], num_heads, -1).swapaxes(1, 2)
 
 
 def _join(x: Array) -> Array:
-    """[B, N, S, D] -> [B, S, N D]"""
+    """[B, N, S, D] -> [B, S, N D]."""
     return x.swapaxes(1, 2).reshape(x.shape[0], x.shape[2], -1)
 
 
@@ -287,7 +287,7 @@ def forward(model: Model, params: Params, tokens: Tokens) -> tuple[list[_Layer],
 
 
 def logits(model: Model, params: Params, tokens: Tokens) -> Array:
-    """[B, S, V]"""
+    """Logits of all positions, [B, S, V]."""
     _, norm, head = _names(model)
     _, streams = forward(model, params, tokens)
     n, _ = _norm(streams[-1], params[f"{norm}.weight"], params.get(f"{norm}.bias"), model.norm_eps)
@@ -297,7 +297,7 @@ def logits(model: Model, params: Params, tokens: Tokens) -> Array:
 def loss_and_gradients(
     model: Model, params: Params, tokens: Tokens, targets: Tokens, scale: float
 ) -> tuple[float, Params, list[Array]]:
-    """Sum of the token losses, gradients of scale * loss, and those of each stream (as `forward` lists them)."""
+    """Sum of the token losses, gradients of scale * loss, and those of each stream (see `forward`)."""
     wte, norm, head = _names(model)
     layers, streams = forward(model, params, tokens)
     gain, bias = params[f"{norm}.weight"], params.get(f"{norm}.bias")

@@ -153,7 +153,7 @@ def test_swiglu(table: Any, ffn: int) -> None:
 
 
 def test_rotary_turns_and_turns_back(table: Any) -> None:
-    """Half-split rotation by the position's angle; the inverse undoes it; columns beyond q and k are untouched."""
+    """Half-split rotation by the position's angle; the inverse undoes it; other columns are untouched."""
     model = ref.Model("llama", 1, 8, 3, 1, 20, 8, 8, 7)
     rows, seq, width = 14, 7, 3 * 20 + 5
     x = random(rows, width)

@@ -11,8 +11,8 @@ import reference_numpy as ref
 from numerics_library import ALL_PARTS, PARTS, Buffers, NumericsError, Stage, config_of
 from numpy.typing import NDArray
 
-# (model, microbatch, seq): tiles cut short, vocabularies 257 and 260, head sizes 16 to 128, groups of 1, 2, 4,
-# sequences beyond one tile of keys (256), widths that are no multiple of a vector.
+# (model, microbatch, seq): tiles cut short, vocabularies 257 and 260, head sizes 10 to 128, groups of 1, 2
+# and 4, sequences beyond one tile of keys (256), widths that are no multiple of a vector.
 SHAPES = {
     "gpt2": (ref.Model("gpt2", 3, 64, 4, 4, 16, 256, 257, 64), 2, 64),
     "gpt2 tied odd": (ref.Model("gpt2", 2, 40, 2, 2, 20, 100, 260, 100, tied=True), 3, 77),
@@ -57,7 +57,7 @@ def assert_close_gradients(
 def test_whole_model_equals_the_reference(
     numerics: ctypes.CDLL, case: tuple[ref.Model, int, int], gemm: int
 ) -> None:
-    """Loss within 1e-6, every gradient within 1e-4 of its norm; nothing unwritten is read (buffers hold NaN)."""
+    """Loss within 1e-6, each gradient within 1e-4 of its norm; nothing unwritten (NaN) is read."""
     model, microbatch, seq = case
     params = rounded(model, 1)
     tokens, targets = batch(model, microbatch, seq)
@@ -223,7 +223,7 @@ def test_a_tied_head_may_share_the_buffer_of_the_embedding(numerics: ctypes.CDLL
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 def test_microbatches_add_up(numerics: ctypes.CDLL, kind: str, tied: bool) -> None:
-    """The first W writes over whatever is there, later ones add: three microbatches make the step's gradient."""
+    """The first W writes over what is there, later ones add: three microbatches make the step's gradient."""
     model = ref.Model(kind, 2, 32, 4, 2, 8, 48, 257, 24, tied=tied)
     params = rounded(model, 4)
     steps = [batch(model, 1, 24, seed) for seed in range(3)]
@@ -243,7 +243,7 @@ def test_microbatches_add_up(numerics: ctypes.CDLL, kind: str, tied: bool) -> No
 
 
 def test_gradients_between_stages_equal_the_reference(numerics: ctypes.CDLL) -> None:
-    """y and dx at a cut are the reference's stream and its gradient."""
+    """At a cut, y and dx are the reference's stream and its gradient."""
     for kind in ("gpt2", "llama"):
         model = ref.Model(kind, 2, 48, 4, 2, 16, 80, 257, 70)
         params = rounded(model, 6)

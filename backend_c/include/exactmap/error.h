@@ -43,8 +43,8 @@ typedef enum {
     EM_ERR_DEADLOCK = 51, /* a cycle in the strict graph */
     /* 6x: execution failed */
     EM_ERR_EXEC = 60,
-    EM_ERR_IO = 61,        /* open, read, write, rename */
-    EM_ERR_SYSTEM = 62,    /* threads, clocks */
+    EM_ERR_IO = 61,     /* open, read, write, rename */
+    EM_ERR_SYSTEM = 62, /* threads, clocks */
     EM_ERR_NOT_FINITE = 63 /* loss or gradients not finite */,
     /* 7x: no progress */
     EM_ERR_HUNG = 70,

@@ -110,8 +110,8 @@ EM_API em_status_t em_numerics_pass(const em_numerics_t *handle, uint32_t pass,
 
 /* Logits of position last_position of each sequence, or of all positions (all_positions 1). */
 EM_API em_status_t em_numerics_logits(const em_numerics_t *handle, const em_numerics_item_t *item,
-                                      uint32_t all_positions, uint32_t last_position,
-                                      float *logits, em_error_t *err);
+                                      uint32_t all_positions, uint32_t last_position, float *logits,
+                                      em_error_t *err);
 
 /* hyper: lr, beta1, beta2, eps, weight_decay, grad_scale. Floats [begin, end) of the bucket. */
 EM_API em_status_t em_numerics_adamw(const em_numerics_t *handle, uint32_t parts, uint64_t begin,

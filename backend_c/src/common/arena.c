@@ -48,8 +48,7 @@ uint64_t em_alloc_count(void)
 
 void em_alloc_fail_after(uint64_t num)
 {
-    atomic_store(&alloc_fail_at,
-                 num == UINT64_MAX ? UINT64_MAX : atomic_load(&alloc_count) + num);
+    atomic_store(&alloc_fail_at, num == UINT64_MAX ? UINT64_MAX : atomic_load(&alloc_count) + num);
 }
 
 em_status_t em_arena_create(em_arena_t *arena, uint64_t size_bytes, em_error_t *err)

@@ -8,26 +8,46 @@
 const char *em_status_name(em_status_t status)
 {
     switch (status) {
-    case EM_OK: return "EM_OK";
-    case EM_ERR_ARGUMENT: return "EM_ERR_ARGUMENT";
-    case EM_ERR_SYNTAX: return "EM_ERR_SYNTAX";
-    case EM_ERR_VERSION: return "EM_ERR_VERSION";
-    case EM_ERR_FIELD: return "EM_ERR_FIELD";
-    case EM_ERR_HASH: return "EM_ERR_HASH";
-    case EM_ERR_DATA: return "EM_ERR_DATA";
-    case EM_ERR_LIMIT: return "EM_ERR_LIMIT";
-    case EM_ERR_OVERFLOW: return "EM_ERR_OVERFLOW";
-    case EM_ERR_MEMORY: return "EM_ERR_MEMORY";
-    case EM_ERR_BUDGET: return "EM_ERR_BUDGET";
-    case EM_ERR_UNSUPPORTED: return "EM_ERR_UNSUPPORTED";
-    case EM_ERR_CHECK: return "EM_ERR_CHECK";
-    case EM_ERR_DEADLOCK: return "EM_ERR_DEADLOCK";
-    case EM_ERR_EXEC: return "EM_ERR_EXEC";
-    case EM_ERR_IO: return "EM_ERR_IO";
-    case EM_ERR_SYSTEM: return "EM_ERR_SYSTEM";
-    case EM_ERR_NOT_FINITE: return "EM_ERR_NOT_FINITE";
-    case EM_ERR_HUNG: return "EM_ERR_HUNG";
-    case EM_ERR_MISSING: return "EM_ERR_MISSING";
+    case EM_OK:
+        return "EM_OK";
+    case EM_ERR_ARGUMENT:
+        return "EM_ERR_ARGUMENT";
+    case EM_ERR_SYNTAX:
+        return "EM_ERR_SYNTAX";
+    case EM_ERR_VERSION:
+        return "EM_ERR_VERSION";
+    case EM_ERR_FIELD:
+        return "EM_ERR_FIELD";
+    case EM_ERR_HASH:
+        return "EM_ERR_HASH";
+    case EM_ERR_DATA:
+        return "EM_ERR_DATA";
+    case EM_ERR_LIMIT:
+        return "EM_ERR_LIMIT";
+    case EM_ERR_OVERFLOW:
+        return "EM_ERR_OVERFLOW";
+    case EM_ERR_MEMORY:
+        return "EM_ERR_MEMORY";
+    case EM_ERR_BUDGET:
+        return "EM_ERR_BUDGET";
+    case EM_ERR_UNSUPPORTED:
+        return "EM_ERR_UNSUPPORTED";
+    case EM_ERR_CHECK:
+        return "EM_ERR_CHECK";
+    case EM_ERR_DEADLOCK:
+        return "EM_ERR_DEADLOCK";
+    case EM_ERR_EXEC:
+        return "EM_ERR_EXEC";
+    case EM_ERR_IO:
+        return "EM_ERR_IO";
+    case EM_ERR_SYSTEM:
+        return "EM_ERR_SYSTEM";
+    case EM_ERR_NOT_FINITE:
+        return "EM_ERR_NOT_FINITE";
+    case EM_ERR_HUNG:
+        return "EM_ERR_HUNG";
+    case EM_ERR_MISSING:
+        return "EM_ERR_MISSING";
     }
     return "EM_ERR_?";
 }

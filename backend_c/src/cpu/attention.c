@@ -172,8 +172,8 @@ void em_cpu_attention_forward(em_gemm_fn_t gemm, const em_attention_t *at, const
                 gemm(false, true, rows, t.cols, h.d, h.scale, qkv + h.q + row * h.ld, h.ld,
                      qkv + h.k + col * h.ld, h.ld, 0.0f, s, t.cols);
                 softmax_tile(&t, h.d, s, out, h.ldo, top, sum);
-                gemm(false, false, rows, h.d, t.cols, 1.0f, s, t.cols, qkv + h.v + col * h.ld,
-                     h.ld, col == 0 ? 0.0f : 1.0f, out, h.ldo);
+                gemm(false, false, rows, h.d, t.cols, 1.0f, s, t.cols, qkv + h.v + col * h.ld, h.ld,
+                     col == 0 ? 0.0f : 1.0f, out, h.ldo);
             }
             finish_rows(rows, h.d, top, sum, out, h.ldo, lse + h.lse + row);
         }
@@ -181,8 +181,8 @@ void em_cpu_attention_forward(em_gemm_fn_t gemm, const em_attention_t *at, const
 }
 
 /* delta[r] = sum of d_o * o over the head */
-EM_CLONES static void row_deltas(uint64_t rows, uint64_t head_dim, const float *d_o,
-                                 const float *o, uint64_t ldo, float *delta)
+EM_CLONES static void row_deltas(uint64_t rows, uint64_t head_dim, const float *d_o, const float *o,
+                                 uint64_t ldo, float *delta)
 {
     for (uint64_t r = 0; r < rows; ++r) {
         em_vf_t sum = em_set(0.0f);

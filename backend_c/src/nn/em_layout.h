@@ -12,15 +12,15 @@
 
 /* Shapes of one pass, in 64 bits; made once per pass by em_dims. */
 typedef struct {
-    uint64_t tokens;  /* T = microbatch * seq */
-    uint64_t hidden;  /* H */
-    uint64_t attn;    /* A */
-    uint64_t kv;      /* K */
-    uint64_t qkv;     /* Q */
-    uint64_t ffn;     /* M */
-    uint64_t up;      /* U */
-    uint64_t vocab;   /* V */
-    uint64_t tile;    /* tokens per tile of the head */
+    uint64_t tokens; /* T = microbatch * seq */
+    uint64_t hidden; /* H */
+    uint64_t attn;   /* A */
+    uint64_t kv;     /* K */
+    uint64_t qkv;    /* Q */
+    uint64_t ffn;    /* M */
+    uint64_t up;     /* U */
+    uint64_t vocab;  /* V */
+    uint64_t tile;   /* tokens per tile of the head */
     bool llama;
     em_attention_t attention;
 } em_dims_t;
@@ -46,9 +46,9 @@ typedef struct {
 
 /* What I of one layer leaves to W. */
 typedef struct {
-    float *dqkv; /* [T, Q] */
-    float *dx1;  /* [T, H] gradient of the residual after attention */
-    float *du;   /* [T, U] */
+    float *dqkv;                              /* [T, Q] */
+    float *dx1;                               /* [T, H] gradient of the residual after attention */
+    float *du;                                /* [T, U] */
     float *dgain1, *dbias1, *dgain2, *dbias2; /* [H] sums over the microbatch; biases GPT-2 only */
 } em_layer_g_t;
 

@@ -43,9 +43,9 @@ typedef struct {
     uint32_t layers;
     uint32_t hidden;
     uint32_t heads;
-    uint32_t kv_heads;  /* divides heads; equals heads without grouped queries */
-    uint32_t head_dim;  /* even for Llama; heads * head_dim may differ from hidden */
-    uint32_t ffn;       /* inner size of the MLP */
+    uint32_t kv_heads; /* divides heads; equals heads without grouped queries */
+    uint32_t head_dim; /* even for Llama; heads * head_dim may differ from hidden */
+    uint32_t ffn;      /* inner size of the MLP */
     uint32_t vocab;
     uint32_t positions; /* longest sequence; rows of wpe for GPT-2 */
     float norm_eps;
@@ -70,10 +70,10 @@ typedef enum { EM_PASS_F = 0, EM_PASS_I, EM_PASS_W, EM_PASS_B, EM_NUM_PASSES } e
 
 /* Bytes of one microbatch's buffers; each a multiple of 64, each buffer 64-byte aligned. */
 typedef struct {
-    uint64_t h_bytes; /* x, y, dx or dy: [T, H] */
-    uint64_t a_bytes; /* stash that I alone reads */
-    uint64_t w_bytes; /* stash that W (and I) reads */
-    uint64_t g_bytes; /* what I leaves to W */
+    uint64_t h_bytes;                        /* x, y, dx or dy: [T, H] */
+    uint64_t a_bytes;                        /* stash that I alone reads */
+    uint64_t w_bytes;                        /* stash that W (and I) reads */
+    uint64_t g_bytes;                        /* what I leaves to W */
     uint64_t workspace_bytes[EM_NUM_PASSES]; /* scratch of F, I, W, B, incl. the rotary table */
     uint64_t workspace_max_bytes;            /* the largest of them */
 } em_stage_sizes_t;

@@ -49,8 +49,8 @@ static linear_t up_linear(const em_dims_t *d)
     if (!d->llama) {
         return single(EM_LX_UP_W, EM_LX_UP_B, d->hidden, d->ffn);
     }
-    const linear_t lin = {{EM_LX_GATE_W, EM_LX_UP_W, 0}, {d->ffn, d->ffn, 0}, 2,
-                          EM_LAYER_POINTERS,             d->hidden,           d->up};
+    const linear_t lin = {
+        {EM_LX_GATE_W, EM_LX_UP_W, 0}, {d->ffn, d->ffn, 0}, 2, EM_LAYER_POINTERS, d->hidden, d->up};
     return lin;
 }
 

@@ -175,8 +175,7 @@ uint64_t em_g_floats(const em_stage_t *stage, const em_dims_t *dims)
 }
 
 /* The head works on one tile at a time, after the layers: in their place. */
-static void take_head_tile(cursor_t *c, const em_dims_t *d, em_pass_kind_t pass,
-                           em_workspace_t *ws)
+static void take_head_tile(cursor_t *c, const em_dims_t *d, em_pass_kind_t pass, em_workspace_t *ws)
 {
     ws->logits = take(c, d->tile * d->vocab);
     ws->tile_n = take(c, d->tile * d->hidden);
@@ -233,7 +232,8 @@ em_status_t em_stage_sizes(const em_stage_t *stage, uint32_t microbatch, uint32_
 {
     EM_RETURN_IF_ERROR(em_stage_check(stage, err));
     const em_model_t *const m = &stage->model;
-    EM_RETURN_ERROR_IF(microbatch == 0, err, EM_ERR_FIELD, "microbatch: got 0, expected at least 1");
+    EM_RETURN_ERROR_IF(microbatch == 0, err, EM_ERR_FIELD,
+                       "microbatch: got 0, expected at least 1");
     EM_RETURN_ERROR_IF(seq == 0 || seq > m->positions, err, EM_ERR_FIELD,
                        "sequence: got %" PRIu32 " tokens, expected 1 to %" PRIu32
                        " (positions of the model)",

@@ -18,8 +18,8 @@ em_status_t em_stage_check(const em_stage_t *stage, em_error_t *err)
     const struct {
         const char *name;
         uint32_t value;
-    } counts[] = {{"layers", m->layers},     {"hidden", m->hidden},     {"heads", m->heads},
-                  {"kv_heads", m->kv_heads}, {"head_dim", m->head_dim}, {"ffn", m->ffn},
+    } counts[] = {{"layers", m->layers},     {"hidden", m->hidden},      {"heads", m->heads},
+                  {"kv_heads", m->kv_heads}, {"head_dim", m->head_dim},  {"ffn", m->ffn},
                   {"vocab", m->vocab},       {"positions", m->positions}};
     const uint32_t limit = 1u << 24;
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; ++i) {
@@ -41,10 +41,9 @@ em_status_t em_stage_check(const em_stage_t *stage, em_error_t *err)
                        (uint64_t)m->heads * m->head_dim, limit);
     EM_RETURN_ERROR_IF(!(m->norm_eps > 0.0f) || !(m->norm_eps < 1.0f), err, EM_ERR_FIELD,
                        "model norm_eps: got %g, expected a number in (0, 1)", (double)m->norm_eps);
-    EM_RETURN_ERROR_IF(m->kind == EM_MODEL_LLAMA &&
-                           (!(m->rope_theta > 1.0f) || !isfinite(m->rope_theta)),
-                       err, EM_ERR_FIELD, "model rope_theta: got %g, expected a number above 1",
-                       (double)m->rope_theta);
+    EM_RETURN_ERROR_IF(
+        m->kind == EM_MODEL_LLAMA && (!(m->rope_theta > 1.0f) || !isfinite(m->rope_theta)), err,
+        EM_ERR_FIELD, "model rope_theta: got %g, expected a number above 1", (double)m->rope_theta);
     EM_RETURN_ERROR_IF((uint64_t)stage->first_layer + stage->num_layers > m->layers, err,
                        EM_ERR_FIELD,
                        "stage layers: got %" PRIu32 " from %" PRIu32 ", the model has %" PRIu32,
@@ -214,7 +213,8 @@ em_status_t em_stage_layout(const em_stage_t *stage, uint32_t parts, em_param_t 
     }
     if ((parts & EM_PART_NORM) != 0 && stage->has_head) {
         const kind_t gain = {EM_PART_NORM, EM_IX_NORM_W, EM_INIT_ONES, 0};
-        add_tensor(&out, gain, m->hidden, 1, gpt2 ? "transformer.ln_f.weight" : "model.norm.weight");
+        add_tensor(&out, gain, m->hidden, 1,
+                   gpt2 ? "transformer.ln_f.weight" : "model.norm.weight");
         if (gpt2) {
             const kind_t bias = {EM_PART_NORM, EM_IX_NORM_B, EM_INIT_ZEROS, 0};
             add_tensor(&out, bias, m->hidden, 1, "transformer.ln_f.bias");
@@ -268,11 +268,14 @@ static bool layer_needs(const em_model_t *m, uint32_t role)
     case EM_LX_Q_B:
     case EM_LX_O_B:
     case EM_LX_UP_B:
-    case EM_LX_DOWN_B: return m->kind == EM_MODEL_GPT2;
+    case EM_LX_DOWN_B:
+        return m->kind == EM_MODEL_GPT2;
     case EM_LX_K_W:
     case EM_LX_V_W:
-    case EM_LX_GATE_W: return m->kind == EM_MODEL_LLAMA;
-    default: return true;
+    case EM_LX_GATE_W:
+        return m->kind == EM_MODEL_LLAMA;
+    default:
+        return true;
     }
 }
 

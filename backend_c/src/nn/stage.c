@@ -25,8 +25,8 @@ static em_layer_ctx_t layer_ctx(const em_stage_ctx_t *ctx, const em_dims_t *d,
 static em_head_ctx_t head_ctx(const em_stage_ctx_t *ctx, const em_dims_t *d,
                               const em_workspace_t *ws)
 {
-    const em_head_ctx_t out = {ctx->kernels, d, ctx->stage->model.norm_eps, ctx->params,
-                               ctx->grads,   ws};
+    const em_head_ctx_t out = {ctx->kernels, d,          ctx->stage->model.norm_eps,
+                               ctx->params,  ctx->grads, ws};
     return out;
 }
 
@@ -61,9 +61,8 @@ static em_status_t check_tokens(const em_stage_t *stage, const em_item_t *item, 
                                 bool with_targets)
 {
     const uint32_t vocab = stage->model.vocab;
-    const bool valid =
-        (!stage->has_embedding || tokens_valid(item->tokens, num, vocab, 0)) &&
-        (!with_targets || tokens_valid(item->targets, num, vocab, EM_TARGET_IGNORE));
+    const bool valid = (!stage->has_embedding || tokens_valid(item->tokens, num, vocab, 0)) &&
+                       (!with_targets || tokens_valid(item->targets, num, vocab, EM_TARGET_IGNORE));
     return valid ? EM_OK : EM_ERR_DATA;
 }
 

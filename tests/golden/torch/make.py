@@ -1,11 +1,12 @@
-"""Make the golden files of this folder: two small models of transformers, their values and gradients in PyTorch.
+"""Make the golden files here: two small models of transformers, their values and gradients in PyTorch.
 
     python -m venv /tmp/torch && /tmp/torch/bin/pip install torch==2.13.0 transformers numpy
     /tmp/torch/bin/python tests/golden/torch/make.py
 
-Each file holds the model's float32 weights under Hugging Face names (`p/...`), a batch (`tokens`, `targets`), and
-what PyTorch computes from them in float64: `logits`, the mean loss `loss`, its gradients (`g/...`), and the loss
-before each of ten AdamW steps on that batch (`losses`) with clipping, decay on matrices alone.
+Each file holds the model's float32 weights under Hugging Face names (`p/...`), a batch (`tokens`,
+`targets`), and what PyTorch computes from them in float64: `logits`, the mean loss `loss`, its gradients
+(`g/...`, rounded to float32), and the loss before each of ten AdamW steps on that batch (`losses`), with
+clipped gradients, and decay on matrices alone. `hyper` is lr, beta1, beta2, eps, weight decay, clip.
 """
 
 from __future__ import annotations
@@ -63,9 +64,12 @@ def make(name: str, model: torch.nn.Module) -> None:
 
     matrices = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim == 1]
+    groups = [
+        {"params": matrices, "weight_decay": HYPER["weight_decay"]},
+        {"params": others, "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": HYPER["weight_decay"]}, {"params": others, "weight_decay": 0.0}],
-        lr=HYPER["lr"], betas=(HYPER["beta1"], HYPER["beta2"]), eps=HYPER["eps"],
+        groups, lr=HYPER["lr"], betas=(HYPER["beta1"], HYPER["beta2"]), eps=HYPER["eps"],
     )  # fmt: skip
     losses = []
     for _ in range(STEPS):
