@@ -4,8 +4,8 @@
 #ifndef EM_FILE_H
 #define EM_FILE_H
 
-#include <stdint.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 
 #include "exactmap/error.h"
@@ -25,7 +25,12 @@ void em_map_close(em_map_t *map);
 em_status_t em_path_join(char path[EM_PATH_BYTES], const char *folder, const char *name,
                          em_error_t *err);
 
-/* Close a stream after flushing it to the disk; reports any write that failed before. */
+/* Whether something that is no regular file stands there (a pipe, a terminal): such an output is
+ * written directly, never renamed over. */
+bool em_is_special(const char *path);
+
+/* Close a stream; reports any write that failed before. em_file_finish flushes it to the disk. */
+em_status_t em_file_close(FILE *stream, const char *path, em_error_t *err);
 em_status_t em_file_finish(FILE *stream, const char *path, em_error_t *err);
 
 /*

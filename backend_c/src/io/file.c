@@ -58,14 +58,32 @@ em_status_t em_path_join(char path[EM_PATH_BYTES], const char *folder, const cha
     return EM_OK;
 }
 
-em_status_t em_file_finish(FILE *stream, const char *path, em_error_t *err)
+bool em_is_special(const char *path)
 {
-    const bool failed = ferror(stream) != 0 || fflush(stream) != 0 || fsync(fileno(stream)) != 0;
+    struct stat info;
+    return stat(path, &info) == 0 && !S_ISREG(info.st_mode);
+}
+
+static em_status_t close_stream(FILE *stream, const char *path, bool sync, em_error_t *err)
+{
+    errno = 0;
+    const bool failed = ferror(stream) != 0 || fflush(stream) != 0 ||
+                        (sync && fsync(fileno(stream)) != 0);
     const int reason = errno;
     const bool not_closed = fclose(stream) != 0;
     EM_RETURN_ERROR_IF(failed || not_closed, err, EM_ERR_IO, "%s: cannot write: %s", path,
                        strerror(failed ? reason : errno));
     return EM_OK;
+}
+
+em_status_t em_file_close(FILE *stream, const char *path, em_error_t *err)
+{
+    return close_stream(stream, path, false, err);
+}
+
+em_status_t em_file_finish(FILE *stream, const char *path, em_error_t *err)
+{
+    return close_stream(stream, path, true, err);
 }
 
 /* Remove a folder and the files in it; folders inside it are not ours and make it stay. */

@@ -1,0 +1,208 @@
+/*
+ * One rank at run time: its arena, its stages bound to it, its program decoded to fixed records,
+ * and the world of channels and groups that it shares with the others.
+ */
+#ifndef EM_RANK_H
+#define EM_RANK_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "comm/em_local.h"
+#include "common/em_arena.h"
+#include "exactmap/engine.h"
+#include "exactmap/error.h"
+#include "exactmap/plan.h"
+#include "io/em_tokens.h"
+#include "nn/em_stage.h"
+
+/* A stage on its rank. */
+typedef struct {
+    uint32_t index; /* S */
+    em_stage_t stage;
+    em_stage_sizes_t sizes;
+    float **params; /* pointer tables of the nn layer */
+    float **grads;
+    em_stage_ctx_t ctx;
+} em_rank_stage_t;
+
+/* A bucket on its rank: places in the arena. */
+typedef struct {
+    uint32_t index; /* in the plan's buckets */
+    em_param_t *table;
+    uint32_t num_params;
+    uint64_t num_floats;
+    float *param;
+    float *grad;
+    float *m;
+    float *v;
+    bool in_norm;   /* false for the second of two tied buckets: each parameter counts once */
+    uint32_t fresh; /* decoding: parts that the next W or B writes instead of adding */
+} em_rank_bucket_t;
+
+/* F, I, W or B with every pointer resolved. */
+typedef struct {
+    em_rank_stage_t *stage;
+    em_item_t item;
+    uint32_t microbatch;
+} em_work_t;
+
+/* A channel of one replica. Message n of a step lies at sources[n]. */
+typedef struct {
+    em_local_channel_t local;
+    uint32_t per_step;
+    const float **sources;
+} em_world_channel_t;
+
+/* A group at fixed coordinates on the axes that it does not span. */
+typedef struct {
+    em_local_group_t local;
+    uint32_t per_step;
+    float **buffers; /* [per_step][members]: what operation n sums, NULL for a NORM */
+} em_world_group_t;
+
+/* What the ranks share. */
+typedef struct {
+    const em_plan_t *plan;
+    uint32_t num_replicas;
+    em_world_channel_t *channels; /* [channel][replica] */
+    em_world_group_t *groups;
+    uint32_t num_groups;
+    uint32_t *first_group; /* [group]: its first instance in `groups` */
+    em_world_channel_t *eval_edges; /* [stage S to S + 1][replica] */
+} em_world_t;
+
+/* One decoded instruction. */
+typedef struct {
+    uint8_t op;        /* em_op_t */
+    uint8_t post_op;   /* of WC: the op that it waits for */
+    uint32_t number;   /* of the message or operation, in a step */
+    uint32_t per_step; /* of its channel or group */
+    uint32_t member;   /* this rank's place in the group */
+    uint32_t post;     /* of a wait: index of its post */
+    em_local_channel_t *channel;
+    em_local_group_t *group;
+    const float *const *source; /* WR: where the message is */
+    float *target;              /* RF, RB, WR: where it goes */
+    em_local_reduce_t reduce;   /* WC of an AR */
+    em_rank_bucket_t *bucket;   /* OPT */
+    em_work_t *work;            /* F I W B */
+} em_record_t;
+
+/* Times of one instruction, from the step's start barrier. */
+typedef struct {
+    uint64_t a_ns;
+    uint64_t s_ns; /* when bytes began to move, 0 if they did not */
+    uint64_t e_ns;
+} em_times_t;
+
+typedef struct em_engine_shared em_engine_shared_t;
+
+typedef struct {
+    uint32_t pp;
+    uint32_t dp;
+    em_engine_shared_t *shared;
+    const em_program_t *program;
+    em_record_t *records;
+    uint32_t num_records;
+    em_work_t *works;
+
+    em_arena_t arena;
+    uint32_t num_stages;
+    em_rank_stage_t *stages;
+    uint32_t num_buckets;
+    em_rank_bucket_t *buckets;
+    int32_t *tokens;  /* [T] of one microbatch; NULL where no stage reads them */
+    int32_t *targets;
+    uint64_t loaded;  /* 1 + the microbatch that they hold; 0: none */
+
+    /* within a step */
+    double norm_sum; /* sum of squares over the group */
+    bool has_norm;
+    bool norm_finite;
+    double grad_scale; /* clip factor */
+    uint64_t num_updates; /* optimizer steps done */
+    uint64_t end_ns;
+
+    em_times_t *times; /* [traced steps][num_records] */
+
+    _Atomic uint32_t at;       /* record in progress, for the watchdog */
+    _Atomic uint64_t progress; /* grows with every instruction */
+    em_error_t error;
+    pthread_t thread;
+} em_rank_t;
+
+/* What all ranks read; written by the coordinator while they wait. */
+struct em_engine_shared {
+    const em_plan_t *plan;
+    const char *plan_name;
+    em_team_t team;
+    em_world_t world;
+    em_barrier_t start;
+    const em_kernels_t *kernels;
+    em_tokens_t train;
+    em_tokens_t val;
+    uint64_t train_windows;
+    uint64_t val_windows;
+    double *losses;      /* [replica][microbatch] sums over tokens */
+    double *eval_losses; /* [eval microbatch] */
+    uint64_t num_eval_sequences;
+    uint64_t num_eval_microbatches;
+    uint64_t num_evals; /* done */
+
+    uint64_t first_step;   /* steps done before this run */
+    uint64_t first_sample; /* samples read before this run */
+    uint64_t step;         /* in progress, from 0 */
+    uint64_t step_round;   /* steps done in this run */
+    uint64_t t0_ns;
+    double lr;
+    bool tracing;
+    uint64_t trace_slot;
+};
+
+/* ---- parts of the runtime, a file each --------------------------------------------------- */
+
+/* unsupported.c: refuse by name what this engine cannot execute. */
+em_status_t em_check_supported(const em_plan_t *plan, const char *name, em_error_t *err);
+
+/* footprint.c: the plan's stages as nn sees them, and what a rank needs. */
+void em_plan_stage(const em_plan_t *plan, uint32_t stage, em_stage_t *out);
+em_status_t em_check_bytes(const em_plan_t *plan, const char *name, em_error_t *err);
+
+/* world.c: channels and groups. */
+em_status_t em_world_make(em_world_t *world, const em_plan_t *plan, em_error_t *err);
+void em_world_free(em_world_t *world);
+em_world_channel_t *em_world_channel(const em_world_t *world, int32_t channel, uint32_t dp);
+em_world_group_t *em_world_group(const em_world_t *world, int32_t group, uint32_t pp, uint32_t dp);
+/* This rank's place among the members, which are ordered by pipeline rank, then replica. */
+uint32_t em_world_member(const em_world_t *world, int32_t group, uint32_t pp, uint32_t dp);
+
+/* rank.c: arena, stages, buckets. */
+em_status_t em_rank_make(em_rank_t *rank, em_engine_shared_t *shared, uint32_t pp, uint32_t dp,
+                         em_error_t *err);
+void em_rank_free(em_rank_t *rank);
+em_rank_stage_t *em_rank_find_stage(const em_rank_t *rank, uint32_t stage);
+
+/* decode.c: program to records. */
+em_status_t em_rank_decode(em_rank_t *rank, em_error_t *err);
+
+/* interpret.c: one training step. EM_ERR_EXEC without a message in rank->error: another rank
+ * failed and this one was told to stop. */
+em_status_t em_rank_step(em_rank_t *rank);
+
+/* evaluate.c: the validation loss, forward only. */
+em_status_t em_rank_evaluate(em_rank_t *rank);
+void em_evaluate_begin(em_engine_shared_t *shared);
+double em_evaluate_end(em_engine_shared_t *shared);
+
+/* learning_rate.c: the schedule of the learning rate. */
+double em_learning_rate(const em_plan_train_t *train, uint64_t step);
+
+/* trace.c */
+em_status_t em_trace_write(const em_engine_shared_t *shared, const em_rank_t *ranks,
+                           uint32_t num_ranks, uint64_t first_step, uint64_t num_steps,
+                           const char *path, em_error_t *err);
+
+#endif

@@ -1,0 +1,135 @@
+/*
+ * The validation loss: forward passes alone, between steps, on slots that are dead then.
+ *
+ * Sequences are spread evenly over the validation file and cut into microbatches of the plan's
+ * size; the last is filled up with targets that count nothing. Replica d takes microbatches d,
+ * d + dp, .. . Each rank walks (microbatch, stage) in ascending order, and hands a stage's output
+ * to the next rank before it goes on: with one total order that cannot block for ever.
+ */
+#include <string.h>
+
+#include "runtime/em_rank.h"
+
+void em_evaluate_begin(em_engine_shared_t *shared)
+{
+    memset(shared->eval_losses, 0,
+           (size_t)shared->num_eval_microbatches * sizeof *shared->eval_losses);
+}
+
+double em_evaluate_end(em_engine_shared_t *shared)
+{
+    double sum = 0.0;
+    for (uint64_t i = 0; i < shared->num_eval_microbatches; i++) {
+        sum += shared->eval_losses[i];
+    }
+    shared->num_evals++;
+    return sum / (double)(shared->num_eval_sequences * shared->plan->train.seq);
+}
+
+static void load_tokens(em_rank_t *rank, uint64_t microbatch)
+{
+    const em_engine_shared_t *const shared = rank->shared;
+    const em_plan_train_t *const train = &shared->plan->train;
+    for (uint64_t i = 0; i < train->microbatch; i++) {
+        const uint64_t sequence = microbatch * train->microbatch + i;
+        const bool real = sequence < shared->num_eval_sequences;
+        /* spread evenly; the product stays exact as both factors are below 2^32 in any use */
+        const uint64_t window =
+            real ? sequence * shared->val_windows / shared->num_eval_sequences : 0;
+        int32_t *const targets = rank->targets == NULL ? NULL : rank->targets + i * train->seq;
+        em_tokens_read(&shared->val, window, train->seq,
+                       rank->tokens == NULL ? NULL : rank->tokens + i * train->seq, targets);
+        for (uint64_t t = 0; !real && targets != NULL && t < train->seq; t++) {
+            targets[t] = EM_TARGET_IGNORE;
+        }
+    }
+}
+
+/* Slot `index` of a pool, the last one if it has fewer; NULL without a pool. */
+static float *any_slot(const em_rank_t *rank, em_pool_t pool, uint64_t index)
+{
+    const em_plan_pool_t *const declared = &rank->shared->plan->ranks[rank->pp].pools[pool];
+    if (declared->num == 0) {
+        return NULL;
+    }
+    const uint64_t number = index < declared->num ? index : declared->num - 1;
+    return (float *)(void *)(rank->arena.base + declared->at + number * declared->bytes);
+}
+
+/* Input of a stage: what this rank has just made, or what the rank before hands over. */
+static bool take_input(em_rank_t *rank, uint32_t stage, uint32_t number, float *into)
+{
+    em_engine_shared_t *const shared = rank->shared;
+    const em_plan_t *const plan = shared->plan;
+    em_world_channel_t *const edge =
+        &shared->world.eval_edges[(stage - 1) * shared->world.num_replicas + rank->dp];
+    if (!em_local_wait_ready(&edge->local, number, &shared->team)) {
+        return false;
+    }
+    memcpy(into, edge->sources[0],
+           (size_t)(plan->train.microbatch * plan->train.seq * plan->model.hidden) * sizeof(float));
+    em_local_taken(&edge->local);
+    return true;
+}
+
+static em_status_t run_microbatch(em_rank_t *rank, uint64_t microbatch, uint32_t number)
+{
+    em_engine_shared_t *const shared = rank->shared;
+    float *made = NULL; /* output of the stage before, if it is this rank's */
+    load_tokens(rank, microbatch);
+    for (uint32_t i = 0; i < rank->num_stages; i++) {
+        em_rank_stage_t *const stage = &rank->stages[i];
+        float *input = NULL;
+        if (!stage->stage.has_embedding) {
+            const bool here = i > 0 && rank->stages[i - 1].index + 1 == stage->index;
+            input = here ? made : any_slot(rank, EM_POOL_H, 0);
+            if (!here && !take_input(rank, stage->index, number, input)) {
+                return EM_ERR_EXEC;
+            }
+        }
+        float *const first = any_slot(rank, EM_POOL_H, 0);
+        made = input == first ? any_slot(rank, EM_POOL_H, 1) : first;
+        const em_item_t item = {.tokens = rank->tokens,
+                                .targets = rank->targets,
+                                .x = input,
+                                .y = stage->stage.has_head ? NULL : made,
+                                .a = any_slot(rank, EM_POOL_A, 0),
+                                .w = any_slot(rank, EM_POOL_W, 0),
+                                .loss_sum = &shared->eval_losses[microbatch],
+                                .scale = 1.0f,
+                                .forward_only = true};
+        const em_status_t status = em_stage_f(&stage->ctx, &item);
+        if (status != EM_OK) {
+            return EM_FAIL(&rank->error, status,
+                           "%s: validation: a token is outside of the model's vocabulary",
+                           shared->plan_name);
+        }
+        atomic_fetch_add_explicit(&rank->progress, 1, memory_order_relaxed);
+        const bool next_here =
+            i + 1 < rank->num_stages && rank->stages[i + 1].index == stage->index + 1;
+        if (!stage->stage.has_head && !next_here) {
+            em_world_channel_t *const edge =
+                &shared->world.eval_edges[stage->index * shared->world.num_replicas + rank->dp];
+            edge->sources[0] = made;
+            em_local_send(&edge->local);
+            if (!em_local_wait_sent(&edge->local, number, &shared->team)) {
+                return EM_ERR_EXEC;
+            }
+        }
+    }
+    return EM_OK;
+}
+
+em_status_t em_rank_evaluate(em_rank_t *rank)
+{
+    const em_engine_shared_t *const shared = rank->shared;
+    const uint64_t replicas = shared->world.num_replicas;
+    const uint64_t num = shared->num_eval_microbatches;
+    const uint64_t mine = num / replicas + (rank->dp < num % replicas ? 1 : 0);
+    uint32_t number = (uint32_t)(shared->num_evals * mine);
+    for (uint64_t i = rank->dp; i < num; i += replicas) {
+        EM_RETURN_IF_ERROR(run_microbatch(rank, i, number));
+        number++;
+    }
+    return EM_OK;
+}

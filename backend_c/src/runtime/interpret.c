@@ -1,0 +1,224 @@
+/*
+ * One training step of one rank: a loop over records. No memory is taken here, nothing is looked
+ * up, and the kernel is only asked for the time and, where a partner is late, for sleep.
+ */
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "common/em_clock.h"
+#include "runtime/em_rank.h"
+
+/* Another rank failed: end quietly, it has the message. */
+static em_status_t stopped(void)
+{
+    return EM_ERR_EXEC;
+}
+
+static void load_tokens(em_rank_t *rank, uint32_t microbatch)
+{
+    const em_engine_shared_t *const shared = rank->shared;
+    const em_plan_train_t *const train = &shared->plan->train;
+    if (rank->loaded == (uint64_t)microbatch + 1) {
+        return;
+    }
+    const uint64_t per_step = shared->world.num_replicas * train->m * train->microbatch;
+    const uint64_t first = shared->first_sample + (shared->step - shared->first_step) * per_step +
+                           (rank->dp * train->m + microbatch) * train->microbatch;
+    for (uint64_t i = 0; i < train->microbatch; i++) {
+        const uint64_t window = em_sample_window(shared->train_windows, train->seed, first + i);
+        em_tokens_read(&shared->train, window, train->seq,
+                       rank->tokens == NULL ? NULL : rank->tokens + i * train->seq,
+                       rank->targets == NULL ? NULL : rank->targets + i * train->seq);
+    }
+    rank->loaded = (uint64_t)microbatch + 1;
+}
+
+static em_status_t fail_at(em_rank_t *rank, uint32_t index, em_status_t status, const char *what)
+{
+    char text[160];
+    const em_instr_t *const instr = &rank->program->instrs[index];
+    (void)em_instr_text(rank->shared->plan, instr, text, sizeof text);
+    return EM_FAIL(&rank->error, status, "%s:%" PRIu32 ": rank %" PRIu32 " dp %" PRIu32
+                   ": %s: step %" PRIu64 ": %s",
+                   rank->shared->plan_name, instr->line, rank->pp, rank->dp, text,
+                   rank->shared->step + 1, what);
+}
+
+static em_status_t run_work(em_rank_t *rank, const em_record_t *record, uint32_t index)
+{
+    const em_work_t *const work = record->work;
+    if (work->item.tokens != NULL || work->item.targets != NULL) {
+        load_tokens(rank, work->microbatch);
+    }
+    const em_stage_ctx_t *const ctx = &work->stage->ctx;
+    em_status_t status;
+    switch ((em_op_t)record->op) {
+    case EM_OP_F:
+        status = em_stage_f(ctx, &work->item);
+        break;
+    case EM_OP_I:
+        status = em_stage_i(ctx, &work->item);
+        break;
+    case EM_OP_W:
+        status = em_stage_w(ctx, &work->item);
+        break;
+    default:
+        status = em_stage_b(ctx, &work->item);
+        break;
+    }
+    return status == EM_OK
+               ? EM_OK
+               : fail_at(rank, index, status, "a token is outside of the model's vocabulary");
+}
+
+/* Squares of the gradients that this rank counts: each parameter on one rank of the group. */
+static double own_squares(const em_rank_t *rank, const em_record_t *record)
+{
+    const em_plan_group_t *const group =
+        &rank->shared->plan->groups[rank->program->instrs[record->post].queue];
+    const bool counts = (group->axes & 1u << EM_AXIS_DP) == 0 || rank->dp == 0;
+    double sum = 0.0;
+    for (uint32_t i = 0; counts && i < rank->num_buckets; i++) {
+        const em_rank_bucket_t *const bucket = &rank->buckets[i];
+        if (bucket->in_norm) {
+            sum += em_bucket_sum_squares(rank->shared->kernels, bucket->table, bucket->num_params,
+                                         0, bucket->num_floats, bucket->grad);
+        }
+    }
+    return sum;
+}
+
+static void judge_norm(em_rank_t *rank, double sum)
+{
+    const double clip = rank->shared->plan->train.clip;
+    const double norm = sqrt(sum);
+    rank->has_norm = true;
+    rank->norm_sum = sum;
+    rank->norm_finite = isfinite(sum);
+    rank->grad_scale = clip > 0.0 && norm > clip ? clip / norm : 1.0;
+}
+
+/* The sum of squares must be in place before the members meet the second time; `leave` of the
+ * operation before keeps them from overwriting what others still read. */
+static em_status_t wait_group(em_rank_t *rank, const em_record_t *record, em_times_t *times)
+{
+    em_team_t *const team = &rank->shared->team;
+    const uint32_t number =
+        em_local_number(rank->shared->step_round, record->per_step, record->number);
+    if (!em_local_group_enter(record->group, number, team)) {
+        return stopped();
+    }
+    if (times != NULL) {
+        times->s_ns = em_clock_ns() - rank->shared->t0_ns;
+    }
+    if (record->post_op == EM_OP_NORM) {
+        record->group->values[record->member] = own_squares(rank, record);
+    } else {
+        em_local_sum_share(record->group, &record->reduce);
+    }
+    if (!em_local_group_leave(record->group, number, team)) {
+        return stopped();
+    }
+    if (record->post_op == EM_OP_NORM) {
+        judge_norm(rank, em_local_sum_values(record->group));
+    }
+    return EM_OK;
+}
+
+static em_status_t wait_message(em_rank_t *rank, const em_record_t *record, em_times_t *times)
+{
+    em_team_t *const team = &rank->shared->team;
+    const uint32_t number =
+        em_local_number(rank->shared->step_round, record->per_step, record->number);
+    if (record->op == EM_OP_WS) {
+        return em_local_wait_sent(record->channel, number, team) ? EM_OK : stopped();
+    }
+    if (!em_local_wait_ready(record->channel, number, team)) {
+        return stopped();
+    }
+    if (times != NULL) {
+        times->s_ns = em_clock_ns() - rank->shared->t0_ns;
+    }
+    const em_plan_train_t *const train = &rank->shared->plan->train;
+    memcpy(record->target, *record->source,
+           (size_t)(train->microbatch * train->seq * rank->shared->plan->model.hidden) *
+               sizeof(float));
+    em_local_taken(record->channel);
+    return EM_OK;
+}
+
+static void run_optimizer(em_rank_t *rank, const em_record_t *record)
+{
+    const em_plan_train_t *const train = &rank->shared->plan->train;
+    const em_rank_bucket_t *const bucket = record->bucket;
+    if (rank->has_norm && !rank->norm_finite) {
+        return; /* the weights stay */
+    }
+    const em_adamw_t adamw = {.lr = rank->shared->lr,
+                              .beta1 = train->beta1,
+                              .beta2 = train->beta2,
+                              .eps = train->eps,
+                              .weight_decay = train->decay,
+                              .grad_scale = rank->grad_scale,
+                              .step = rank->num_updates + 1};
+    em_bucket_adamw(rank->shared->kernels, bucket->table, bucket->num_params, 0,
+                    bucket->num_floats, &adamw, bucket->param, bucket->grad, bucket->m, bucket->v);
+}
+
+static em_status_t run_record(em_rank_t *rank, uint32_t index, em_times_t *times)
+{
+    const em_record_t *const record = &rank->records[index];
+    switch ((em_op_t)record->op) {
+    case EM_OP_F:
+    case EM_OP_I:
+    case EM_OP_W:
+    case EM_OP_B:
+        return run_work(rank, record, index);
+    case EM_OP_SF:
+    case EM_OP_SB:
+        em_local_send(record->channel);
+        return EM_OK;
+    case EM_OP_WS:
+    case EM_OP_WR:
+        return wait_message(rank, record, times);
+    case EM_OP_WC:
+        return wait_group(rank, record, times);
+    case EM_OP_OPT:
+        run_optimizer(rank, record);
+        return EM_OK;
+    default: /* RF RB AR NORM: the wait does it; ZERO LF LB MARK END: nothing to do */
+        return EM_OK;
+    }
+}
+
+em_status_t em_rank_step(em_rank_t *rank)
+{
+    em_engine_shared_t *const shared = rank->shared;
+    em_times_t *const times =
+        shared->tracing ? rank->times + shared->trace_slot * rank->num_records : NULL;
+    rank->loaded = 0;
+    rank->has_norm = false;
+    rank->grad_scale = 1.0;
+    uint64_t now = times != NULL ? em_clock_ns() - shared->t0_ns : 0;
+    for (uint32_t i = 0; i < rank->num_records; i++) {
+        atomic_store_explicit(&rank->at, i, memory_order_relaxed);
+        if (times != NULL) {
+            times[i] = (em_times_t){.a_ns = now};
+        }
+        EM_RETURN_IF_ERROR(run_record(rank, i, times != NULL ? &times[i] : NULL));
+        if (times != NULL) {
+            now = em_clock_ns() - shared->t0_ns;
+            times[i].e_ns = now;
+        }
+        atomic_fetch_add_explicit(&rank->progress, 1, memory_order_relaxed);
+        if (em_team_aborted(&shared->team)) {
+            return stopped();
+        }
+    }
+    rank->end_ns = em_clock_ns() - shared->t0_ns;
+    if (!rank->has_norm || rank->norm_finite) {
+        rank->num_updates++;
+    }
+    return EM_OK;
+}

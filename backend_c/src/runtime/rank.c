@@ -1,0 +1,199 @@
+/* A rank's arena, stages and buckets. See em_rank.h. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "runtime/em_rank.h"
+
+em_rank_stage_t *em_rank_find_stage(const em_rank_t *rank, uint32_t stage)
+{
+    for (uint32_t i = 0; i < rank->num_stages; i++) {
+        if (rank->stages[i].index == stage) {
+            return &rank->stages[i];
+        }
+    }
+    return NULL;
+}
+
+static em_status_t no_memory(const em_rank_t *rank, em_error_t *err)
+{
+    return EM_FAIL(err, EM_ERR_MEMORY, "no memory for the tables of rank %" PRIu32 " dp %" PRIu32,
+                   rank->pp, rank->dp);
+}
+
+static void *region(const em_rank_t *rank, em_region_t kind)
+{
+    return rank->arena.base + rank->shared->plan->ranks[rank->pp].regions[kind].at;
+}
+
+static em_status_t make_stage(em_rank_t *rank, uint32_t index, em_error_t *err)
+{
+    const em_plan_t *const plan = rank->shared->plan;
+    em_rank_stage_t *const made = &rank->stages[rank->num_stages];
+    made->index = index;
+    em_plan_stage(plan, index, &made->stage);
+    EM_RETURN_IF_ERROR(em_stage_sizes(&made->stage, (uint32_t)plan->train.microbatch,
+                                      (uint32_t)plan->train.seq, &made->sizes, err));
+    rank->num_stages++;
+    const uint32_t num_pointers = em_stage_num_pointers(&made->stage);
+    made->params = em_alloc_zeroed(num_pointers, sizeof *made->params);
+    made->grads = em_alloc_zeroed(num_pointers, sizeof *made->grads);
+    if (made->params == NULL || made->grads == NULL) {
+        return no_memory(rank, err);
+    }
+    made->ctx = (em_stage_ctx_t){.stage = &made->stage,
+                                 .kernels = rank->shared->kernels,
+                                 .microbatch = (uint32_t)plan->train.microbatch,
+                                 .seq = (uint32_t)plan->train.seq,
+                                 .params = made->params,
+                                 .grads = made->grads,
+                                 .workspace = region(rank, EM_REGION_WORKSPACE)};
+    return EM_OK;
+}
+
+/* Whether another bucket, which counts, holds the same parameter. */
+static bool is_second_of_tie(const em_plan_t *plan, uint32_t bucket)
+{
+    for (uint32_t i = 0; i < plan->num_ties; i++) {
+        if (plan->ties[i].second == (int32_t)bucket) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The next bucket of the rank, at *floats of each of its regions. */
+static em_status_t make_bucket(em_rank_t *rank, em_rank_stage_t *stage, uint32_t index,
+                               uint64_t *floats, em_error_t *err)
+{
+    const em_plan_t *const plan = rank->shared->plan;
+    em_rank_bucket_t *const made = &rank->buckets[rank->num_buckets++];
+    const uint32_t holds = plan->buckets[index].holds;
+    made->index = index;
+    made->in_norm = !is_second_of_tie(plan, index);
+    EM_RETURN_IF_ERROR(em_stage_layout(&stage->stage, holds, NULL, 0, &made->num_params,
+                                       &made->num_floats, err));
+    if (made->num_params > 0) {
+        made->table = em_alloc_zeroed(made->num_params, sizeof *made->table);
+        if (made->table == NULL) {
+            return no_memory(rank, err);
+        }
+        EM_RETURN_IF_ERROR(em_stage_layout(&stage->stage, holds, made->table, made->num_params,
+                                           &made->num_params, &made->num_floats, err));
+    }
+    made->param = (float *)region(rank, EM_REGION_PARAMS) + *floats;
+    made->grad = (float *)region(rank, EM_REGION_GRADS) + *floats;
+    made->m = (float *)region(rank, EM_REGION_MOMENTS) + 2 * *floats;
+    made->v = made->m + made->num_floats;
+    *floats += made->num_floats;
+    em_stage_bind(&stage->stage, made->table, made->num_params, made->param, stage->params);
+    em_stage_bind(&stage->stage, made->table, made->num_params, made->grad, stage->grads);
+    return EM_OK;
+}
+
+/* A tied head on the embedding's rank, in another stage, uses the embedding's weight. */
+static void bind_tied_head(em_rank_t *rank)
+{
+    const em_plan_t *const plan = rank->shared->plan;
+    em_rank_stage_t *const first = em_rank_find_stage(rank, 0);
+    em_rank_stage_t *const last = em_rank_find_stage(rank, plan->num_stages - 1);
+    if (!plan->model.tied || first == NULL || last == NULL || first == last) {
+        return;
+    }
+    const em_plan_stage_t *const declared = &plan->stages[last->index];
+    for (uint32_t k = 0; k < declared->num_buckets; k++) {
+        if ((plan->buckets[declared->first_bucket + k].holds & EM_HOLDS_HEAD) != 0) {
+            return; /* a copy of its own */
+        }
+    }
+    em_stage_bind_head(em_stage_wte(first->params), last->params);
+    em_stage_bind_head(em_stage_wte(first->grads), last->grads);
+}
+
+static em_status_t make_stages(em_rank_t *rank, em_error_t *err)
+{
+    const em_plan_t *const plan = rank->shared->plan;
+    uint32_t num_stages = 0, num_buckets = 0;
+    for (uint32_t s = 0; s < plan->num_stages; s++) {
+        if (em_plan_stage_on(plan, s, rank->pp)) {
+            num_stages++;
+            num_buckets += plan->stages[s].num_buckets;
+        }
+    }
+    rank->stages = em_alloc_zeroed(num_stages, sizeof *rank->stages);
+    rank->buckets = em_alloc_zeroed(num_buckets == 0 ? 1 : num_buckets, sizeof *rank->buckets);
+    if (rank->stages == NULL || rank->buckets == NULL) {
+        return no_memory(rank, err);
+    }
+    uint64_t floats = 0;
+    for (uint32_t s = 0; s < plan->num_stages; s++) {
+        if (!em_plan_stage_on(plan, s, rank->pp)) {
+            continue;
+        }
+        EM_RETURN_IF_ERROR(make_stage(rank, s, err));
+        em_rank_stage_t *const stage = &rank->stages[rank->num_stages - 1];
+        for (uint32_t k = 0; k < plan->stages[s].num_buckets; k++) {
+            EM_RETURN_IF_ERROR(
+                make_bucket(rank, stage, plan->stages[s].first_bucket + k, &floats, err));
+        }
+    }
+    bind_tied_head(rank);
+    for (uint32_t i = 0; i < rank->num_stages; i++) {
+        EM_RETURN_IF_ERROR(
+            em_stage_check_bound(&rank->stages[i].stage, rank->stages[i].params, err));
+    }
+    em_workspace_prepare(&rank->stages[0].stage, (uint32_t)plan->train.seq,
+                         region(rank, EM_REGION_WORKSPACE));
+    return EM_OK;
+}
+
+static em_status_t make_token_buffers(em_rank_t *rank, em_error_t *err)
+{
+    const em_plan_t *const plan = rank->shared->plan;
+    const uint64_t num = plan->train.microbatch * plan->train.seq;
+    if (em_plan_stage_on(plan, 0, rank->pp)) {
+        rank->tokens = em_alloc_zeroed(num, sizeof *rank->tokens);
+        if (rank->tokens == NULL) {
+            return no_memory(rank, err);
+        }
+    }
+    if (em_plan_stage_on(plan, plan->num_stages - 1, rank->pp)) {
+        rank->targets = em_alloc_zeroed(num, sizeof *rank->targets);
+        if (rank->targets == NULL) {
+            return no_memory(rank, err);
+        }
+    }
+    return EM_OK;
+}
+
+em_status_t em_rank_make(em_rank_t *rank, em_engine_shared_t *shared, uint32_t pp, uint32_t dp,
+                         em_error_t *err)
+{
+    rank->pp = pp;
+    rank->dp = dp;
+    rank->shared = shared;
+    rank->program = em_plan_program(shared->plan, pp, dp);
+    atomic_init(&rank->at, 0);
+    atomic_init(&rank->progress, 0);
+    EM_RETURN_IF_ERROR(em_arena_create(&rank->arena, shared->plan->ranks[pp].arena_bytes, err));
+    EM_RETURN_IF_ERROR(make_stages(rank, err));
+    return make_token_buffers(rank, err);
+}
+
+void em_rank_free(em_rank_t *rank)
+{
+    for (uint32_t i = 0; i < rank->num_stages; i++) {
+        em_free(rank->stages[i].params);
+        em_free(rank->stages[i].grads);
+    }
+    for (uint32_t i = 0; i < rank->num_buckets; i++) {
+        em_free(rank->buckets[i].table);
+    }
+    em_free(rank->stages);
+    em_free(rank->buckets);
+    em_free(rank->records);
+    em_free(rank->works);
+    em_free(rank->tokens);
+    em_free(rank->targets);
+    em_free(rank->times);
+    em_arena_destroy(&rank->arena);
+}

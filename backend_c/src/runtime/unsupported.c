@@ -1,0 +1,143 @@
+/* What this engine refuses although the plan is valid: plan-format.md, section 8. */
+#include <inttypes.h>
+#include <stdarg.h>
+
+#include "runtime/em_rank.h"
+
+enum { EM_MAX_RANKS = 1024 };
+
+/* F I W B ZERO OPT SF SB RF RB AR NORM WS WR WC LF LB MARK END */
+static bool executes(em_op_t op)
+{
+    switch (op) {
+    case EM_OP_F:
+    case EM_OP_I:
+    case EM_OP_W:
+    case EM_OP_B:
+    case EM_OP_ZERO:
+    case EM_OP_OPT:
+    case EM_OP_SF:
+    case EM_OP_SB:
+    case EM_OP_RF:
+    case EM_OP_RB:
+    case EM_OP_AR:
+    case EM_OP_NORM:
+    case EM_OP_WS:
+    case EM_OP_WR:
+    case EM_OP_WC:
+    case EM_OP_LF:
+    case EM_OP_LB:
+    case EM_OP_MARK:
+    case EM_OP_END:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Report at a line (0: the whole file). */
+#define EM_REFUSE_IF(cond, line, ...)                                                              \
+    do {                                                                                           \
+        if (cond) {                                                                                \
+            return refuse(err, name, (line), __VA_ARGS__);                                         \
+        }                                                                                          \
+    } while (0)
+
+static EM_PRINTF(4, 5) em_status_t
+    refuse(em_error_t *err, const char *name, uint32_t line, const char *fmt, ...)
+{
+    char what[256];
+    va_list arguments;
+    va_start(arguments, fmt);
+    (void)vsnprintf(what, sizeof what, fmt, arguments);
+    va_end(arguments);
+    char place[32] = "";
+    if (line > 0) {
+        (void)snprintf(place, sizeof place, ":%" PRIu32, line);
+    }
+    (void)EM_FAIL(err, EM_ERR_UNSUPPORTED, "%s%s: engine.unsupported: %s", name, place, what);
+    em_hint(err, "docs/reference/plan-format.md section 8 lists what this engine executes");
+    return EM_ERR_UNSUPPORTED;
+}
+
+static em_status_t check_header(const em_plan_t *plan, const char *name, em_error_t *err)
+{
+    static const char *const axes[] = {"tp", "cp", "ep"};
+    for (int axis = EM_AXIS_TP; axis <= EM_AXIS_EP; axis++) {
+        EM_REFUSE_IF(plan->mesh.size[axis] != 1, 0, "mesh %s=%" PRIu64 ", only 1 is executed",
+                     axes[axis], plan->mesh.size[axis]);
+    }
+    EM_REFUSE_IF(plan->mesh.size[EM_AXIS_DP] * plan->num_ranks > EM_MAX_RANKS, 0,
+                 "%" PRIu64 " ranks, at most %d threads",
+                 plan->mesh.size[EM_AXIS_DP] * plan->num_ranks, EM_MAX_RANKS);
+    EM_REFUSE_IF(plan->train.slices != 1, 0, "slices=%" PRIu64 ", only 1 is executed",
+                 plan->train.slices);
+    EM_REFUSE_IF(plan->clock_free, 0, "clock=free");
+    const em_plan_precision_t *const p = &plan->precision;
+    EM_REFUSE_IF(p->param != EM_DTYPE_F32 || p->grad != EM_DTYPE_F32 || p->act != EM_DTYPE_F32 ||
+                     p->comm != EM_DTYPE_F32 || p->moment != EM_DTYPE_F32,
+                 0, "precision other than f32 throughout");
+    const uint64_t numbers[] = {plan->model.layers,     plan->model.hidden,  plan->model.heads,
+                                plan->model.kv_heads,   plan->model.head_dim, plan->model.ffn,
+                                plan->model.vocab,      plan->model.positions,
+                                plan->train.microbatch, plan->train.m,       plan->train.seq};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        EM_REFUSE_IF(numbers[i] > INT32_MAX, 0, "a dimension of %" PRIu64, numbers[i]);
+    }
+    return EM_OK;
+}
+
+static em_status_t check_declarations(const em_plan_t *plan, const char *name, em_error_t *err)
+{
+    for (uint32_t i = 0; i < plan->num_stages; i++) {
+        const em_plan_stage_t *const stage = &plan->stages[i];
+        EM_REFUSE_IF(stage->num_ranks != 1, stage->line, "stage %" PRIu32 " on %" PRIu32 " ranks",
+                     i, stage->num_ranks);
+        EM_REFUSE_IF(stage->num_parts != 0, stage->line, "stage %" PRIu32 " has parts", i);
+    }
+    for (uint32_t i = 0; i < plan->num_groups; i++) {
+        EM_REFUSE_IF(plan->groups[i].scan != EM_SCAN_NONE, plan->groups[i].line,
+                     "group %s is a scan", plan->names[plan->groups[i].name]);
+    }
+    for (uint32_t i = 0; i < plan->num_buckets; i++) {
+        const em_plan_bucket_t *const bucket = &plan->buckets[i];
+        EM_REFUSE_IF(bucket->shard != EM_NONE, bucket->line, "bucket %" PRIu32 "/%" PRIu32
+                     " is sharded", bucket->stage, bucket->index);
+        bool summed = plan->mesh.size[EM_AXIS_DP] == 1;
+        for (uint32_t k = 0; k < bucket->num_reduce; k++) {
+            const int32_t group = plan->reduce_groups[bucket->first_reduce + k];
+            summed = summed || (plan->groups[group].axes & 1u << EM_AXIS_DP) != 0;
+        }
+        EM_REFUSE_IF(!summed, bucket->line, "bucket %" PRIu32 "/%" PRIu32 " is not reduced over "
+                     "the replicas, which would drift apart", bucket->stage, bucket->index);
+    }
+    return EM_OK;
+}
+
+static em_status_t check_program(const em_plan_t *plan, const em_program_t *program,
+                                 const char *name, em_error_t *err)
+{
+    uint32_t num_norms = 0;
+    EM_REFUSE_IF(program->num_instrs > UINT32_MAX / 2, program->line, "%" PRIu64 " instructions",
+                 program->num_instrs);
+    for (uint64_t i = 0; i < program->num_instrs; i++) {
+        const em_instr_t *const instr = &program->instrs[i];
+        const em_op_t op = (em_op_t)instr->op;
+        char text[160];
+        (void)em_instr_text(plan, instr, text, sizeof text);
+        EM_REFUSE_IF(!executes(op), instr->line, "the instruction %s (%s)", em_op_name(op), text);
+        num_norms += op == EM_OP_NORM;
+        EM_REFUSE_IF(num_norms > 1, instr->line, "a second NORM (%s)", text);
+    }
+    return EM_OK;
+}
+
+em_status_t em_check_supported(const em_plan_t *plan, const char *name, em_error_t *err)
+{
+    EM_RETURN_IF_ERROR(check_header(plan, name, err));
+    EM_RETURN_IF_ERROR(check_declarations(plan, name, err));
+    for (uint32_t i = 0; i < plan->num_programs; i++) {
+        EM_RETURN_IF_ERROR(check_program(plan, &plan->programs[i], name, err));
+    }
+    return EM_OK;
+}
