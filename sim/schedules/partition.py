@@ -27,13 +27,13 @@ def balance_layers(
     num_layers, num_stages
         Layers of the model; stages to cut it into.
     embedding_layers, head_layers
-        What embedding and head cost, as a number of layers. A stage with one of them may be left without
-        layers.
+        What embedding and head cost, as a number of layers. Where they cost something their stage may be left
+        without layers.
 
     Raises
     ------
     InvalidInputError
-        If a stage would have neither a layer nor embedding or head, or there are no layers or stages.
+        If there are too few layers for the stages.
 
     Examples
     --------
@@ -58,7 +58,8 @@ def balance_layers(
         load, order, stage = loads[0]
         heapreplace(loads, (load + 1.0, order, stage))
         counts[stage] += 1
-    _check_layers(counts, num_layers)
+    if any(count == 0 and extra[stage] == 0.0 for stage, count in enumerate(counts)):
+        raise _no_layer(counts)
     return tuple(counts)
 
 
@@ -75,7 +76,8 @@ def stages_of(layers: Sequence[int]) -> tuple[PlanStage, ...]:
     >>> [(stage.first, stage.last) for stage in stages_of((2, 1))]
     [(0, 1), (2, 2)]
     """
-    _check_layers(layers, sum(layers))
+    if not layers or min(layers) < 0 or 0 in layers[1:-1]:
+        raise _no_layer(layers)
     stages: list[PlanStage] = []
     first = 0
     for stage, count in enumerate(layers):
@@ -85,16 +87,10 @@ def stages_of(layers: Sequence[int]) -> tuple[PlanStage, ...]:
     return tuple(stages)
 
 
-def _check_layers(layers: Sequence[int], num_layers: int) -> None:
-    empty = [
-        stage
-        for stage, count in enumerate(layers)
-        if count < 0 or (count == 0 and 0 < stage < len(layers) - 1)
-    ]
-    if not layers or empty:
-        raise InvalidInputError(
-            "a stage would have no layer",
-            got=f"{num_layers} layers over {len(layers)} stages",
-            expected="at least one layer per stage",
-            hint="use fewer pipeline ranks or chunks, or a model with more layers",
-        )
+def _no_layer(layers: Sequence[int]) -> InvalidInputError:
+    return InvalidInputError(
+        "a stage would have no layer",
+        got=f"{sum(layers)} layers over {len(layers)} stages",
+        expected="at least one layer per stage",
+        hint="use fewer pipeline ranks or chunks, or a model with more layers",
+    )
