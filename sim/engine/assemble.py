@@ -30,7 +30,12 @@ class ActorTimes:
 
 
 def assemble(
-    source: str, plan: Plan, durations: Durations, times: dict[tuple[int, int], ActorTimes], *, plan_sha256: str
+    source: str,
+    plan: Plan,
+    durations: Durations,
+    times: dict[tuple[int, int], ActorTimes],
+    *,
+    plan_sha256: str,
 ) -> Trace:
     """Trace of one step (number 0) from the times of all actors, keyed by (lane number, pipeline rank)."""
 

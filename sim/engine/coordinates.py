@@ -1,7 +1,7 @@
 """Which actors meet: members of a group operation, and works that are coupled across tp, cp or ep.
 
-Two actors of a group meet where their coordinates agree on every axis that the group does not span. An axis on which all
-lanes are held equal has one coordinate, so a group over it has one member for all of them.
+Two actors of a group meet where their coordinates agree on every axis that the group does not span. An axis
+on which all lanes are held equal has one coordinate, so a group over it has one member for all of them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _apart(lane: Lane, axes: tuple[str, ...]) -> tuple[int, ...]:
 
 
 def group_instances(plan: Plan, durations: Durations) -> list[GroupInstance]:
-    """All sets of actors that meet in a group; members ascend by pipeline rank, then lane, descend in a scan down."""
+    """All sets of actors that meet in a group, by pipeline rank, then lane; a scan down turns them round."""
     out: list[GroupInstance] = []
     for number, group in enumerate(plan.groups):
         ranks = group.pp or tuple(range(plan.mesh.pp))
@@ -55,14 +55,14 @@ def group_instances(plan: Plan, durations: Durations) -> list[GroupInstance]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CoupledWorks:
-    """Two or more actors whose instructions `at` (the same in each, for they share a program) start together."""
+    """Actors (two or more, with one program) whose instructions `at` start together."""
 
     members: tuple[tuple[int, int], ...]
     at: Ints
 
 
 def coupled_works(plan: Plan, durations: Durations) -> list[CoupledWorks]:
-    """All works that start together with those of other lanes; empty while no lane differs along a coupled axis."""
+    """All works that start together with those of other lanes; none while lanes share coupled axes."""
     axes_of = {Op(kind): frozenset(axes) for kind, axes in plan.couple}
     out: list[CoupledWorks] = []
     if not axes_of or not any(any(lane.inner) for lane in durations.lanes):
@@ -79,10 +79,8 @@ def coupled_works(plan: Plan, durations: Durations) -> list[CoupledWorks]:
     return out
 
 
-def _works_by_axes(
-    program: EncodedProgram, axes_of: dict[Op, frozenset[str]]
-) -> dict[frozenset[str], Ints]:
-    """The axes on which works are coupled -> the instructions; a braid is coupled on the axes of all its members."""
+def _works_by_axes(program: EncodedProgram, axes_of: dict[Op, frozenset[str]]) -> dict[frozenset[str], Ints]:
+    """Coupled axes -> the instructions; a braid is coupled on the axes of all its members."""
     found: dict[frozenset[str], list[int]] = {}
     for op, axes in axes_of.items():
         found.setdefault(axes, []).extend(np.flatnonzero(program.kind == KINDS.index(op)).tolist())

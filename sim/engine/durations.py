@@ -1,10 +1,10 @@
 """All durations of one plan as integers: what remains of a machine once a plan meets a profile.
 
-An engine needs the plan (what happens in which order) and this (how long each piece takes). Durations are fixed before
-the step, so a straggler, a jitter or a slow link is an edit here, not another kind of engine.
+An engine needs the plan (what happens in which order) and this (how long each piece takes). Durations are
+fixed before the step, so a straggler, a jitter or a slow link is an edit here, not another kind of engine.
 
-A *lane* is a full set of pipeline ranks with common dp, tp, cp and ep coordinates. Equal lanes are simulated once: a
-plan without overrides on an even machine has a single lane, however many GPUs it maps to.
+A *lane* is a full set of pipeline ranks with common dp, tp, cp and ep coordinates. Equal lanes are simulated
+once: a plan without overrides on an even machine has a single lane, however many GPUs it maps to.
 """
 
 from __future__ import annotations
@@ -23,8 +23,17 @@ if TYPE_CHECKING:
     from exactmap.sim.cost.profile import Mover, Profile
     from exactmap.sim.plan.plan import Plan
 
-__all__ = ["ActorDurations", "ChannelDurations", "Durations", "Lane", "resolve", "split_inner", "split_replica"]
+__all__ = [
+    "ActorDurations",
+    "ChannelDurations",
+    "Durations",
+    "Lane",
+    "resolve",
+    "split_inner",
+    "split_replica",
+]
 
+_INNER_AXES = ("tp", "cp", "ep")
 _PASSES = frozenset({Op.F, Op.I, Op.W, Op.B, Op.RC})
 _UPDATES = frozenset({Op.ZERO, Op.OPT, Op.PV, Op.UNDO})
 _COPIES = frozenset({Op.OFF, Op.LD})
@@ -38,7 +47,8 @@ _MAX_TABLE = 2**18  # beyond that, sorting is cheaper than a table
 class Lane:
     """Pipeline ranks 0..pp-1 at one (dp, tp, cp, ep) coordinate, standing for all of `replicas`.
 
-    `replicas` are equal and ascend; `inner` is the (tp, cp, ep) coordinate, zeros where these axes are held equal.
+    `replicas` are equal and ascend; `inner` is the (tp, cp, ep) coordinate, zeros where these axes are held
+    equal.
     """
 
     replicas: tuple[int, ...]
@@ -51,7 +61,14 @@ class Lane:
 
     def coordinate(self, axis: str) -> int:
         """Coordinate on `axis`, one of tp, cp, ep, dp."""
-        return self.dp if axis == "dp" else self.inner[("tp", "cp", "ep").index(axis)]
+        return self.dp if axis == "dp" else self.inner[_INNER_AXES.index(axis)]
+
+    def moved(self, axis: str, value: int) -> Lane:
+        """The same lane at another coordinate on `axis`, one of tp, cp, ep."""
+        tp, cp, ep = (
+            value if axis == name else old for name, old in zip(_INNER_AXES, self.inner, strict=True)
+        )
+        return replace(self, inner=(tp, cp, ep))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,8 +143,8 @@ def _checked_sum(arrays: tuple[Ints, ...]) -> int:
 def resolve(plan: Plan, profile: Profile) -> Durations:
     """Price each instruction and message of a plan with a profile.
 
-    There is one lane per class of replicas (`Plan.replica_classes`); `split_replica` and `split_inner` make more where
-    durations differ.
+    There is one lane per class of replicas (`Plan.replica_classes`); `split_replica` and `split_inner` make
+    more where durations differ.
 
     Parameters
     ----------
@@ -242,7 +259,7 @@ def split_replica(durations: Durations, dp: int) -> Durations:
 
 
 def split_inner(durations: Durations, plan: Plan, axes: tuple[str, ...]) -> Durations:
-    """Tell the coordinates of `axes` (of tp, cp, ep) apart, so that their durations can be edited; times stay.
+    """Tell coordinates on `axes` (of tp, cp, ep) apart, so that durations can be edited; times stay.
 
     Raises
     ------
@@ -254,14 +271,10 @@ def split_inner(durations: Durations, plan: Plan, axes: tuple[str, ...]) -> Dura
     for axis in axes:
         if axis not in sizes:
             raise InvalidInputError("only tp, cp and ep can be split", got=axis)
-        at = list(sizes).index(axis)
-        if any(lane.inner[at] for lane, _ in pairs):
-            continue
-        pairs = [
-            (replace(lane, inner=(*lane.inner[:at], value, *lane.inner[at + 1 :])), source)
-            for lane, source in pairs
-            for value in range(sizes[axis])
-        ]
+        if not any(lane.coordinate(axis) for lane, _ in pairs):
+            pairs = [
+                (lane.moved(axis, value), source) for lane, source in pairs for value in range(sizes[axis])
+            ]
     return _with_lanes(durations, pairs)
 
 

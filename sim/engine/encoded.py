@@ -1,7 +1,8 @@
 """A program as arrays: kinds, operands, queues, and which wait belongs to which post.
 
-Posts and waits of one queue (a channel's end, a group, the copy queue of a rank) pair up in order: the n-th wait on a
-queue awaits its n-th post (plan format, section 3, rule 4). Both orders are found at once by one stable sort by queue.
+Posts and waits of one queue (a channel's end, a group, the copy queue of a rank) pair up in order: the n-th
+wait on a queue awaits its n-th post (plan format, section 3, rule 4). Both orders are found at once by one
+stable sort by queue.
 """
 
 from __future__ import annotations
@@ -19,7 +20,16 @@ from exactmap.sim.plan.instruction import POSTS, WAITS, WORK, Instruction, Op
 if TYPE_CHECKING:
     from exactmap.sim.plan.plan import Plan, Program
 
-__all__ = ["BUSY_KINDS", "KINDS", "POST_KINDS", "WAIT_KINDS", "WORK_KINDS", "EncodedProgram", "Ints", "encode"]
+__all__ = [
+    "BUSY_KINDS",
+    "KINDS",
+    "POST_KINDS",
+    "WAIT_KINDS",
+    "WORK_KINDS",
+    "EncodedProgram",
+    "Ints",
+    "encode",
+]
 
 Ints = NDArray[np.int64]
 
@@ -46,8 +56,8 @@ _BUCKET_POSTS = np.isin(np.arange(len(KINDS)), [_CODE[op] for op in (Op.AG, Op.R
 class EncodedProgram:
     """One program as arrays; `i` counts instructions, `q` posts, `w` waits, each in program order.
 
-    A queue is a number: ``2*channel`` for a channel's sending end, ``2*channel + 1`` for its receiving end, then one
-    per group, then the copy queue (`num_queues - 1`).
+    A queue is a number: ``2*channel`` for a channel's sending end, ``2*channel + 1`` for its receiving end,
+    then one per group, then the copy queue (`num_queues - 1`).
     """
 
     program: Program
@@ -75,8 +85,8 @@ def encode(plan: Plan, program: Program) -> EncodedProgram:
     Raises
     ------
     InvalidInputError
-        If a queue is not declared, or posts and waits of a queue do not pair up in order. Whether the plan is valid
-        beyond that is for `exactmap.sim.plan` to say.
+        If a queue is not declared, or posts and waits of a queue do not pair up in order. Whether the plan is
+        valid beyond that is for `exactmap.sim.plan` to say.
     """
     # Field by field: tuples made for each instruction would keep the garbage collector busy.
     ops, stages, buckets, names = (list(map(field, program.instructions)) for field in _FIELDS)
@@ -152,9 +162,7 @@ def _bucket_before(kind: NDArray[np.int8], stage: Ints, bucket: Ints, post_at: I
     return before
 
 
-def _unpaired(
-    plan: Plan, program: Program, queue: Ints, post_at: Ints, wait_at: Ints
-) -> InvalidInputError:
+def _unpaired(plan: Plan, program: Program, queue: Ints, post_at: Ints, wait_at: Ints) -> InvalidInputError:
     size = 2 * len(plan.channels) + len(plan.groups) + 1
     posts = np.bincount(queue[post_at], minlength=size)
     waits = np.bincount(queue[wait_at], minlength=size)
@@ -175,6 +183,4 @@ def _fail(
     line = program.lines[index] if program.lines else None
     field = f"program {program.name}, instruction {index}"
     hint = "check the plan: exactmap check PLAN"
-    return InvalidInputError(
-        what, where=Place(line=line, field=field), got=got, expected=expected, hint=hint
-    )
+    return InvalidInputError(what, where=Place(line=line, field=field), got=got, expected=expected, hint=hint)

@@ -1,11 +1,12 @@
 """The event engine: the model of time acted out by processes, in simpy.
 
-Each actor's compute, each channel, each member set of a group and each copy queue is a process of its own that does what
-the plan format, section 3, says of it, rule by rule; a post, a wait that is reached and a thing that is over are events.
-Nothing here knows of graphs or longest paths: the replay engine, built the other way round, must agree to the nanosecond.
+Each actor's compute, each channel, each member set of a group and each copy queue is a process of its own
+that does what the plan format, section 3, says of it, rule by rule; a post, a wait that is reached and a
+thing that is over are events. Nothing here knows of graphs or longest paths: the replay engine, built the
+other way round, must agree to the nanosecond.
 
-What replay cannot have belongs here: links that several transfers share, and anything that happens at a time rather than
-after an instruction.
+What replay cannot have belongs here: links that several transfers share, and anything that happens at a time
+rather than after an instruction.
 """
 
 from __future__ import annotations
@@ -74,7 +75,9 @@ class _Post:
 
     __slots__ = ("before_on_bucket", "done", "index", "made", "op_ns", "reached", "start_ns")
 
-    def __init__(self, env: simpy.Environment, index: int, op_ns: int, before_on_bucket: _Post | None) -> None:
+    def __init__(
+        self, env: simpy.Environment, index: int, op_ns: int, before_on_bucket: _Post | None
+    ) -> None:
         self.index = index
         self.op_ns = op_ns
         self.before_on_bucket = before_on_bucket
@@ -129,16 +132,16 @@ class _ActorState:
         host_ns = 0
         for index, instruction in enumerate(self.instructions):
             host_ns += int(actor.issue_ns[index])
-            if host_ns > env.now:
-                yield env.timeout(host_ns - env.now)
-            self.a_ns[index] = env.now
+            if host_ns > _now(env):
+                yield env.timeout(host_ns - _now(env))
+            self.a_ns[index] = _now(env)
             comp_ns = int(actor.comp_ns[index])
             if instruction.op in WORK:
                 together = self.together.get(index)
                 if together is not None:
                     yield together.arrive(comp_ns)
                     comp_ns = together.longest_ns
-                self.s_ns[index] = env.now
+                self.s_ns[index] = _now(env)
                 yield env.timeout(comp_ns)
             elif instruction.op in POSTS:
                 yield env.timeout(comp_ns)
@@ -147,12 +150,12 @@ class _ActorState:
                 post = self.awaited[index]
                 post.reached.succeed()
                 yield post.done
-            self.e_ns[index] = env.now
+            self.e_ns[index] = _now(env)
         self.ended = True
 
     def finish(self, post: _Post, start_ns: int) -> None:
         """What a post started is over now."""
-        self.s_ns[post.index], self.done_ns[post.index] = start_ns, self.env.now
+        self.s_ns[post.index], self.done_ns[post.index] = start_ns, _now(self.env)
         post.done.succeed()
 
     def times(self) -> ActorTimes:
@@ -232,7 +235,7 @@ class _World:
                 yield receive.made
             elif n >= depth:
                 yield pairs[n - depth][1].done
-            start_ns = self.env.now
+            start_ns = _now(self.env)
             yield self.env.timeout(int(times.wire_ns[n]))
             source.finish(send, start_ns)
             copy_ns = int(times.copy_ns[n]) if depth else 0
@@ -241,20 +244,24 @@ class _World:
     def _deliver(
         self, sink: _ActorState, receive: _Post, start_ns: int, lat_ns: int, copy_ns: int
     ) -> _Process:
-        """The way from the wire's end to the receiver's slot; the buffer is emptied once the receive is posted."""
+        """From the wire's end to the receiver's slot; the buffer is emptied once the receive is posted."""
         yield self.env.timeout(lat_ns)
         yield receive.made
         yield self.env.timeout(copy_ns)
         sink.finish(receive, start_ns)
 
     def _channel_inline(
-        self, source: _ActorState, sink: _ActorState, pairs: list[tuple[_Post, _Post]], times: ChannelDurations
+        self,
+        source: _ActorState,
+        sink: _ActorState,
+        pairs: list[tuple[_Post, _Post]],
+        times: ChannelDurations,
     ) -> _Process:
         """The receiver moves each message in its wait."""
         for n, (send, receive) in enumerate(pairs):
             yield send.made
             yield receive.reached
-            start_ns = self.env.now
+            start_ns = _now(self.env)
             yield self.env.timeout(int(times.wire_ns[n]) + int(times.lat_ns[n]))
             source.finish(send, start_ns)
             sink.finish(receive, start_ns)
@@ -262,7 +269,10 @@ class _World:
     def _open_groups(self, plan: Plan, durations: Durations) -> None:
         for instance in group_instances(plan, durations):
             name = plan.groups[instance.group].name
-            members = [(self.actors[key], self.actors[key].queues.get(("group", name), [])) for key in instance.members]
+            members = [
+                (self.actors[key], self.actors[key].queues.get(("group", name), []))
+                for key in instance.members
+            ]
             if len({len(posts) for _, posts in members}) > 1:
                 raise InvalidInputError("members of a group post different numbers of operations", got=name)
             if instance.scan:
@@ -283,7 +293,7 @@ class _World:
                     yield post.reached
                 if post.before_on_bucket is not None:
                     yield post.before_on_bucket.done
-            start_ns = self.env.now
+            start_ns = _now(self.env)
             yield self.env.timeout(max(post.op_ns for _, post in posts))
             for actor, post in posts:
                 actor.finish(post, start_ns)
@@ -296,9 +306,14 @@ class _World:
                 yield post.reached
             if ahead is not None:
                 yield ahead[n].done
-            start_ns = self.env.now
+            start_ns = _now(self.env)
             yield self.env.timeout(post.op_ns)
             actor.finish(post, start_ns)
+
+
+def _now(env: simpy.Environment) -> int:
+    """Simulated time; all delays are whole ns, so it is a whole number."""
+    return int(env.now)
 
 
 def _queue_of(instruction: Instruction) -> tuple[str, str]:

@@ -1,13 +1,13 @@
 """The plan as one graph over all actors: messages, operations and the waits that need them, in flat lists.
 
-An actor's compute is a line of fixed pieces between waits. With D(x) the sum of its own durations up to and including
-instruction x, and H(x) the delay that the issuing host has put on the line by then,
+An actor's compute is a line of fixed pieces between waits. With D(x) the sum of its own durations up to and
+including instruction x, and H(x) the delay that the issuing host has put on the line by then,
 
     e(x) = D(x) + max(M, H(x)),
 
-where M is the largest delay that a wait has put on the line so far: it changes at waits only. A *segment* is the stretch
-before a wait, so one M per segment is all that an actor tells the others, and what a post offers them is a segment, its
-D and the floor D + H. Works that are coupled to other lanes count as waits here.
+where M is the largest delay that a wait has put on the line so far: it changes at waits only. A *segment* is
+the stretch before a wait, so one M per segment is all that an actor tells the others, and what a post offers
+them is a segment, its D and the floor D + H. Works that are coupled to other lanes count as waits here.
 
 All of it is array arithmetic over whole programs; only the engine's own loop walks waits one by one.
 """
@@ -64,11 +64,11 @@ class ActorLine:
         return self.base[self.durations.program.queue[instructions]] + orders
 
     def point(self, instructions: Ints, *, leaving: bool) -> tuple[Ints, Ints, Ints]:
-        """Segment, D and floor D + H of e (leaving) or a (reaching) of instructions; all have shape [instructions]."""
+        """Segment, D and floor D + H of e (leaving) or a (reaching) of some instructions."""
         segment = self.first_segment + self.passed[instructions]
         sums = self.sum_ns[instructions]
         if not leaving:
-            # Only line waits are asked when they are reached: they stand at the end of the segment that they close.
+            # Only line waits are asked when they are reached, and each stands at the end of its segment.
             segment = segment - 1
         floor = sums if self.host_ns is None else sums + self.host_ns[instructions]
         return segment, sums, floor
@@ -76,7 +76,7 @@ class ActorLine:
 
 @dataclass(slots=True)
 class Messages:
-    """All messages, channel after channel; the last entry of `before` and `behind` targets is a message long over."""
+    """All messages, channel after channel and in order; each list has an entry per message."""
 
     send_segment: list[int] = field(default_factory=list)
     send_sum: list[int] = field(default_factory=list)
@@ -100,8 +100,8 @@ class Messages:
 class Operations:
     """All group operations, copies and coupled works.
 
-    `points` of an operation are the (segment, D, floor) that it starts after, `after` the operations that it starts
-    after.
+    `points` of an operation are the (segment, D, floor) that it starts after, `after` the operations that it
+    starts after.
     """
 
     points: list[tuple[tuple[int, int, int], ...]] = field(default_factory=list)
@@ -177,7 +177,7 @@ def _line(actor: ActorDurations, number: int, first_wait: int, is_coupled: NDArr
         durations=actor,
         number=number,
         line_at=np.flatnonzero(is_stop),
-        passed=np.cumsum(is_stop),
+        passed=np.cumsum(is_stop, dtype=np.int64),
         sum_ns=sum_ns,
         host_ns=host_ns,
         first_wait=first_wait,
@@ -192,9 +192,7 @@ def _posts_on(line: ActorLine, queue: int) -> Ints:
     return np.flatnonzero(program.queue[program.post_at] == queue)
 
 
-def _link_messages(
-    plan: Plan, durations: Durations, lines: dict[tuple[int, int], ActorLine]
-) -> Messages:
+def _link_messages(plan: Plan, durations: Durations, lines: dict[tuple[int, int], ActorLine]) -> Messages:
     out = Messages()
     for lane in range(len(durations.lanes)):
         for number, channel in enumerate(plan.channels):
@@ -345,7 +343,9 @@ def _waits(
         target = np.where(line.coupled >= 0, line.coupled, target)
         queue = program.queue[line.line_at]
         at_channel = (queue >= 0) & (queue < 2 * num_channels)
-        code = np.where(at_channel, np.where(queue % 2 == 1, WaitCode.RECEIVE, WaitCode.SEND), WaitCode.OPERATION)
+        code = np.where(
+            at_channel, np.where(queue % 2 == 1, WaitCode.RECEIVE, WaitCode.SEND), WaitCode.OPERATION
+        )
         _, sum_ns, floor = line.point(line.line_at, leaving=False)
         codes.extend(code.tolist())
         targets.extend(target[line.line_at].tolist())

@@ -1,8 +1,8 @@
 """Stragglers and jitter: edits of durations, in integers and from a seed.
 
-A slow GPU, a hot rack or a noisy host changes how long works take, never what happens in which order. Jitter draws from
-a counter generator (SplitMix64, Steele, Lea and Flood 2014), so a draw depends on seed, coordinates and instruction
-alone: the same on every machine and whatever else is drawn.
+A slow GPU, a hot rack or a noisy host changes how long works take, never what happens in which order. Jitter
+draws from a counter generator (SplitMix64, Steele, Lea and Flood 2014), so a draw depends on seed,
+coordinates and instruction alone: the same on every machine and whatever else is drawn.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ _MASK = 2**64 - 1
 
 
 def slow_down(
-    durations: Durations, factor: Fraction | int | str, *, pp: Iterable[int] | None = None, dp: int | None = None
+    durations: Durations,
+    factor: Fraction | int | str,
+    *,
+    pp: Iterable[int] | None = None,
+    dp: int | None = None,
 ) -> Durations:
     """Multiply the works of some ranks by `factor`, rounded half up to whole ns.
 

@@ -1,11 +1,14 @@
 """The replay engine: the model of time as a longest path, walked once.
 
-Every rule of the model reads t >= t' + constant on a graph that text, mover and depths fix, so the least solution is a
-longest path (plan format, section 3). Between waits an actor's line is a prefix sum, which numpy gives for whole programs
-(`exactmap.sim.engine.linked`); what is left is one number per wait. The loop below advances each actor from wait to
-wait and settles a message or operation when the first wait asks for it, so it never searches and never sorts. If actors
-remain that only wait for each other, the plan deadlocks under these rules.
+Every rule of the model reads t >= t' + constant on a graph that text, mover and depths fix, so the least
+solution is a longest path (plan format, section 3). Between waits an actor's line is a prefix sum, which
+numpy gives for whole programs (`exactmap.sim.engine.linked`); what is left is one number per wait. The loop
+below advances each actor from wait to wait and settles a message or operation when the first wait asks for
+it, so it never searches and never sorts. If actors remain that only wait for each other, the plan deadlocks
+under these rules.
 """
+
+# ruff: noqa: PLR1730 - max() would cost a call in the innermost loops.
 
 from __future__ import annotations
 
@@ -79,9 +82,7 @@ class _Solver:
         self.delay = [-1] * (linked.num_waits + len(lines))
         for line in lines:
             self.delay[line.first_segment] = 0
-        self.owner = np.repeat(
-            np.arange(len(lines)), [len(line.line_at) + 1 for line in lines]
-        ).tolist()
+        self.owner = np.repeat(np.arange(len(lines)), [len(line.line_at) + 1 for line in lines]).tolist()
         num = len(linked.messages)
         self.freed = [-1] * num  # f: the wire is free
         self.over = [-1] * num  # done of the receive
@@ -101,7 +102,7 @@ class _Solver:
         issues, settle = linked.issues, self.settle
 
         def advance(number: int, wait: int, end: int) -> tuple[int, int]:
-            """Walk one line as far as it goes; returns where it stands and the segment that it needs (-1: none)."""
+            """Walk one line as far as it goes; gives its place and the segment it needs (-1: none)."""
             now = delay[wait + number]
             while wait < end:
                 what = target[wait]
@@ -249,7 +250,7 @@ class _Solver:
         return num_ended == len(ends)
 
     def settle(self, operation: int) -> int:
-        """Find when an operation is over; returns -1, or the segment that it needs, or `_NEVER` for a cycle."""
+        """Find when an operation is over; returns -1, or the segment it needs, or `_NEVER` for a cycle."""
         delay, settled = self.delay, self.settled
         operations, issues = self.linked.operations, self.linked.issues
         stack = [operation]

@@ -1,12 +1,13 @@
 """What one step of a trace comes to; definitions in `docs/reference/trace.md`, section 3.
 
-Bubble = 1 - mean over ranks of busy time / clock, for two clocks that are never mixed: the barrier makespan (all ranks
-start the next step together) and the period (each rank starts it at its own END).
+Bubble = 1 - mean over ranks of busy time / clock, for two clocks that are never mixed: the barrier makespan
+(all ranks start the next step together) and the period (each rank starts it at its own END).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -71,7 +72,7 @@ def _total(parts: list[dict[str, int]]) -> dict[str, int]:
 def summarize(trace: Trace) -> StepSummary:
     """Summary of a trace that holds a single step."""
     starts = trace.actor_starts().tolist()
-    ranks = tuple(_rank(trace, first, last) for first, last in zip(starts, starts[1:], strict=False))
+    ranks = tuple(_rank(trace, first, last) for first, last in pairwise(starts))
     makespan_ns = max((rank.end_ns for rank in ranks), default=0)
     period_ns = max((rank.span_ns for rank in ranks), default=0)
     weight = sum(rank.num_replicas for rank in ranks)
@@ -89,7 +90,9 @@ def _rank(trace: Trace, first: int, last: int) -> RankSummary:
     kind, a_ns, s_ns, e_ns = trace.kind[rows], trace.a_ns[rows], trace.s_ns[rows], trace.e_ns[rows]
     is_work, is_wait, is_pass = WORK_KINDS[kind], WAIT_KINDS[kind], BUSY_KINDS[kind]
 
-    def by_kind(num_ns: np.ndarray[tuple[int], np.dtype[np.int64]], where: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> dict[str, int]:
+    def by_kind(
+        num_ns: np.ndarray[tuple[int], np.dtype[np.int64]], where: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    ) -> dict[str, int]:
         out: dict[str, int] = {}
         for code in np.unique(kind[where]).tolist():
             out[KINDS[code].value] = int(num_ns[where & (kind == code)].sum())

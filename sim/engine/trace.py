@@ -1,4 +1,6 @@
-"""The trace: when each instruction was reached, started, left and over; one schema for predictions and executions.
+"""The trace: when each instruction was reached, started, left and over.
+
+One schema for predictions and executions.
 
 The file form and the meaning of each column: `docs/reference/trace.md`.
 """
@@ -23,7 +25,19 @@ if TYPE_CHECKING:
 __all__ = ["TRACE_COLUMNS", "TRACE_VERSION", "OpTexts", "Trace", "kind_of_text"]
 
 TRACE_VERSION = 1
-TRACE_COLUMNS = ("step", "dp", "inner", "pp", "index", "line", "op", "a_ns", "s_ns", "e_ns", "done_ns")
+TRACE_COLUMNS: tuple[str, ...] = (
+    "step",
+    "dp",
+    "inner",
+    "pp",
+    "index",
+    "line",
+    "op",
+    "a_ns",
+    "s_ns",
+    "e_ns",
+    "done_ns",
+)
 """Columns in the order of the file."""
 
 _KIND_BY_WORD = {op.value: code for code, op in enumerate(KINDS)}
@@ -36,7 +50,7 @@ def kind_of_text(text: str) -> int:
 
 
 class OpTexts(Sequence[str]):
-    """Instruction texts that are formatted when they are asked for: a trace of a million rows needs few of them."""
+    """Instruction texts, formatted when they are asked for: of a million rows few are ever shown."""
 
     def __init__(self, num: int, text_of: Callable[[int], str]) -> None:
         self._num = num
@@ -118,7 +132,9 @@ class Trace:
         first, last = np.searchsorted(self.step, [step, step + 1]).tolist()
         if first == last:
             held = ", ".join(map(str, self.steps[:8]))
-            raise InvalidInputError("the trace does not hold that step", got=str(step), expected=f"one of {held}")
+            raise InvalidInputError(
+                "the trace does not hold that step", got=str(step), expected=f"one of {held}"
+            )
         return self.rows(first, last)
 
     def rows(self, first: int, last: int) -> Trace:
@@ -170,5 +186,9 @@ class Trace:
         from exactmap.sim.engine.summary import summarize  # noqa: PLC0415 - summary reads this module's Trace
 
         if step is None and len(self.steps) != 1:
-            raise InvalidInputError("the trace holds several steps", got=str(len(self.steps)), hint="name one")
-        return summarize(self if step is None else self.of_step(step))
+            raise InvalidInputError(
+                "the trace holds several steps", got=str(len(self.steps)), hint="name one"
+            )
+        trace: Trace = self if step is None else self.of_step(step)
+        # pyright sees this folder under two names, so two classes of this name.
+        return summarize(trace)  # pyright: ignore[reportArgumentType]

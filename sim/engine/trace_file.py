@@ -82,7 +82,13 @@ class _Reader:
         self.source = source
 
     def fail(
-        self, what: str, line: int, column: str | None = None, *, got: str | None = None, expected: str | None = None
+        self,
+        what: str,
+        line: int,
+        column: str | None = None,
+        *,
+        got: str | None = None,
+        expected: str | None = None,
     ) -> InvalidInputError:
         shown = None if got is None else repr(got[:80])
         return InvalidInputError(what, where=Place(self.source, line, column), got=shown, expected=expected)
@@ -91,13 +97,17 @@ class _Reader:
         lines = self._lines(data)
         match = fullmatch(_HEADER, lines[0], ASCII)
         if match is None:
-            raise self.fail("not a trace", 1, got=lines[0], expected=f"# exactmap-trace {TRACE_VERSION} source=..")
+            raise self.fail(
+                "not a trace", 1, got=lines[0], expected=f"# exactmap-trace {TRACE_VERSION} source=.."
+            )
         version, source, sha256, mover, replicas = match.groups()
         if version != str(TRACE_VERSION):
             raise self.fail("a trace of another version", 1, got=version, expected=str(TRACE_VERSION))
         if len(lines) < 2 or tuple(lines[1].split("\t")) != TRACE_COLUMNS:
             got = lines[1] if len(lines) > 1 else "end of file"
-            raise self.fail("wrong column names", min(2, len(lines)), got=got, expected=" ".join(TRACE_COLUMNS))
+            raise self.fail(
+                "wrong column names", min(2, len(lines)), got=got, expected=" ".join(TRACE_COLUMNS)
+            )
         fields = [line.split("\t") for line in lines[2:]]
         for number, parts in enumerate(fields, start=3):
             if len(parts) != len(TRACE_COLUMNS):
@@ -136,15 +146,16 @@ class _Reader:
         return text[:-1].split("\n")
 
     def _ints(self, name: str, texts: tuple[str, ...]) -> Ints:
+        lowest = -1 if name in _MAY_BE_ABSENT else 0
         try:
             values = [int(text) if len(text) <= _MAX_DIGITS else _MAX_INT + 1 for text in texts]
-            good = list(map(str, values)) == list(texts)
         except ValueError:
-            good = False
-        else:
-            lowest = -1 if name in _MAY_BE_ABSENT else 0
-            good = good and min(values, default=0) >= lowest and max(values, default=0) <= _MAX_INT
-        if good:
+            values = []
+        if (
+            list(map(str, values)) == list(texts)
+            and min(values, default=0) >= lowest
+            and max(values, default=0) <= _MAX_INT
+        ):
             return np.array(values, dtype=np.int64)
         pattern = r"(?:0|[1-9]\d{0,18}|-1)" if name in _MAY_BE_ABSENT else r"(?:0|[1-9]\d{0,18})"
         for number, text in enumerate(texts, start=3):
@@ -163,7 +174,9 @@ class _Reader:
             raise self.fail("replicas must ascend, each for at least 1", 1, "replicas", got=text)
         return out
 
-    def _refuse(self, wrong: np.ndarray[tuple[int], np.dtype[np.bool_]], what: str, column: str, shown: object) -> None:
+    def _refuse(
+        self, wrong: np.ndarray[tuple[int], np.dtype[np.bool_]], what: str, column: str, shown: object
+    ) -> None:
         if wrong.any():
             at = int(np.flatnonzero(wrong)[0])
             value = shown[at] if isinstance(shown, (list, np.ndarray)) else None
@@ -193,7 +206,9 @@ class _Reader:
         a_ns, s_ns, e_ns, done_ns = trace.a_ns, trace.s_ns, trace.e_ns, trace.done_ns
         is_work, is_post = WORK_KINDS[trace.kind], POST_KINDS[trace.kind]
         self._refuse(e_ns < a_ns, "left before it was reached", "e_ns", e_ns)
-        self._refuse(is_work & ((s_ns < a_ns) | (s_ns > e_ns)), "a work starts outside of its time", "s_ns", s_ns)
+        self._refuse(
+            is_work & ((s_ns < a_ns) | (s_ns > e_ns)), "a work starts outside of its time", "s_ns", s_ns
+        )
         self._refuse(~is_work & ~is_post & (s_ns != -1), "only works and posts start something", "s_ns", s_ns)
         self._refuse(is_post & (done_ns < e_ns), "over before it was posted", "done_ns", done_ns)
         self._refuse(~is_post & (done_ns != -1), "only what a post starts can be over", "done_ns", done_ns)
