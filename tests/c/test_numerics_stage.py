@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -347,3 +348,25 @@ def test_passes_take_no_memory(numerics: ctypes.CDLL) -> None:
 
         assert numerics.em_alloc_count() == before
         assert before > 0
+
+
+def test_ranks_as_threads_do_not_disturb_each_other(numerics: ctypes.CDLL) -> None:
+    """Four threads with a stage each, at the same time: every one gets the bits it gets alone."""
+    model = ref.Model("llama", 2, 64, 4, 2, 16, 160, 257, 64)
+    tokens, targets = batch(model, 2, 64)
+
+    def gradients(seed: int) -> NDArray[np.float32]:
+        with Stage(numerics, config_of(model, 2, 64)) as stage:
+            stage.init(seed)
+            buffers = Buffers(stage)
+            for _ in range(5):
+                for kind in "FB":
+                    stage.run(kind, buffers, tokens=tokens, targets=targets, scale=1 / 128)
+            return stage.grads.copy()
+
+    alone = [gradients(seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(gradients, range(4)))
+
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -50,11 +50,12 @@ em_status_t em_stage_check(const em_stage_t *stage, em_error_t *err)
                        stage->num_layers, stage->first_layer, m->layers);
     EM_RETURN_ERROR_IF(stage->num_layers == 0 && !stage->has_embedding && !stage->has_head, err,
                        EM_ERR_FIELD, "stage: got nothing, expected layers, embedding or head");
-    EM_RETURN_ERROR_IF(stage->has_embedding && stage->first_layer != 0, err, EM_ERR_FIELD,
-                       "stage with embedding: got first layer %" PRIu32 ", expected 0",
-                       stage->first_layer);
-    EM_RETURN_ERROR_IF(stage->has_head && stage->first_layer + stage->num_layers != m->layers, err,
-                       EM_ERR_FIELD,
+    EM_RETURN_ERROR_IF(
+        stage->num_layers > 0 && stage->has_embedding && stage->first_layer != 0, err, EM_ERR_FIELD,
+        "stage with embedding: got first layer %" PRIu32 ", expected 0", stage->first_layer);
+    EM_RETURN_ERROR_IF(stage->num_layers > 0 && stage->has_head &&
+                           stage->first_layer + stage->num_layers != m->layers,
+                       err, EM_ERR_FIELD,
                        "stage with head: got last layer %" PRIu32 ", expected %" PRIu32,
                        stage->first_layer + stage->num_layers, m->layers);
     return EM_OK;
