@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from exactmap.errors import InvalidInputError, Place
+from exactmap.topology.mapping import Mesh, Placement
 
 __all__ = ["GPU", "Cluster", "Fact", "ScaleOut", "ScaleUp"]
 
@@ -195,6 +196,21 @@ class Cluster:
                 got=str(self.used_per_domain),
                 expected=f"1 to {self.scale_up.domain_size}",
             )
+
+    def place(self, mesh: Mesh) -> Placement:
+        """Lay a mesh onto this cluster.
+
+        Raises
+        ------
+        InfeasibleError
+            If it does not fit.
+        """
+        return Placement(
+            mesh,
+            num_gpus=self.num_gpus,
+            domain_size=self.scale_up.domain_size,
+            used_per_domain=self.used_per_domain,
+        )
 
     @property
     def usable_gpus(self) -> int:

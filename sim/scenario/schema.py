@@ -204,7 +204,7 @@ class ClusterSection(_Section):
 
 
 class ModelSection(_Section):
-    """The model: a preset, a Hugging Face file, or its sizes; sizes beside a preset or file replace its own."""
+    """The model: a preset, a Hugging Face file, or its sizes; sizes beside a preset replace its own."""
 
     preset: str | None = None
     huggingface: str | None = Field(None, description="a config.json, relative to the scenario")

@@ -120,7 +120,7 @@ def read_yaml(data: bytes, source: str | Path | None = None) -> Marked:
 
     Examples
     --------
-    >>> read_yaml(b"rate: 1e6\\nanswer: NO\\n").value
+    >>> read_yaml(b"rate: 1e6\nanswer: NO\n").value
     {'rate': 1000000.0, 'answer': 'NO'}
     """
     if len(data) > MAX_SIZE_BYTES:

@@ -30,7 +30,7 @@ class Engine(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Optimizer:
-    """AdamW: linear warm-up to `lr`, cosine decay to `min_lr`; `clip` bounds the gradient norm (0: no bound)."""
+    """AdamW: linear warm-up to `lr`, cosine decay to `min_lr`; `clip` bounds the norm (0: none)."""
 
     name: str
     lr: float

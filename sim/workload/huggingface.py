@@ -140,7 +140,7 @@ def _read_llama(keys: _Keys, name: str) -> ImportedModel:
     tied = keys.flag("tie_word_embeddings", default=False)
     notes: tuple[str, ...] = ()
     if keys.document.get("rope_scaling") is not None:
-        what = "rope_scaling is left out: no cost depends on it, but the C engine would turn positions without it"
+        what = "rope_scaling is left out: no cost depends on it, but the C engine runs without it"
         notes = (f"{keys.source}: {what}",)
     _raise(keys)
     config = ModelConfig(

@@ -1,0 +1,112 @@
+"""Time of a plan's channels, groups and optimizer on a cluster.
+
+A channel between two pipeline ranks is priced at the furthest network that any replica's copy of it crosses.
+A group's collective is priced from the shape of its axes on the machine. The optimizer is bound by memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import ceil
+
+from exactmap.sim.cost.formats import Formats
+from exactmap.sim.cost.profile import ChannelNs
+from exactmap.sim.plan.plan import Bucket, Channel, Group
+from exactmap.topology.collectives import Collective, collective_time, hop_time
+from exactmap.topology.hardware import Cluster
+from exactmap.topology.mapping import Axis, GroupShape, Mesh, Placement, Tier
+
+__all__ = ["price_buckets", "price_channels", "price_groups"]
+
+_SCALAR_BYTES = 8
+_COLLECTIVES = {
+    "AR": Collective.ALL_REDUCE,
+    "RS": Collective.REDUCE_SCATTER,
+    "AG": Collective.ALL_GATHER,
+}
+
+
+def price_channels(channels: Iterable[Channel], mesh: Mesh, cluster: Cluster) -> dict[str, ChannelNs]:
+    """Times of channels, for `Profile.channel`.
+
+    Parameters
+    ----------
+    channels
+        Channels with the pipeline ranks of their ends and the bytes of one message.
+    mesh, cluster
+        How ranks lie on the machine.
+    """
+    placement = cluster.place(mesh)
+    memory_rate = cluster.gpu.memory_bytes_per_s * cluster.gpu.memory_efficiency
+    times: dict[str, ChannelNs] = {}
+    for channel in channels:
+        tier = placement.pair_tier(Axis.PP, channel.src, channel.dst)
+        hop = hop_time(cluster, tier, channel.bytes)
+        # A receive buffer is read and its slot written.
+        copy_ns = ceil(2 * channel.bytes * 1e9 / memory_rate)
+        times[channel.name] = ChannelNs(hop.wire_ns, hop.lat_ns, copy_ns)
+    return times
+
+
+def price_groups(
+    groups: Iterable[Group],
+    buckets: Iterable[Bucket],
+    mesh: Mesh,
+    cluster: Cluster,
+    formats: Formats,
+) -> dict[tuple[str, str, int | None, int | None], int]:
+    """Durations of the collectives that close buckets and of the gradient norm, for `Profile.group_ns`.
+
+    Parameters
+    ----------
+    groups
+        Groups by mesh axes.
+    buckets
+        Buckets with the groups that close them.
+    mesh, cluster
+        How ranks lie on the machine.
+    formats
+        Widths: gradients are reduced as they are accumulated, parameters gathered as products read them.
+    """
+    placement = cluster.place(mesh)
+    shapes = {group.name: _group_shape(group, placement) for group in groups}
+    group_ns: dict[tuple[str, str, int | None, int | None], int] = {}
+    for name, shape in shapes.items():
+        scalar = collective_time(cluster, Collective.ALL_REDUCE, shape, _SCALAR_BYTES).time_ns
+        group_ns[name, "NORM", None, None] = scalar
+        group_ns[name, "CHK", None, None] = scalar
+    for bucket in buckets:
+        for name in bucket.reduce:
+            for op, collective in _COLLECTIVES.items():
+                width = formats.param_bytes if op == "AG" else formats.grad_bytes
+                time = collective_time(cluster, collective, shapes[name], bucket.elements * width)
+                group_ns[name, op, bucket.stage, bucket.index] = time.time_ns
+    return group_ns
+
+
+def _group_shape(group: Group, placement: Placement) -> GroupShape:
+    """Shape of a group; one over chosen pipeline ranks is as far apart as its furthest pair."""
+    axes = [Axis(axis) for axis in group.axes]
+    if not group.pp:
+        return placement.group_shape(axes)
+    others = [axis for axis in axes if axis is not Axis.PP]
+    inner = placement.group_shape(others)
+    first = group.pp[0]
+    tiers = {placement.pair_tier(Axis.PP, first, other) for other in group.pp}
+    num_members = inner.num_members * len(group.pp)
+    if Tier.SCALE_OUT in tiers:
+        return GroupShape(num_members, inner.per_domain, inner.num_domains * len(group.pp))
+    return GroupShape(num_members, inner.per_domain * len(group.pp), inner.num_domains)
+
+
+def price_buckets(
+    buckets: Iterable[Bucket], cluster: Cluster, formats: Formats
+) -> dict[tuple[str, int, int], int]:
+    """Durations of ``OPT`` on each bucket, for `Profile.bucket_ns`; bound by `Formats.update_bytes`."""
+    gpu = cluster.gpu
+    rate = gpu.memory_bytes_per_s * gpu.memory_efficiency
+    return {
+        ("OPT", bucket.stage, bucket.index): gpu.launch_ns
+        + ceil(bucket.elements * formats.update_bytes * 1e9 / rate)
+        for bucket in buckets
+    }
