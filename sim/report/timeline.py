@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Lane", "Slice", "Timeline", "draw_timeline", "to_chrome_trace"]
+__all__ = ["Lane", "Slice", "Timeline", "draw_timeline", "time_unit", "to_chrome_trace"]
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; waits stay pale.
 COLOURS = {
@@ -77,7 +77,7 @@ def draw_timeline(timeline: Timeline, *, width_in: float = 12.0) -> Figure:
     num_lanes = max(1, len(timeline.lanes))
     figure = Figure(figsize=(width_in, min(1.4 + 0.42 * num_lanes, 24.0)), layout="constrained")
     axes = figure.add_subplot()
-    scale, unit = _time_unit(timeline.end_ns)
+    scale, unit = time_unit(timeline.end_ns)
     budget = MAX_DRAWN_SLICES
     kinds: list[str] = []
     total = sum(len(lane.slices) for lane in timeline.lanes)
@@ -127,7 +127,8 @@ def _label(axes: object, row: int, slices: Sequence[Slice], scale: float, end_ns
         axes.text(middle, row, piece.label, ha="center", va="center", fontsize=7, color="white", clip_on=True)
 
 
-def _time_unit(span_ns: int) -> tuple[float, str]:
+def time_unit(span_ns: int) -> tuple[float, str]:
+    """Nanoseconds per unit, and the unit, that suit an axis of this length."""
     for scale, unit in ((1e9, "s"), (1e6, "ms"), (1e3, "us")):
         if span_ns >= 2 * scale:
             return scale, unit

@@ -1,0 +1,39 @@
+"""`exactmap check`: the verdict on a scenario or a plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from exactmap.sim.cli.console import emit, note, table, verb
+
+__all__ = ["check"]
+
+
+@verb
+def check(
+    path: Annotated[Path, typer.Argument(help="A scenario (YAML) or a plan.")],
+    *,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Override of a scenario's field: a.b=c; may be repeated.")
+    ] = None,
+    effective: Annotated[
+        bool, typer.Option("--print-config", help="Print the scenario with every default written out.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Check a scenario or a plan; refuse with line, field or op, and a remedy."""
+    from exactmap.sim.verbs.check import check as examine
+
+    report = examine(path, overrides or ())
+    if effective and report.kind == "scenario":
+        from exactmap.sim.scenario.scenario import load_scenario
+
+        print(load_scenario(path, overrides or ()).effective(), end="")
+        return
+    for text in report.notes:
+        note(f"note: {text}")
+    rows = [*report.facts, ("sha256", report.sha256)]
+    emit(report.to_dict(), [table(f"{report.path}: accepted", (report.kind, ""), rows)], as_json=as_json)

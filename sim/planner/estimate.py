@@ -1,0 +1,148 @@
+"""A candidate's price before it is a plan: memory of its fullest rank and its step time, in closed form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from exactmap.errors import ExactmapError
+from exactmap.sim.cost.memory import RankMemory, price_memory
+from exactmap.sim.planner.candidate import Candidate, Rejection
+from exactmap.sim.planner.closed_form import peak_stash_chunks, pipeline_time_ns, rank_times_ns
+from exactmap.sim.schedules.order import loop_placement
+from exactmap.sim.schedules.partition import balance_layers, stages_of
+from exactmap.sim.workload.model import StageShape
+from exactmap.topology.mapping import Mesh
+
+if TYPE_CHECKING:
+    from exactmap.sim.cost.formats import Formats
+    from exactmap.sim.plan.plan import PlanStage
+    from exactmap.sim.planner.pricing import Pricing
+    from exactmap.sim.workload.model import ModelConfig
+
+__all__ = ["Estimate", "Estimator"]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A candidate that fits, with its closed-form step time and what that is made of.
+
+    Attributes
+    ----------
+    step_ns
+        Passes, bubble and hops of the schedule, the gradients' reduction and the optimizer.
+    busy_ns
+        Passes of the busiest rank, all microbatches.
+    memory
+        The fullest rank's bytes by what they are for, and `memory_rank`, which one it is.
+    """
+
+    candidate: Candidate
+    stages: tuple[PlanStage, ...]
+    work_ns: dict[tuple[str, int], int]
+    hop_ns: int
+    step_ns: int
+    busy_ns: int
+    memory: RankMemory
+    memory_rank: int
+
+
+class Estimator:
+    """Prices candidates of one scenario; what candidates share is computed once."""
+
+    def __init__(
+        self, model: ModelConfig, seq: int, formats: Formats, pricing: Pricing, budget_bytes: int
+    ) -> None:
+        self.model = model
+        self.seq = seq
+        self.formats = formats
+        self.pricing = pricing
+        self.budget_bytes = budget_bytes
+        self._memory = lru_cache(maxsize=None)(self._rank_memory)
+        self._weights: dict[tuple[int, int, int], tuple[float, float]] = {}
+
+    def mesh(self, candidate: Candidate) -> Mesh:
+        """The candidate's mesh in the default order of axes."""
+        return Mesh(tp=candidate.tp, cp=candidate.cp, pp=candidate.pp, dp=candidate.dp)
+
+    def price(self, candidate: Candidate) -> Estimate | Rejection:
+        """Estimate a candidate, or say why it cannot be."""
+        mesh = self.mesh(candidate)
+        try:
+            stages = self.stages(candidate, mesh)
+        except ExactmapError as error:
+            return Rejection(candidate, "too few layers", str(error.what))
+        memory, rank = self._fullest(candidate, stages)
+        if memory.total_bytes > self.budget_bytes:
+            over = (memory.total_bytes - self.budget_bytes) / 2**30
+            why = (
+                f"rank {rank} needs {memory.total_bytes / 2**30:.1f} GiB, {over:.1f} GiB over the "
+                f"{self.budget_bytes / 2**30:.1f} GiB to use (activations {memory.activation_bytes / 2**30:.1f})"
+            )
+            return Rejection(candidate, "memory", why)
+        work_ns = self.pricing.work_ns(self.model, stages, candidate.microbatch, self.seq, mesh)
+        placement = loop_placement(candidate.pp, candidate.chunks)
+        rank_ns, weight_ns = rank_times_ns(work_ns, placement, candidate.pp)
+        hop_ns = self.pricing.hop_ns(self._message_bytes(candidate), mesh) if candidate.pp > 1 else 0
+        passes_ns = pipeline_time_ns(
+            candidate.schedule,
+            rank_ns,
+            weight_ns,
+            num_microbatches=candidate.num_microbatches,
+            chunks=candidate.chunks,
+            hop_ns=hop_ns,
+        )
+        busy_ns = candidate.num_microbatches * max(rank_ns)
+        return Estimate(candidate, stages, work_ns, hop_ns, passes_ns, busy_ns, memory, rank)
+
+    def stages(self, candidate: Candidate, mesh: Mesh) -> tuple[PlanStage, ...]:
+        """Layers cut so that embedding and head weigh what they cost, in layers."""
+        key = (candidate.tp, candidate.cp, candidate.microbatch)
+        if key not in self._weights:
+            self._weights[key] = self._extra_layers(candidate.microbatch, mesh)
+        embedding, head = self._weights[key]
+        num_stages = candidate.pp * candidate.chunks
+        counts = balance_layers(self.model.layers, num_stages, embedding / candidate.chunks, head / candidate.chunks)
+        return stages_of(counts)
+
+    def _extra_layers(self, microbatch: int, mesh: Mesh) -> tuple[float, float]:
+        shapes = (StageShape(1), StageShape(0, embedding=True), StageShape(0, head=True))
+        work_ns = self.pricing.work_ns(self.model, shapes, microbatch, self.seq, mesh)
+        layer, embedding, head = (sum(work_ns[op, number] for op in "FIW") for number in range(3))
+        return embedding / layer, head / layer
+
+    def _message_bytes(self, candidate: Candidate) -> int:
+        tokens = candidate.microbatch * -(-self.seq // candidate.cp)
+        return -(-tokens * self.model.hidden * self.formats.act_bytes // candidate.tp)
+
+    def _fullest(self, candidate: Candidate, stages: tuple[PlanStage, ...]) -> tuple[RankMemory, int]:
+        best: tuple[RankMemory, int] | None = None
+        for rank in sorted({0, min(1, candidate.pp - 1), candidate.pp - 1}):
+            mine = stages[rank :: candidate.pp]
+            shapes = tuple(StageShape(s.num_layers, s.embedding, s.head) for s in mine)
+            stash = peak_stash_chunks(
+                candidate.schedule, rank, candidate.pp, candidate.num_microbatches, candidate.chunks
+            )
+            memory = self._memory(
+                shapes, candidate.microbatch, candidate.tp, candidate.cp, stash, candidate.schedule == "zb-h1"
+            )
+            if best is None or memory.total_bytes > best[0].total_bytes:
+                best = memory, rank
+        assert best is not None  # noqa: S101 - there is always a rank 0
+        return best
+
+    def _rank_memory(
+        self, shapes: tuple[StageShape, ...], microbatch: int, tp: int, cp: int, stash: int, split: bool
+    ) -> RankMemory:
+        return price_memory(
+            self.model,
+            shapes,
+            microbatch,
+            self.seq,
+            self.formats,
+            stash=stash,
+            split_backward=split,
+            tp=tp,
+            cp=cp,
+        )

@@ -1,0 +1,119 @@
+"""Why the winner wins: what its step is made of, the best of each family that lost, and what never fitted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from exactmap.sim.planner.estimate import Estimate
+from exactmap.sim.planner.search import Finalist, Ranking
+
+__all__ = ["FamilyBest", "RejectionCount", "StepParts", "family_bests", "rejection_counts", "step_parts"]
+
+FAMILIES = ("schedule", "tp", "cp", "pp", "chunks", "microbatch")
+
+
+@dataclass(frozen=True, slots=True)
+class StepParts:
+    """What one step of a finalist is made of on its busiest rank, in ns; the parts add up to the step.
+
+    Attributes
+    ----------
+    passes_ns
+        F, I, W and B, communication inside the layers included.
+    exposed_messages_ns
+        Waits for messages beyond what an unending pipeline would wait: bubble and exposed transfers together.
+    exposed_collectives_ns
+        Waits for gradient reduction and the norm.
+    optimizer_ns
+        OPT and the rest of the works.
+    idle_ns
+        After its END, until the last rank's.
+    """
+
+    passes_ns: int
+    exposed_messages_ns: int
+    exposed_collectives_ns: int
+    optimizer_ns: int
+    idle_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyBest:
+    """The best layout with another value of one choice: `family` = `value`, and how much slower, by estimate."""
+
+    family: str
+    value: str
+    best: Estimate | None
+    slower: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class RejectionCount:
+    """How many candidates broke one rule, and one example in words."""
+
+    rule: str
+    num: int
+    example: str
+
+
+def step_parts(finalist: Finalist) -> StepParts:
+    """Take the simulated step of the busiest rank apart."""
+    rank = max(finalist.summary.ranks, key=lambda each: each.pass_ns)
+    messages = sum(rank.exposed_ns.get(word, 0) for word in ("WR", "WS"))
+    collectives = sum(rank.exposed_ns.values()) - messages
+    works = sum(rank.busy_ns.values()) - rank.pass_ns
+    idle = finalist.step_ns - rank.end_ns
+    return StepParts(rank.pass_ns, messages, collectives, works, idle)
+
+
+def family_bests(ranking: Ranking) -> tuple[FamilyBest, ...]:
+    """For each choice and each value that the winner does not have: the best candidate with it, and why it lost.
+
+    All are compared by the same estimate, so that a difference is one of layouts, not of methods.
+    """
+    winner = ranking.winner.estimate
+    out: list[FamilyBest] = []
+    for family in FAMILIES:
+        mine = getattr(winner.candidate, family)
+        best: dict[object, Estimate] = {}
+        for estimate in ranking.estimates:
+            value = getattr(estimate.candidate, family)
+            if value != mine and (value not in best or estimate.step_ns < best[value].step_ns):
+                best[value] = estimate
+        refused = {getattr(rejection.candidate, family) for rejection in ranking.rejections}
+        for value in sorted({*best, *refused} - {mine}, key=str if family == "schedule" else int):
+            found = best.get(value)
+            if found is None:
+                gone = [r for r in ranking.rejections if getattr(r.candidate, family) == value]
+                rules = sorted({r.rule for r in gone})
+                nearest = min(gone, key=lambda r: (r.rule != "memory", len(r.why)))
+                why = f"never fits ({', '.join(rules)}): {nearest.why}"
+                out.append(FamilyBest(family, str(value), None, float("inf"), why))
+                continue
+            out.append(FamilyBest(family, str(value), found, found.step_ns / winner.step_ns - 1, _why(winner, found)))
+    return tuple(out)
+
+
+def _why(winner: Estimate, other: Estimate) -> str:
+    """The larger of two causes: longer passes, or more time between them."""
+    passes = other.busy_ns - winner.busy_ns
+    rest = (other.step_ns - other.busy_ns) - (winner.step_ns - winner.busy_ns)
+    if max(passes, rest) <= 0:
+        return "a tie by estimate; the whole plans decided"
+    if passes >= rest:
+        efficiency = other.busy_ns / winner.busy_ns - 1
+        return f"its busiest rank works {100 * efficiency:.1f} % longer"
+    share = 100 * (1 - other.busy_ns / other.step_ns)
+    mine = 100 * (1 - winner.busy_ns / winner.step_ns)
+    return f"{share:.1f} % of its step is bubble and hops, against {mine:.1f} %"
+
+
+def rejection_counts(ranking: Ranking) -> tuple[RejectionCount, ...]:
+    """Reasons of all rejections, the most frequent first; the example is the nearest miss where it is memory."""
+    by_rule: dict[str, list[tuple[int, str]]] = {}
+    for rejection in ranking.rejections:
+        entries = by_rule.setdefault(rejection.rule, [])
+        entries.append((len(entries), f"{rejection.candidate.label}: {rejection.why}"))
+    counts = [RejectionCount(rule, len(entries), entries[0][1]) for rule, entries in by_rule.items()]
+    return tuple(sorted(counts, key=lambda count: -count.num))

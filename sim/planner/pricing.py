@@ -1,0 +1,109 @@
+"""What a candidate's pieces cost on the machine at hand: a cluster of the catalog, or this host as it was calibrated.
+
+`Pricing` is all that the search knows of a machine; the numbers come from `exactmap.sim.cost`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from exactmap.sim.cost.formats import Formats
+from exactmap.sim.cost.links import price_buckets, price_channels, price_groups
+from exactmap.sim.cost.profile import Mover, Profile
+from exactmap.sim.cost.stages import price_stages
+from exactmap.topology.hardware import Cluster
+from exactmap.topology.mapping import Axis, Mesh
+
+if TYPE_CHECKING:
+    from exactmap.sim.plan.plan import Plan
+    from exactmap.sim.workload.model import ModelConfig, StageLike
+
+__all__ = ["ClusterPricing", "Pricing"]
+
+
+class Pricing(Protocol):
+    """A machine as the planner sees it."""
+
+    @property
+    def basis(self) -> str:
+        """What the numbers come from, in one line."""
+        ...
+
+    @property
+    def peak_flop_per_s(self) -> float:
+        """Peak of one rank in the run's number format; 0 where unknown."""
+        ...
+
+    @property
+    def band(self) -> tuple[float, float] | None:
+        """Error band of a step time, as factors minus 1."""
+        ...
+
+    def work_ns(
+        self, model: ModelConfig, stages: Sequence[StageLike], microbatch: int, seq: int, mesh: Mesh
+    ) -> dict[tuple[str, int], int]:
+        """(op, stage) -> ns for F, I and W, and B where it is not I + W."""
+        ...
+
+    def hop_ns(self, num_bytes: int, mesh: Mesh) -> int:
+        """One message between neighbouring pipeline ranks, wire and latency, in ns."""
+        ...
+
+    def profile(self, plan: Plan, mesh: Mesh, work_ns: dict[tuple[str, int], int]) -> Profile:
+        """All durations of a plan; `work_ns` is what `work_ns` said of its stages."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterPricing:
+    """GPUs of the catalog: rooflines, measured kernels, collectives."""
+
+    cluster: Cluster
+    formats: Formats
+    band: tuple[float, float] | None = None
+    _known: dict[object, dict[str, int]] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def basis(self) -> str:
+        """Catalog name and number format."""
+        return f"{self.cluster.name},{self.formats.compute}"
+
+    @property
+    def peak_flop_per_s(self) -> float:
+        """Dense peak of one GPU."""
+        return float(self.cluster.gpu.peak(self.formats.compute))
+
+    def work_ns(
+        self, model: ModelConfig, stages: Sequence[StageLike], microbatch: int, seq: int, mesh: Mesh
+    ) -> dict[tuple[str, int], int]:
+        """Equal stages of equal tp and cp cost the same whatever the rest of the mesh, so each is priced once."""
+        out: dict[tuple[str, int], int] = {}
+        domains = self.cluster.place(mesh)
+        inner = (domains.crosses_domains([Axis.TP]), domains.crosses_domains([Axis.CP]))
+        for number, stage in enumerate(stages):
+            key = (model, stage.num_layers, stage.embedding, stage.head, microbatch, seq, mesh.tp, mesh.cp, inner)
+            times = self._known.get(key)
+            if times is None:
+                priced = price_stages(model, [stage], microbatch, seq, mesh, self.cluster, self.formats)
+                times = self._known[key] = {op: ns for (op, _), ns in priced.items()}
+            out |= {(op, number): ns for op, ns in times.items()}
+        return out
+
+    def hop_ns(self, num_bytes: int, mesh: Mesh) -> int:
+        """Over the furthest network that neighbours on the pipeline axis cross."""
+        from exactmap.topology.collectives import hop_time
+
+        hop = hop_time(self.cluster, self.cluster.place(mesh).hop_tier(Axis.PP), num_bytes)
+        return hop.wire_ns + hop.lat_ns
+
+    def profile(self, plan: Plan, mesh: Mesh, work_ns: dict[tuple[str, int], int]) -> Profile:
+        """Prices of the plan's own channels, groups and buckets."""
+        return Profile(
+            Mover.ENGINE,
+            work_ns=work_ns,
+            bucket_ns=price_buckets(plan.buckets, self.cluster, self.formats),
+            channel=price_channels(plan.channels, mesh, self.cluster),
+            group_ns=price_groups(plan.groups, plan.buckets, mesh, self.cluster, self.formats),
+        )

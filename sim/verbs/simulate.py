@@ -1,0 +1,183 @@
+"""Predict one step: a plan priced by a profile, through the replay or the event engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exactmap.errors import InvalidInputError
+from exactmap.files import read_bytes, write_atomically
+from exactmap.sim.cost.cost_lines import profile_from_cost_lines
+from exactmap.sim.cost.profile import Mover, Profile
+from exactmap.sim.plan.check import load_plan
+from exactmap.sim.report.result import StepResult
+from exactmap.sim.verbs.check import is_plan
+
+if TYPE_CHECKING:
+    from exactmap.sim.engine.trace import Trace
+    from exactmap.sim.plan.plan import Plan
+
+__all__ = ["ENGINES", "Simulation", "predict", "simulate"]
+
+ENGINES = ("replay", "events")
+MAX_PROFILE_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """A prediction with what it was made from; `files` are those that were written."""
+
+    plan: Plan
+    trace: Trace
+    result: StepResult
+    files: tuple[Path, ...] = ()
+
+    def to_dict(self) -> dict[str, object]:
+        """The prediction as a JSON-ready document."""
+        return self.result.to_dict() | {"files": [str(path) for path in self.files]}
+
+
+def simulate(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    engine: str = "replay",
+    profile: str | Path | None = None,
+    mover: str | None = None,
+    out: str | Path | None = None,
+    pictures: bool = True,
+) -> Simulation:
+    """Predict the step time of a plan, or of the plan that `plan` chooses for a scenario.
+
+    Parameters
+    ----------
+    path
+        A plan file, or a scenario.
+    overrides
+        ``a.b=c``, for a scenario.
+    engine
+        ``replay`` (fast) or ``events`` (a discrete-event simulation); they agree to the nanosecond.
+    profile
+        Durations as a JSON file; left out: the plan's own cost lines.
+    mover
+        ``engine`` or ``inline``, instead of the profile's.
+    out
+        Folder for ``prediction.json``, ``trace.tsv``, and the pictures.
+    pictures
+        Whether to draw.
+
+    Raises
+    ------
+    PlanError
+        If the plan is refused.
+    InvalidInputError
+        If a duration is missing or an argument is unknown.
+    """
+    if engine not in ENGINES:
+        raise InvalidInputError("unknown engine", got=repr(engine), expected=" or ".join(ENGINES))
+    if mover is not None and mover not in list(Mover):
+        raise InvalidInputError("unknown mover", got=repr(mover), expected=" or ".join(Mover))
+    if is_plan(path):
+        if overrides:
+            raise InvalidInputError("overrides are for scenarios", where=str(path), got=" ".join(overrides))
+        plan, sha256 = load_plan(path)
+        shown_path = str(path)
+    else:
+        from exactmap.sim.verbs.plan import plan as choose
+
+        chosen = choose(path, overrides)
+        plan, sha256, shown_path = chosen.plan, chosen.sha256, f"(chosen for {path})"
+    if profile is None:
+        costs = profile_from_cost_lines(plan.cost, shown_path)
+        basis = dict(plan.made).get("priced_with", "the plan's cost lines")
+    else:
+        text = read_bytes(profile, MAX_PROFILE_BYTES, "profile").decode("utf-8", errors="replace")
+        costs, basis = Profile.from_json(text, profile), f"profile {profile}"
+    if mover is not None:
+        costs = replace(costs, mover=Mover(mover))
+    return predict(
+        plan, costs, sha256=sha256, path=shown_path, basis=basis, engine=engine, out=out, pictures=pictures
+    )
+
+
+def predict(
+    plan: Plan,
+    costs: Profile,
+    *,
+    sha256: str,
+    path: str,
+    basis: str,
+    engine: str = "replay",
+    out: str | Path | None = None,
+    pictures: bool = True,
+) -> Simulation:
+    """Run one of the engines on a checked plan and write what was asked for."""
+    from exactmap.sim.engine.durations import resolve
+
+    durations = resolve(plan, costs)
+    if engine == "events":
+        from exactmap.sim.engine.events import simulate_events
+
+        trace = simulate_events(plan, durations, plan_sha256=sha256)
+    else:
+        from exactmap.sim.engine.replay import replay
+
+        trace = replay(plan, durations, plan_sha256=sha256)
+    made = dict(plan.made)
+    result = StepResult.from_summary(
+        plan,
+        trace.summary(),
+        kind="prediction",
+        source=engine,
+        plan_sha256=sha256,
+        plan_path=path,
+        basis=basis,
+        model_flop_per_step=_model_flop(plan),
+        peak_flop_per_s=float(made.get("peak_flop_per_s", "0")),
+        band=_band(made),
+    )
+    if out is None:
+        return Simulation(plan, trace, result)
+    from exactmap.sim.engine.trace_file import write_trace
+    from exactmap.sim.report.pictures import write_pictures
+
+    folder = Path(out)
+    result = replace(result, trace="trace.tsv")
+    files = [folder / "prediction.json", folder / "trace.tsv"]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_trace(trace, files[1])
+    write_atomically(files[0], result.to_json())
+    if pictures:
+        files += write_pictures(plan, trace, folder, f"predicted, {made.get('schedule', 'plan')}")
+    return Simulation(plan, trace, result, tuple(files))
+
+
+def _model_flop(plan: Plan) -> int:
+    from exactmap.sim.workload.model import ModelConfig, ModelKind
+    from exactmap.sim.workload.operators import model_flop
+
+    model = plan.model
+    config = ModelConfig(
+        kind=ModelKind(model.kind),
+        layers=model.layers,
+        hidden=model.hidden,
+        heads=model.heads,
+        kv_heads=model.kv_heads,
+        head_dim=model.head_dim,
+        ffn=model.ffn,
+        vocab=model.vocab,
+        positions=model.positions,
+        tied=model.tied,
+    )
+    return model_flop(config, plan.train.seq, plan.train.microbatch * plan.train.m * plan.mesh.dp)
+
+
+def _band(made: dict[str, str]) -> tuple[float, float] | None:
+    text = made.get("band", "")
+    low, _, high = text.partition(",")
+    try:
+        return (float(low), float(high)) if high else None
+    except ValueError:
+        return None
