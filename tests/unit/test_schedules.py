@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import doctest
 from itertools import product
+from pathlib import Path
 
 import pytest
 
@@ -245,3 +247,11 @@ def test_stages_without_layers_are_refused_in_the_middle_and_allowed_at_the_ends
         stages_of((1, 0, 1))
     with pytest.raises(InvalidInputError, match=r"cannot cut .* got 2 stages for 0 layers"):
         balance_layers(0, 2)
+
+
+def test_the_examples_of_the_page_print_what_they_say() -> None:
+    page = Path(__file__).parents[2] / "docs" / "concepts" / "schedules.md"
+    result = doctest.testfile(str(page), module_relative=False)
+
+    assert result.attempted > 0
+    assert result.failed == 0
