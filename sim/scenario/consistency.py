@@ -8,7 +8,6 @@ from exactmap.errors import InvalidInputError
 from exactmap.sim.scenario.document import Problems
 from exactmap.sim.scenario.strict_yaml import KeyPath, Marked
 from exactmap.sim.scenario.types import Engine, Precision
-from exactmap.sim.workload.model import ModelKind
 
 if TYPE_CHECKING:
     from exactmap.sim.scenario.scenario import Scenario
@@ -37,10 +36,10 @@ class _Conflict(Protocol):
 
 def _check_training(scenario: Scenario, conflict: _Conflict) -> None:
     model, training = scenario.model, scenario.training
-    if model.kind is ModelKind.GPT and training.sequence > model.positions:
+    if training.sequence > model.positions:
         conflict(
             ("training", "sequence"),
-            "the sequence is longer than the model's learned positions",
+            "the sequence is longer than the model's positions",
             f"{training.sequence} tokens",
             f"at most {model.positions}",
             "set model.positions or shorten the sequence",
