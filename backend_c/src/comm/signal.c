@@ -11,8 +11,8 @@
 #include <sys/syscall.h>
 #endif
 
-/* One pause is 40 to 140 cycles: about 50 us with a core each, about 2 us without. */
-enum { EM_SPINS_ALONE = 2000, EM_SPINS_SHARED = 60 };
+/* One pause is 40 to 140 cycles: about 0.5 ms with a core each, 2 us without. */
+enum { EM_SPINS_ALONE = 20000, EM_SPINS_SHARED = 60 };
 /* A sleeper looks up this often, in case of an abort. */
 enum { EM_LOOK_UP_NS = 50 * 1000 * 1000 };
 

@@ -16,10 +16,10 @@ enum { EM_PATH_BYTES = 4096 };
 typedef struct {
     const uint8_t *data;
     uint64_t num_bytes;
-} em_map_t;
+} em_mapped_t;
 
-em_status_t em_map_open(em_map_t *map, const char *path, em_error_t *err);
-void em_map_close(em_map_t *map);
+em_status_t em_mapped_open(em_mapped_t *map, const char *path, em_error_t *err);
+void em_mapped_close(em_mapped_t *map);
 
 /* "folder/name" into `path`; fails if it does not fit. */
 em_status_t em_path_join(char path[EM_PATH_BYTES], const char *folder, const char *name,

@@ -37,7 +37,7 @@ typedef struct {
 } em_tensor_t;
 
 typedef struct {
-    em_map_t map;
+    em_mapped_t map;
     em_json_t header;
     uint32_t num_tensors;
     em_tensor_t *tensors; /* by name, ascending */

@@ -17,7 +17,7 @@
 enum { EM_TOKENS_HEADER = 128, EM_TOKENIZER_NAME = 33 };
 
 typedef struct {
-    em_map_t map;
+    em_mapped_t map;
     const uint8_t *data;
     uint32_t token_bytes; /* 2 or 4 */
     uint64_t vocab;

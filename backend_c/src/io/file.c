@@ -14,7 +14,7 @@
 #include <sys/syscall.h>
 #endif
 
-em_status_t em_map_open(em_map_t *map, const char *path, em_error_t *err)
+em_status_t em_mapped_open(em_mapped_t *map, const char *path, em_error_t *err)
 {
     map->data = NULL;
     map->num_bytes = 0;
@@ -39,7 +39,7 @@ em_status_t em_map_open(em_map_t *map, const char *path, em_error_t *err)
     return EM_OK;
 }
 
-void em_map_close(em_map_t *map)
+void em_mapped_close(em_mapped_t *map)
 {
     if (map->data != NULL) {
         /* munmap takes what mmap gave; the mapping itself was read-only. */

@@ -199,12 +199,12 @@ em_status_t em_safetensors_parse(em_safetensors_t *file, const uint8_t *bytes, u
 
 em_status_t em_safetensors_open(em_safetensors_t *file, const char *path, em_error_t *err)
 {
-    em_map_t map;
+    em_mapped_t map;
     memset(file, 0, sizeof *file);
-    EM_RETURN_IF_ERROR(em_map_open(&map, path, err));
+    EM_RETURN_IF_ERROR(em_mapped_open(&map, path, err));
     const em_status_t status = em_safetensors_parse(file, map.data, map.num_bytes, path, err);
     if (status != EM_OK) {
-        em_map_close(&map);
+        em_mapped_close(&map);
         return status;
     }
     file->map = map;
@@ -215,7 +215,7 @@ void em_safetensors_close(em_safetensors_t *file)
 {
     em_json_free(&file->header);
     em_free(file->tensors);
-    em_map_close(&file->map);
+    em_mapped_close(&file->map);
     file->tensors = NULL;
     file->num_tensors = 0;
 }

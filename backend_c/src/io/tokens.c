@@ -61,7 +61,7 @@ static em_status_t read_header(em_tokens_t *tokens, const char *path, em_error_t
 em_status_t em_tokens_open(em_tokens_t *tokens, const char *path, bool verify, em_error_t *err)
 {
     memset(tokens, 0, sizeof *tokens);
-    EM_RETURN_IF_ERROR(em_map_open(&tokens->map, path, err));
+    EM_RETURN_IF_ERROR(em_mapped_open(&tokens->map, path, err));
     em_status_t status = read_header(tokens, path, err);
     if (status == EM_OK && verify) {
         char found[65];
@@ -81,7 +81,7 @@ em_status_t em_tokens_open(em_tokens_t *tokens, const char *path, bool verify, e
 
 void em_tokens_close(em_tokens_t *tokens)
 {
-    em_map_close(&tokens->map);
+    em_mapped_close(&tokens->map);
     tokens->data = NULL;
 }
 

@@ -72,10 +72,10 @@ static uint32_t count_tensors(const em_rank_t *ranks, uint32_t num_ranks)
 
 static em_status_t hash_file(const char *path, char hex[65], em_error_t *err)
 {
-    em_map_t map;
-    EM_RETURN_IF_ERROR(em_map_open(&map, path, err));
+    em_mapped_t map;
+    EM_RETURN_IF_ERROR(em_mapped_open(&map, path, err));
     em_sha256_hex(map.data, (size_t)map.num_bytes, hex);
-    em_map_close(&map);
+    em_mapped_close(&map);
     return EM_OK;
 }
 
@@ -215,8 +215,8 @@ static em_status_t read_state(const char *folder, em_checkpoint_state_t *state, 
 {
     char path[EM_PATH_BYTES], format[64];
     EM_RETURN_IF_ERROR(em_path_join(path, folder, state_file, err));
-    em_map_t map;
-    EM_RETURN_IF_ERROR(em_map_open(&map, path, err));
+    em_mapped_t map;
+    EM_RETURN_IF_ERROR(em_mapped_open(&map, path, err));
     em_json_t json;
     em_status_t status = em_json_parse(&json, (const char *)map.data, map.num_bytes, path, err);
     if (status == EM_OK) {
@@ -251,7 +251,7 @@ static em_status_t read_state(const char *folder, em_checkpoint_state_t *state, 
         }
         em_json_free(&json);
     }
-    em_map_close(&map);
+    em_mapped_close(&map);
     return status;
 }
 

@@ -153,15 +153,15 @@ static em_status_t read_model(const em_config_t *config, em_model_t *model)
 
 em_status_t em_config_read(const char *path, em_model_t *model, em_error_t *err)
 {
-    em_map_t map;
+    em_mapped_t map;
     em_json_t json;
-    EM_RETURN_IF_ERROR(em_map_open(&map, path, err));
+    EM_RETURN_IF_ERROR(em_mapped_open(&map, path, err));
     em_status_t status = em_json_parse(&json, (const char *)map.data, map.num_bytes, path, err);
     if (status == EM_OK) {
         const em_config_t config = {&json, path, err};
         status = read_model(&config, model);
         em_json_free(&json);
     }
-    em_map_close(&map);
+    em_mapped_close(&map);
     return status;
 }

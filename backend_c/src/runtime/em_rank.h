@@ -114,7 +114,7 @@ typedef struct {
     em_rank_stage_t *stages;
     uint32_t num_buckets;
     em_rank_bucket_t *buckets;
-    int32_t *tokens;  /* [T] of one microbatch; NULL where no stage reads them */
+    int32_t *tokens;  /* [T] of one microbatch, in the staging; NULL where no stage reads them */
     int32_t *targets;
     uint64_t loaded;  /* 1 + the microbatch that they hold; 0: none */
 

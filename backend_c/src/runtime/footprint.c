@@ -99,6 +99,8 @@ em_status_t em_engine_footprint(const em_plan_t *plan, uint32_t pp, em_footprint
 {
     memset(need, 0, sizeof *need);
     const uint32_t passes = passes_of_rank(plan, pp);
+    const uint64_t tokens = plan->train.microbatch * plan->train.seq;
+    const uint64_t token_bytes = (tokens * sizeof(int32_t) + EM_ALIGN - 1) / EM_ALIGN * EM_ALIGN;
     /* Receive buffers of the channels that end here: with a mover inline they stay unused. */
     for (uint32_t c = 0; c < plan->num_channels; c++) {
         uint64_t bytes = 0;
@@ -128,6 +130,8 @@ em_status_t em_engine_footprint(const em_plan_t *plan, uint32_t pp, em_footprint
                 raise_to(&need->region_bytes[EM_REGION_WORKSPACE], sizes.workspace_bytes[pass]);
             }
         }
+        need->region_bytes[EM_REGION_STAGING] +=
+            ((uint64_t)stage.has_embedding + (uint64_t)stage.has_head) * token_bytes;
         const em_plan_stage_t *const declared = &plan->stages[s];
         for (uint32_t k = 0; k < declared->num_buckets; k++) {
             EM_RETURN_IF_ERROR(

@@ -146,23 +146,19 @@ static em_status_t make_stages(em_rank_t *rank, em_error_t *err)
     return EM_OK;
 }
 
-static em_status_t make_token_buffers(em_rank_t *rank, em_error_t *err)
+/* Tokens, then targets, at the start of the staging; receive buffers behind them stay unused. */
+static void place_token_buffers(em_rank_t *rank)
 {
     const em_plan_t *const plan = rank->shared->plan;
-    const uint64_t num = plan->train.microbatch * plan->train.seq;
+    const uint64_t bytes = plan->train.microbatch * plan->train.seq * sizeof(int32_t);
+    unsigned char *at = region(rank, EM_REGION_STAGING);
     if (em_plan_stage_on(plan, 0, rank->pp)) {
-        rank->tokens = em_alloc_zeroed(num, sizeof *rank->tokens);
-        if (rank->tokens == NULL) {
-            return no_memory(rank, err);
-        }
+        rank->tokens = (int32_t *)(void *)at;
+        at += (bytes + EM_ALIGN - 1) / EM_ALIGN * EM_ALIGN;
     }
     if (em_plan_stage_on(plan, plan->num_stages - 1, rank->pp)) {
-        rank->targets = em_alloc_zeroed(num, sizeof *rank->targets);
-        if (rank->targets == NULL) {
-            return no_memory(rank, err);
-        }
+        rank->targets = (int32_t *)(void *)at;
     }
-    return EM_OK;
 }
 
 em_status_t em_rank_make(em_rank_t *rank, em_engine_shared_t *shared, uint32_t pp, uint32_t dp,
@@ -176,7 +172,8 @@ em_status_t em_rank_make(em_rank_t *rank, em_engine_shared_t *shared, uint32_t p
     atomic_init(&rank->progress, 0);
     EM_RETURN_IF_ERROR(em_arena_create(&rank->arena, shared->plan->ranks[pp].arena_bytes, err));
     EM_RETURN_IF_ERROR(make_stages(rank, err));
-    return make_token_buffers(rank, err);
+    place_token_buffers(rank);
+    return EM_OK;
 }
 
 void em_rank_free(em_rank_t *rank)
@@ -192,8 +189,6 @@ void em_rank_free(em_rank_t *rank)
     em_free(rank->buckets);
     em_free(rank->records);
     em_free(rank->works);
-    em_free(rank->tokens);
-    em_free(rank->targets);
     em_free(rank->times);
     em_arena_destroy(&rank->arena);
 }

@@ -83,12 +83,13 @@ static void write_rank(FILE *out, const em_rank_t *rank, const em_times_t *times
                           times[i].a_ns, times[i].e_ns);
         } else if (!is_post(instr->op)) {
             (void)fprintf(out, "%" PRIu64 "\t-1\t%" PRIu64 "\t-1\n", times[i].a_ns, times[i].e_ns);
-        } else if (transfers[i].known) {
-            (void)fprintf(out, "%" PRIu64 "\t%" PRIu64 "\t%" PRIu64 "\t%" PRIu64 "\n",
-                          times[i].a_ns, transfers[i].s_ns, times[i].e_ns, transfers[i].done_ns);
         } else {
-            (void)fprintf(out, "%" PRIu64 "\t-1\t%" PRIu64 "\t%" PRIu64 "\n", times[i].a_ns,
-                          times[i].e_ns, transfers[i].done_ns);
+            /* a receiver may be done before the sender has left its post, which wakes others */
+            const uint64_t done_ns = transfers[i].done_ns > times[i].e_ns ? transfers[i].done_ns
+                                                                          : times[i].e_ns;
+            (void)fprintf(out, "%" PRIu64 "\t%" PRId64 "\t%" PRIu64 "\t%" PRIu64 "\n",
+                          times[i].a_ns, transfers[i].known ? (int64_t)transfers[i].s_ns : -1,
+                          times[i].e_ns, done_ns);
         }
     }
 }
