@@ -16,6 +16,7 @@ from exactmap.sim.plan.plan import Plan
 from exactmap.sim.plan.program_map import program_ranks
 from exactmap.sim.plan.program_walk import check_program
 from exactmap.sim.plan.progress import check_progress
+from exactmap.sim.plan.rank_view import PlanIndex
 from exactmap.sim.plan.reader import MAX_FILE_BYTES, read_plan, sha256_of
 from exactmap.sim.plan.verdict import ACCEPTED, PlanError, Verdict
 
@@ -40,8 +41,9 @@ def check_plan(plan: Plan, name: str = "plan") -> None:
     fail = partial(PlanError, name=name)
     check_declarations(plan, fail)
     ranks = program_ranks(plan)
+    index = PlanIndex(plan)
     for program in plan.programs:
-        check_program(plan, program, ranks[program.name], fail)
+        check_program(index, program, ranks[program.name], fail)
     check_pairs(plan, fail)
     check_progress(plan, fail)
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from math import prod
 from typing import Final
 
@@ -58,19 +59,24 @@ def _check_model(plan: Plan, fail: Fail) -> None:
     model, line = plan.model, plan.line_of("model")
     if model.heads % model.kv_heads:
         raise fail(
-            "head.model", line, "heads must be a multiple of kv_heads",
+            "head.model",
+            line,
+            "heads must be a multiple of kv_heads",
             got=f"heads={model.heads} kv_heads={model.kv_heads}",
             hint="each group of query heads shares one key-value head",
-        )  # fmt: skip
+        )
     if model.kind == "llama" and model.head_dim % 2:
         raise fail(
             "head.model", line, "rotary positions need an even head_dim", got=f"head_dim={model.head_dim}"
         )
     if plan.train.seq > model.positions:
         raise fail(
-            "head.model", line, "the sequence is longer than the model's positions",
-            got=f"seq={plan.train.seq}", expected=f"at most positions={model.positions}",
-        )  # fmt: skip
+            "head.model",
+            line,
+            "the sequence is longer than the model's positions",
+            got=f"seq={plan.train.seq}",
+            expected=f"at most positions={model.positions}",
+        )
 
 
 def _check_train(plan: Plan, fail: Fail) -> None:
@@ -91,9 +97,12 @@ def _check_mesh(plan: Plan, fail: Fail) -> None:
     mesh, line = plan.mesh, plan.line_of("mesh")
     if sorted(mesh.order) != sorted(_AXES):
         raise fail(
-            "head.mesh", line, "order must name each axis once", got=",".join(mesh.order),
+            "head.mesh",
+            line,
+            "order must name each axis once",
+            got=",".join(mesh.order),
             expected="a permutation of " + ",".join(_AXES),
-        )  # fmt: skip
+        )
     world = prod((mesh.tp, mesh.cp, mesh.ep, mesh.pp, mesh.dp))
     if world > _MAX_WORLD:
         raise fail("head.mesh", line, "too many ranks", got=str(world), expected=f"at most {_MAX_WORLD}")
@@ -116,10 +125,12 @@ def _check_stages(plan: Plan, fail: Fail) -> None:
         if stage.first >= 0:
             if stage.first != next_layer or stage.last < stage.first or stage.last >= plan.model.layers:
                 raise fail(
-                    "head.stage", line, "layers must follow on from the stage before, each layer once",
+                    "head.stage",
+                    line,
+                    "layers must follow on from the stage before, each layer once",
                     got=f"{stage.first}..{stage.last}",
                     expected=f"a range from {next_layer} to at most {plan.model.layers - 1}",
-                )  # fmt: skip
+                )
             next_layer = stage.last + 1
         if stage.embedding != (index == 0):
             what = "only stage 0 holds the embedding" if index else "stage 0 must hold the embedding"
@@ -131,9 +142,12 @@ def _check_stages(plan: Plan, fail: Fail) -> None:
     line = plan.line_of("stage", last_stage)
     if next_layer != plan.model.layers:
         raise fail(
-            "head.stage", line, "the stages do not hold all layers", got=f"{next_layer} layers",
+            "head.stage",
+            line,
+            "the stages do not hold all layers",
+            got=f"{next_layer} layers",
             expected=f"layers={plan.model.layers} of the model line",
-        )  # fmt: skip
+        )
     if not plan.stages[last_stage].head:
         raise fail("head.stage", line, "the last stage must hold the head")
 
@@ -143,15 +157,21 @@ def _check_place(plan: Plan, fail: Fail) -> None:
     numbers = plan.place_numbers or tuple(range(len(plan.place)))
     if numbers != tuple(range(len(plan.stages))):
         raise fail(
-            "head.place", line, "every stage must be placed once, in order", got=_joined(numbers),
+            "head.place",
+            line,
+            "every stage must be placed once, in order",
+            got=_joined(numbers),
             expected=f"0 to {len(plan.stages) - 1}",
-        )  # fmt: skip
+        )
     for stage, ranks in enumerate(plan.place):
         if any(rank >= plan.mesh.pp for rank in ranks):
             raise fail(
-                "head.place", line, f"stage {stage} is placed on a rank that the mesh does not have",
-                got=_joined(ranks), expected=f"ranks below pp={plan.mesh.pp}",
-            )  # fmt: skip
+                "head.place",
+                line,
+                f"stage {stage} is placed on a rank that the mesh does not have",
+                got=_joined(ranks),
+                expected=f"ranks below pp={plan.mesh.pp}",
+            )
         if not _ascending(ranks):
             raise fail("head.place", line, f"ranks of stage {stage} must ascend", got=_joined(ranks))
     used = {rank for ranks in plan.place for rank in ranks}
@@ -170,9 +190,12 @@ def _check_couple(plan: Plan, fail: Fail) -> None:
     for kind, axes in plan.couple:
         if not set(axes) <= set(_INNER_AXES) or not _ascending([_INNER_AXES.index(axis) for axis in axes]):
             raise fail(
-                "head.couple", line, f"axes of {kind} are not valid", got=",".join(axes),
+                "head.couple",
+                line,
+                f"axes of {kind} are not valid",
+                got=",".join(axes),
                 expected="some of tp, cp, ep, once each and in this order",
-            )  # fmt: skip
+            )
 
 
 def _check_channels(plan: Plan, fail: Fail) -> None:
@@ -184,14 +207,20 @@ def _check_channels(plan: Plan, fail: Fail) -> None:
         seen.add(channel.name)
         if channel.src >= plan.mesh.pp or channel.dst >= plan.mesh.pp:
             raise fail(
-                "head.channel", line, f"channel {channel.name} leads to a rank that the mesh does not have",
-                got=f"{channel.src}>{channel.dst}", expected=f"ranks below pp={plan.mesh.pp}",
-            )  # fmt: skip
+                "head.channel",
+                line,
+                f"channel {channel.name} leads to a rank that the mesh does not have",
+                got=f"{channel.src}>{channel.dst}",
+                expected=f"ranks below pp={plan.mesh.pp}",
+            )
         if channel.src == channel.dst:
             raise fail(
-                "head.channel", line, f"channel {channel.name} ends where it starts", got=f"{channel.src}>{channel.dst}",
+                "head.channel",
+                line,
+                f"channel {channel.name} ends where it starts",
+                got=f"{channel.src}>{channel.dst}",
                 hint="stages on one rank hand over by LF and LB",
-            )  # fmt: skip
+            )
 
 
 def _check_groups(plan: Plan, fail: Fail) -> None:
@@ -219,7 +248,7 @@ def _group_fault(plan: Plan, group: Group) -> str | None:
 
 
 def _ascending(values: tuple[int, ...] | list[int]) -> bool:
-    return all(a < b for a, b in zip(values, values[1:], strict=False))
+    return all(a < b for a, b in pairwise(values))
 
 
 def _joined(values: tuple[int, ...]) -> str:

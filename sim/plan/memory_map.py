@@ -31,15 +31,21 @@ def _check_arenas(plan: Plan, fail: Fail) -> None:
         line = plan.line_of("arena", index)
         if arena.pp != index or index >= plan.mesh.pp:
             raise fail(
-                "head.arena", line, "arenas must stand once per rank, in order", got=f"pp={arena.pp}",
+                "head.arena",
+                line,
+                "arenas must stand once per rank, in order",
+                got=f"pp={arena.pp}",
                 expected=f"pp={index}" if index < plan.mesh.pp else f"{plan.mesh.pp} arenas",
-            )  # fmt: skip
+            )
         if 0 <= plan.budget < arena.bytes:
             raise fail(
-                "arena.budget", line, f"the arena of rank {arena.pp} is over the budget", got=f"{arena.bytes} bytes",
+                "arena.budget",
+                line,
+                f"the arena of rank {arena.pp} is over the budget",
+                got=f"{arena.bytes} bytes",
                 expected=f"at most {plan.budget} bytes",
                 hint="fewer microbatches in flight, more pipeline ranks or recomputation need less memory",
-            )  # fmt: skip
+            )
     if len(plan.arenas) < plan.mesh.pp:
         line = plan.line_of("arena", len(plan.arenas) - 1)
         raise fail("head.arena", line, "a rank has no arena", got=f"rank {len(plan.arenas)}")
@@ -99,6 +105,9 @@ def _check_extent(
     for start, stop, other in others:
         if at < stop and start < end and at < end:
             raise fail(
-                "head.arena", line, f"{name} overlaps {other} on rank {rank}", got=f"{at} to {end}",
+                "head.arena",
+                line,
+                f"{name} overlaps {other} on rank {rank}",
+                got=f"{at} to {end}",
                 expected=f"nothing between {start} and {stop}",
-            )  # fmt: skip
+            )

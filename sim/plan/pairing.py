@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import product
 
 from exactmap.sim.plan.instruction import Instruction, Op
-from exactmap.sim.plan.plan import Plan, Program
+from exactmap.sim.plan.plan import Group, Plan, Program
 from exactmap.sim.plan.text import format_instruction
 from exactmap.sim.plan.verdict import PlanError
 
@@ -19,8 +20,6 @@ __all__ = ["check_pairs", "group_instances"]
 Fail = Callable[..., PlanError]
 Actor = tuple[int, int]
 """Pipeline rank and replica class (-1: all replicas without programs of their own)."""
-
-_EXCHANGES = frozenset({Op.A2A_D, Op.A2A_C, Op.KV})
 
 
 @dataclass(slots=True)
@@ -31,6 +30,10 @@ class _Traffic:
     forwards: dict[tuple[int, int, int], int] = field(default_factory=dict)
     messages: dict[str, list[int]] = field(default_factory=dict)
     collectives: dict[str, list[int]] = field(default_factory=dict)
+
+    def posts_on(self, group: str) -> list[Instruction]:
+        """Posts on a group, in order."""
+        return [self.program.instructions[index] for index in self.collectives.get(group, [])]
 
     def line(self, index: int) -> int:
         """Line of an instruction; of END for the index behind the last one."""
@@ -55,12 +58,11 @@ def _traffic(program: Program) -> _Traffic:
     return traffic
 
 
-def group_instances(plan: Plan, name: str) -> Iterator[tuple[Actor, ...]]:
-    """Members, by rank then class, of each instance of a group that joins more than one actor kind.
+def group_instances(plan: Plan, group: Group) -> Iterator[tuple[Actor, ...]]:
+    """Members, by rank then class, of each instance of a group over pp or dp.
 
     Ranks that differ only in tp, cp, ep or replicas of one class act alike and stand as one actor.
     """
-    group = next(group for group in plan.groups if group.name == name)
     classes = plan.replica_classes()
     ranks = group.pp or tuple(range(plan.mesh.pp))
     if "pp" in group.axes:
@@ -99,34 +101,45 @@ def check_pairs(plan: Plan, fail: Fail) -> None:
         _check_work(plan, cls, traffic, fail)
         _check_messages(plan, cls, traffic, fail)
     _check_bytes(plan, fail)
+    used = {name for one in by_name.values() for name in one.collectives}
+    elements = {(bucket.stage, bucket.index): bucket.elements for bucket in plan.buckets}
     for group in plan.groups:
-        for members in group_instances(plan, group.name):
-            _check_group(plan, group.name, members, traffic, fail)
+        if group.name in used:
+            for members in group_instances(plan, group):
+                _check_group(group.name, members, traffic, elements, fail)
 
 
 def _check_work(plan: Plan, cls: int, traffic: dict[Actor, _Traffic], fail: Fail) -> None:
+    runs: dict[tuple[int, int, int], list[int]] = {}
+    for rank in range(plan.mesh.pp):
+        for key in traffic[rank, cls].forwards:
+            runs.setdefault(key, []).append(rank)
     cuts = range(plan.train.slices) if plan.train.slices > 1 else (-1,)
-    for stage, ranks in enumerate(plan.place):
-        for microbatch in range(plan.train.m):
-            for cut in cuts:
-                key = (stage, microbatch, cut)
-                runs = [rank for rank in ranks if key in traffic[rank, cls].forwards]
-                if len(runs) == 1:
-                    continue
-                item = f"{stage}.{microbatch}" + ("" if cut < 0 else f".{cut}")
-                if not runs:
-                    one = traffic[ranks[0], cls]
-                    end = len(one.program.instructions)
-                    raise fail(
-                        "pair.work", one.line(end), f"no rank runs item {item}", rank=ranks[0],
-                        hint=f"stage {stage} is placed on rank {', '.join(map(str, ranks))}",
-                    )  # fmt: skip
-                two = traffic[runs[1], cls]
-                index = two.forwards[key]
-                raise fail(
-                    "pair.work", two.line(index), f"item {item} runs on rank {runs[0]} too", rank=runs[1],
-                    op=format_instruction(two.program.instructions[index]),
-                )  # fmt: skip
+    for stage, microbatch, cut in product(range(len(plan.stages)), range(plan.train.m), cuts):
+        ranks = runs.get((stage, microbatch, cut), [])
+        if len(ranks) == 1:
+            continue
+        item = f"{stage}.{microbatch}" + ("" if cut < 0 else f".{cut}")
+        if not ranks:
+            placed = plan.place[stage]
+            one = traffic[placed[0], cls]
+            end = len(one.program.instructions)
+            raise fail(
+                "pair.work",
+                one.line(end),
+                f"no rank runs item {item}",
+                rank=placed[0],
+                hint=f"stage {stage} is placed on rank {', '.join(map(str, placed))}",
+            )
+        two = traffic[ranks[1], cls]
+        index = two.forwards[stage, microbatch, cut]
+        raise fail(
+            "pair.work",
+            two.line(index),
+            f"item {item} runs on rank {ranks[0]} too",
+            rank=ranks[1],
+            op=format_instruction(two.program.instructions[index]),
+        )
 
 
 def _check_messages(plan: Plan, cls: int, traffic: dict[Actor, _Traffic], fail: Fail) -> None:
@@ -140,12 +153,14 @@ def _check_messages(plan: Plan, cls: int, traffic: dict[Actor, _Traffic], fail: 
             receive = receiver.program.instructions[receive_at]
             if (send.stage + step, send.microbatch, send.slice) != receive[1:4]:
                 raise fail(
-                    "pair.message", receiver.line(receive_at),
-                    f"message {number} of channel {channel.name} does not meet its send", rank=channel.dst,
+                    "pair.message",
+                    receiver.line(receive_at),
+                    f"message {number} of channel {channel.name} does not meet its send",
+                    rank=channel.dst,
                     op=format_instruction(receive),
                     got=f"{format_instruction(send)} at line {sender.line(send_at)} of rank {channel.src}",
                     hint="both ends of a channel must post the same items in the same order",
-                )  # fmt: skip
+                )
         if len(sends) == len(receives):
             continue
         more, rank, indices = (
@@ -153,10 +168,13 @@ def _check_messages(plan: Plan, cls: int, traffic: dict[Actor, _Traffic], fail: 
         )
         index = indices[min(len(sends), len(receives))]
         raise fail(
-            "pair.message", more.line(index), f"the other end of channel {channel.name} has no partner for it", rank=rank,
+            "pair.message",
+            more.line(index),
+            f"the other end of channel {channel.name} has no partner for it",
+            rank=rank,
             op=format_instruction(more.program.instructions[index]),
             got=f"{len(sends)} sends, {len(receives)} receives",
-        )  # fmt: skip
+        )
 
 
 def _check_bytes(plan: Plan, fail: Fail) -> None:
@@ -165,54 +183,63 @@ def _check_bytes(plan: Plan, fail: Fail) -> None:
         for rank in (channel.src, channel.dst):
             if channel.bytes > slots.get(rank, 0):
                 raise fail(
-                    "pair.bytes", plan.line_of("chan", index),
+                    "pair.bytes",
+                    plan.line_of("chan", index),
                     f"a message of channel {channel.name} does not fit a slot of pool h of rank {rank}",
-                    got=f"{channel.bytes} bytes", expected=f"at most {slots.get(rank, 0)} bytes",
-                )  # fmt: skip
+                    got=f"{channel.bytes} bytes",
+                    expected=f"at most {slots.get(rank, 0)} bytes",
+                )
 
 
 def _check_group(
-    plan: Plan, name: str, members: tuple[Actor, ...], traffic: dict[Actor, _Traffic], fail: Fail
+    name: str,
+    members: tuple[Actor, ...],
+    traffic: dict[Actor, _Traffic],
+    elements: dict[tuple[int, int], int],
+    fail: Fail,
 ) -> None:
-    elements = {(bucket.stage, bucket.index): bucket.elements for bucket in plan.buckets}
-    first_of: dict[int, Actor] = {}
+    """Compare each later member with the first one, and with the first one of its own rank."""
     first = members[0]
-    first_posts = traffic[first].collectives.get(name, [])
+    first_posts = traffic[first].posts_on(name)
+    mates: dict[int, list[Instruction]] = {}
     for member in members:
-        mate = first_of.setdefault(member[0], member)
-        own, posts = traffic[member], traffic[member].collectives.get(name, [])
+        own = traffic[member]
+        posts = own.posts_on(name)
+        mate_posts = mates.setdefault(member[0], posts)
         if own is traffic[first]:
             continue
-        mate_posts = traffic[mate].collectives.get(name, [])
-
-        def fault(number: int, index: int) -> str | None:
-            mine = own.program.instructions[index]
-            other = traffic[first].program.instructions[first_posts[number]]
-            same_bytes = elements.get(mine[1:6:4]) == elements.get(other[1:6:4])
-            if mine.op is not other.op or (mine.bucket >= 0 and not same_bytes):
-                return format_instruction(other)
-            if number < len(mate_posts):
-                beside = traffic[mate].program.instructions[mate_posts[number]]
-                if _operands(mine) != _operands(beside):
-                    return format_instruction(beside)
-            return None
-
-        for number, index in enumerate(posts[: len(first_posts)]):
-            other = fault(number, index)
-            if other is not None:
-                raise fail(
-                    "pair.group", own.line(index), f"post {number} on group {name} differs between its members",
-                    rank=member[0], op=format_instruction(own.program.instructions[index]), got=other,
-                    hint="all members must post the same collectives in the same order",
-                )  # fmt: skip
-        if len(posts) != len(first_posts):
-            index = (
-                posts[len(first_posts)] if len(posts) > len(first_posts) else len(own.program.instructions)
-            )
+        for number, (mine, other) in enumerate(zip(posts, first_posts, strict=False)):
+            beside = mate_posts[number] if number < len(mate_posts) else mine
+            if _differs(mine, other, elements):
+                beside = other
+            elif _operands(mine) == _operands(beside):
+                continue
             raise fail(
-                "pair.group", own.line(index), f"members of group {name} post different numbers of collectives",
-                rank=member[0], got=str(len(posts)), expected=f"{len(first_posts)}, as rank {first[0]}",
-            )  # fmt: skip
+                "pair.group",
+                own.line(own.collectives[name][number]),
+                f"post {number} on group {name} differs between its members",
+                rank=member[0],
+                op=format_instruction(mine),
+                got=format_instruction(beside),
+                hint="all members must post the same collectives in the same order",
+            )
+        if len(posts) != len(first_posts):
+            surplus = len(posts) > len(first_posts)
+            index = own.collectives[name][len(first_posts)] if surplus else len(own.program.instructions)
+            raise fail(
+                "pair.group",
+                own.line(index),
+                f"members of group {name} post different numbers of collectives",
+                rank=member[0],
+                got=str(len(posts)),
+                expected=f"{len(first_posts)}, as rank {first[0]}",
+            )
+
+
+def _differs(mine: Instruction, other: Instruction, elements: dict[tuple[int, int], int]) -> bool:
+    """Whether two posts differ in kind or in the elements of their buckets."""
+    own, theirs = ((post.stage, post.bucket) for post in (mine, other))
+    return mine.op is not other.op or (mine.bucket >= 0 and elements[own] != elements[theirs])
 
 
 def _operands(instruction: Instruction) -> tuple[object, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Final
 
 from exactmap.sim.plan.plan import Bucket, Plan
@@ -50,9 +51,11 @@ def check_buckets(plan: Plan, fail: Fail) -> None:
         follows = bucket.index == last_index + 1 if bucket.stage == stage else bucket.index == 0
         if bucket.stage < stage or not follows:
             raise fail(
-                "head.bucket", line, f"{name} is out of order",
+                "head.bucket",
+                line,
+                f"{name} is out of order",
                 expected=f"{stage}/{last_index + 1} or a later stage's first" if stage >= 0 else "0/0",
-            )  # fmt: skip
+            )
         before = (bucket.stage, bucket.index)
         wrong = _bucket_fault(plan, bucket, held, groups)
         if wrong is not None:
@@ -70,7 +73,7 @@ def _bucket_fault(plan: Plan, bucket: Bucket, held: set[tuple[int, str]], groups
         if (bucket.stage, part) in held:
             return f"part {part} is held by another bucket already"
     places = [_PARTS.index(part) for part in bucket.holds]
-    if any(a >= b for a, b in zip(places, places[1:], strict=False)):
+    if any(a >= b for a, b in pairwise(places)):
         return f"parts must stand once each, in the order {' '.join(_PARTS)}"
     if bucket.elements == 0:
         return "elements must be at least 1"
@@ -88,9 +91,11 @@ def _check_all_held(plan: Plan, held: set[tuple[int, str]], fail: Fail) -> None:
         for part in stage_parts(plan, stage):
             if (stage, part) not in held and not (part == "head" and plan.model.tied):
                 raise fail(
-                    "head.bucket", line, f"no bucket holds part {part} of stage {stage}",
+                    "head.bucket",
+                    line,
+                    f"no bucket holds part {part} of stage {stage}",
                     hint="every parameter is stepped by exactly one bucket",
-                )  # fmt: skip
+                )
 
 
 def _check_shared_embedding(plan: Plan, fail: Fail) -> None:
@@ -101,10 +106,11 @@ def _check_shared_embedding(plan: Plan, fail: Fail) -> None:
     if missing:
         index = next(index for index, bucket in enumerate(plan.buckets) if bucket.stage == last)
         raise fail(
-            "head.bucket", plan.line_of("bucket", index),
+            "head.bucket",
+            plan.line_of("bucket", index),
             f"the tied head on rank {missing[0]} has no bucket with wte on its rank",
             hint="hold `head` in a bucket of the last stage and tie it to that of `wte`",
-        )  # fmt: skip
+        )
 
 
 def check_ties(plan: Plan, fail: Fail) -> None:
@@ -113,9 +119,11 @@ def check_ties(plan: Plan, fail: Fail) -> None:
         if plan.model.tied and not shares_embedding(plan):
             line = plan.line_of("bucket", len(plan.buckets) - 1)
             raise fail(
-                "head.tie", line, "the model is tied, its head has a bucket, and no tie line joins it to wte",
+                "head.tie",
+                line,
+                "the model is tied, its head has a bucket, and no tie line joins it to wte",
                 hint="add `tie S/K S/K`, or leave `head` out of the bucket",
-            )  # fmt: skip
+            )
         return
     buckets = {(bucket.stage, bucket.index): bucket for bucket in plan.buckets}
     for index, tie in enumerate(plan.ties):

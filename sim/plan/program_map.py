@@ -50,9 +50,12 @@ def check_maps(plan: Plan, fail: Fail) -> None:
         wanted = expected[index] if index < len(expected) else "the end of the file"
         if program.name != wanted:
             raise fail(
-                "head.map", plan.line_of("program", index), "programs must stand in the order of their first map lines",
-                got=program.name, expected=wanted,
-            )  # fmt: skip
+                "head.map",
+                plan.line_of("program", index),
+                "programs must stand in the order of their first map lines",
+                got=program.name,
+                expected=wanted,
+            )
 
 
 def _map_fault(plan: Plan, entry: MapLine, num_defaults: int, before: tuple[int, int]) -> str | None:

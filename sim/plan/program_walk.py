@@ -13,8 +13,8 @@ from typing import Final
 from exactmap.sim.plan.bucket_state import Buckets
 from exactmap.sim.plan.instruction import POSTS, WAITS, WORK, Instruction, Op
 from exactmap.sim.plan.item_state import Away, Input, ItemState
-from exactmap.sim.plan.plan import Plan, Program
-from exactmap.sim.plan.rank_view import RankView
+from exactmap.sim.plan.plan import Program
+from exactmap.sim.plan.rank_view import PlanIndex, RankView
 from exactmap.sim.plan.slot_table import SlotTable
 from exactmap.sim.plan.text import format_instruction
 from exactmap.sim.plan.verdict import PlanError
@@ -44,13 +44,13 @@ def queue_of(instruction: Instruction) -> tuple[str, str]:
     return ("chan" if instruction.op in _CHANNEL_OPS else "group"), instruction.queue
 
 
-def check_program(plan: Plan, program: Program, rank: int, fail: Fail) -> None:
+def check_program(index: PlanIndex, program: Program, rank: int, fail: Fail) -> None:
     """Check one program.
 
     Parameters
     ----------
-    plan
-        A plan whose declarations were found valid.
+    index
+        A plan's declarations, found valid.
     program
         One of its programs.
     rank
@@ -63,7 +63,7 @@ def check_program(plan: Plan, program: Program, rank: int, fail: Fail) -> None:
     PlanError
         With a `prog.*` code.
     """
-    _Walk(plan, program, rank, fail).run()
+    _Walk(index, program, rank, fail).run()
 
 
 def _operands(instruction: Instruction) -> tuple[object, ...]:
@@ -73,12 +73,12 @@ def _operands(instruction: Instruction) -> tuple[object, ...]:
 class _Walk:
     """State of the walk over one program."""
 
-    def __init__(self, plan: Plan, program: Program, rank: int, fail: Fail) -> None:
-        self.plan = plan
+    def __init__(self, index: PlanIndex, program: Program, rank: int, fail: Fail) -> None:
+        plan = self.plan = index.plan
         self.program = program
         self.rank = rank
         self.make_error = fail
-        self.view = RankView(plan, rank)
+        self.view = RankView(index, rank)
         self.slots = SlotTable(self.view.pools)
         self.buckets = Buckets(self.view.buckets, plan.train.clip)
         self.items: dict[tuple[int, int, int], ItemState] = {}

@@ -1,4 +1,4 @@
-"""Phase 5 of the checks: does the plan come to its end, whatever the durations?"""
+"""Phase 5 of the checks: whether the plan comes to its end, whatever the durations."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from exactmap.sim.plan.instruction import Instruction, Op
 from exactmap.sim.plan.parameters import shares_embedding
 from exactmap.sim.plan.plan import Bucket, Plan, Pool
 
-__all__ = ["RankView"]
+__all__ = ["PlanIndex", "RankView"]
 
 _PASSES: Final = frozenset({Op.F, Op.RC, Op.I, Op.B, Op.W})
 _EXCHANGES: Final = frozenset({Op.A2A_D, Op.A2A_C, Op.KV})
@@ -24,33 +24,53 @@ _FREE_CLOCK_OPS: Final = frozenset({Op.PV, Op.UNDO, Op.CHK})
 _ITEM_ONLY: Final = frozenset({Op.LF, Op.LB, Op.OFF, Op.LD, Op.WOFF, Op.WLD})
 
 
+class PlanIndex:
+    """Declarations of a plan by the keys under which ranks look for them; made once per plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.stages: list[list[int]] = [[] for _ in range(plan.mesh.pp)]
+        for stage, ranks in enumerate(plan.place):
+            for rank in ranks:
+                self.stages[rank].append(stage)
+        self.pools: list[dict[str, Pool]] = [{} for _ in range(plan.mesh.pp)]
+        for pool in plan.pools:
+            self.pools[pool.pp][pool.letter] = pool
+        self.buckets: list[list[Bucket]] = [[] for _ in plan.stages]
+        for bucket in plan.buckets:
+            self.buckets[bucket.stage].append(bucket)
+        self.channels = {channel.name: channel for channel in plan.channels}
+        self.members = {group.name: frozenset(group.pp) if group.pp else None for group in plan.groups}
+        """Group -> its pipeline ranks, None for all."""
+        self.shares_embedding = shares_embedding(plan)
+
+
 class RankView:
     """One pipeline rank's share of the declarations.
 
     Parameters
     ----------
-    plan
-        A plan whose declarations were found valid.
+    index
+        Declarations that were found valid.
     rank
         The pipeline rank.
     """
 
-    def __init__(self, plan: Plan, rank: int) -> None:
-        self.plan = plan
+    def __init__(self, index: PlanIndex, rank: int) -> None:
+        plan = self.plan = index.plan
+        self.index = index
         self.rank = rank
         self.last_stage = len(plan.stages) - 1
-        self.here = frozenset(stage for stage, ranks in enumerate(plan.place) if rank in ranks)
+        self.here = frozenset(index.stages[rank])
         self.parts = {
-            stage: {name: index for index, name in enumerate(plan.stages[stage].parts)} for stage in self.here
+            stage: {name: number for number, name in enumerate(plan.stages[stage].parts)}
+            for stage in self.here
         }
         self.num_parts = {stage: max(1, len(parts)) for stage, parts in self.parts.items()}
-        self.pools: dict[str, Pool] = {pool.letter: pool for pool in plan.pools if pool.pp == rank}
+        self.pools = index.pools[rank]
+        self.channels = index.channels
         self.buckets: dict[tuple[int, int], Bucket] = {
-            (bucket.stage, bucket.index): bucket for bucket in plan.buckets if bucket.stage in self.here
-        }
-        self.channels = {channel.name: channel for channel in plan.channels}
-        self.groups = {
-            group.name: "pp" not in group.axes or not group.pp or rank in group.pp for group in plan.groups
+            (stage, bucket.index): bucket for stage in index.stages[rank] for bucket in index.buckets[stage]
         }
         self.used_buckets = {stage: self._buckets_used_by(stage) for stage in self.here}
         self._slot_faults: dict[tuple[tuple[str, int], ...], str | None] = {}
@@ -58,12 +78,10 @@ class RankView:
 
     def _buckets_used_by(self, stage: int) -> tuple[tuple[int, int], ...]:
         """Buckets that passes of `stage` read and add to; a tied head also uses the one with `wte`."""
-        tied = stage == self.last_stage and shares_embedding(self.plan)
-        return tuple(
-            key
-            for key, bucket in self.buckets.items()
-            if bucket.stage == stage or (tied and "wte" in bucket.holds)
-        )
+        used = [(stage, bucket.index) for bucket in self.index.buckets[stage]]
+        if stage == self.last_stage != 0 and self.index.shares_embedding:
+            used.extend((0, bucket.index) for bucket in self.index.buckets[0] if "wte" in bucket.holds)
+        return tuple(used)
 
     def part_index(self, instruction: Instruction) -> int:
         """Index of the instruction's part, 0 where the stage has none."""
@@ -207,10 +225,10 @@ class RankView:
         return self._group_fault(instruction.queue) if instruction.queue else None
 
     def _group_fault(self, name: str) -> str | None:
-        member = self.groups.get(name)
-        if member is None:
+        if name not in self.index.members:
             return f"there is no group {name}"
-        return None if member else f"this rank is no member of group {name}"
+        members = self.index.members[name]
+        return None if members is None or self.rank in members else f"this rank is no member of group {name}"
 
     def _exchange_fault(self, instruction: Instruction) -> str | None:
         fault = self._item_fault(instruction, parted=True)

@@ -108,9 +108,12 @@ class _Reader:
         data = self.data
         if not 0 < len(data) <= MAX_FILE_BYTES:
             raise self.fail(
-                "text.size", 1, "the file's size is out of range", got=f"{len(data)} bytes",
+                "text.size",
+                1,
+                "the file's size is out of range",
+                got=f"{len(data)} bytes",
                 expected=f"1 to {MAX_FILE_BYTES}",
-            )  # fmt: skip
+            )
         bad = self._first_bad_line()
         readable = data if bad is None else data[: bad[0]]
         lines = readable.decode("ascii").split("\n")
@@ -122,10 +125,12 @@ class _Reader:
             raise bad[1]
         if body is None or not self.programs or self.program:
             raise self.fail(
-                "text.order", len(lines), "the file ends too early",
+                "text.order",
+                len(lines),
+                "the file ends too early",
                 expected="the header, then a program, then END",
                 hint="the file may be cut off: write the plan again",
-            )  # fmt: skip
+            )
         self._check_hash()
         return plan_of(self.headers, tuple(self.programs), self.program_lines)
 
@@ -146,16 +151,22 @@ class _Reader:
             line = data.count(b"\n", 0, match.start()) + 1
             hint = "save the file with LF line ends" if match[0] == b"\r" else None
             error = self.fail(
-                "text.ascii", line, "a byte that a plan cannot hold", got=f"0x{match[0][0]:02x} at column "
-                f"{match.start() - start + 1}", expected="printable ASCII and LF", hint=hint,
-            )  # fmt: skip
+                "text.ascii",
+                line,
+                "a byte that a plan cannot hold",
+                got=f"0x{match[0][0]:02x} at column {match.start() - start + 1}",
+                expected="printable ASCII and LF",
+                hint=hint,
+            )
             starts.append((start, 1, error))
         if not data.endswith(b"\n"):
             line = data.count(b"\n") + 1
             error = self.fail(
-                "text.ascii", line, "the last line does not end in LF",
+                "text.ascii",
+                line,
+                "the last line does not end in LF",
                 hint="the file may be cut off: write the plan again",
-            )  # fmt: skip
+            )
             starts.append((data.rfind(b"\n") + 1, 2, error))
         if not starts:
             return None
@@ -172,18 +183,24 @@ class _Reader:
                 match = RULES["exactmap-plan"].pattern.fullmatch(line)
                 if match is None or RULES["exactmap-plan"].out_of_bounds(match):
                     raise self.fail(
-                        "text.version", 1, "this is no plan of a known version", got=repr(line[:60]),
+                        "text.version",
+                        1,
+                        "this is no plan of a known version",
+                        got=repr(line[:60]),
                         expected="'exactmap-plan 1.MINOR'",
-                    )  # fmt: skip
+                    )
                 self.headers["exactmap-plan"].append((number, match))
                 position = 0
                 continue
             kind = header_kind(line)
             if kind is None:
                 raise self.fail(
-                    "text.keyword", number, "unknown first word", got=repr(line.split(" ", 1)[0][:60]),
+                    "text.keyword",
+                    number,
+                    "unknown first word",
+                    got=repr(line.split(" ", 1)[0][:60]),
                     expected="a header line",
-                )  # fmt: skip
+                )
             position = self._check_order(order, position, kind, number)
             if kind == "program":
                 return index
@@ -191,9 +208,12 @@ class _Reader:
             match = rule.pattern.fullmatch(line)
             if match is None:
                 raise self.fail(
-                    "text.line", number, f"not a valid {kind} line", got=repr(line[:120]),
+                    "text.line",
+                    number,
+                    f"not a valid {kind} line",
+                    got=repr(line[:120]),
                     hint="the grammar is in docs/reference/plan-format.md, section 6",
-                )  # fmt: skip
+                )
             wrong = rule.out_of_bounds(match)
             if wrong is not None:
                 raise self.fail("text.range", number, f"{kind}: {wrong}")
@@ -231,9 +251,12 @@ class _Reader:
         self.num_instructions += more
         if self.num_instructions > MAX_INSTRUCTIONS:
             raise self.fail(
-                "text.rep", number, "too many instructions", got=str(self.num_instructions),
+                "text.rep",
+                number,
+                "too many instructions",
+                got=str(self.num_instructions),
                 expected=f"at most {MAX_INSTRUCTIONS}",
-            )  # fmt: skip
+            )
 
     def _read_other(self, line: str, number: int) -> None:
         """A line of a body that is no plain instruction: program, END, REP, `}`, or an error."""
@@ -313,9 +336,12 @@ class _Reader:
     def _read_instruction(self, line: str, number: int) -> None:
         if not matches_grammar(line):
             raise self.fail(
-                "text.line", number, "not a valid instruction", got=repr(line[:120]),
+                "text.line",
+                number,
+                "not a valid instruction",
+                got=repr(line[:120]),
                 hint="the grammar is in docs/reference/plan-format.md, section 6",
-            )  # fmt: skip
+            )
         largest = max(index_fields(line), default=0)
         if largest > INDEX_MAX:
             raise self.fail(
@@ -351,6 +377,10 @@ class _Reader:
         actual = hashlib.sha256(body).hexdigest()
         if declared != actual:
             raise self.fail(
-                "text.hash", 2, "the body was changed after it was written", got=actual, expected=declared,
+                "text.hash",
+                2,
+                "the body was changed after it was written",
+                got=actual,
+                expected=declared,
                 hint="if the change is meant, write the plan again with the tool that made it",
-            )  # fmt: skip
+            )

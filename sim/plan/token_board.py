@@ -81,8 +81,9 @@ class Board:
             for cls in classes:
                 ends = (self.number[cls, channel.src], self.number[cls, channel.dst])
                 self._add(Meeting("chan", ends), ends, channel.name)
+        used = {post.queue for program in plan.programs for post in program.instructions if post.queue}
         for group in plan.groups:
-            for members in group_instances(plan, group.name):
+            for members in group_instances(plan, group) if group.name in used else ():
                 numbers = [self.number[cls, rank] for rank, cls in members]
                 self._add(Meeting("group", numbers, group.scan), numbers, group.name)
         programs = {program.name: program for program in plan.programs}
