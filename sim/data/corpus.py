@@ -1,8 +1,8 @@
 """Which files a data set is made of: found under folders, in one fixed order, split by whole files.
 
-A file belongs to the validation split if the first 8 bytes of sha256(its relative path), as a number in [0, 1), lie
-below the wanted fraction. So a file never changes sides when others come or go. The order is that of the relative path
-in bytes, the same on every machine.
+A file belongs to the validation split if the first 8 bytes of sha256(its relative path), as a number in [0,
+1), lie below the wanted fraction. So a file never changes sides when others come or go. The order is that of
+the relative path in bytes, the same on every machine.
 """
 
 from __future__ import annotations
@@ -65,8 +65,9 @@ def find_documents(
     Parameters
     ----------
     sources
-        Files, or folders that are searched to the bottom. Hidden files and folders, symbolic links, empty files and files
-        with a zero byte among the first 8 KiB are left out of a folder; a file that is named itself must be text.
+        Files, or folders that are searched to the bottom. Hidden files and folders, symbolic links, empty
+        files and files with a zero byte among the first 8 KiB are left out of a folder; a file that is named
+        itself must be text.
     suffixes
         Only files of a folder whose name ends so (``.py``); all if empty.
     skipped_folders
@@ -82,9 +83,9 @@ def find_documents(
     InvalidInputError
         If a source does not exist or no file is left.
     """
-    sources = [Path(source) for source in sources]
+    paths = [Path(source) for source in sources]
     documents: list[Document] = []
-    for source in sources:
+    for source in paths:
         if source.is_file():
             if _is_binary(source):
                 raise InvalidInputError(
@@ -100,7 +101,7 @@ def find_documents(
             raise InvalidInputError("no such file or folder", where=str(source))
     if not documents:
         wanted = f"files that end in {', '.join(suffixes)}" if suffixes else "text files"
-        raise InvalidInputError("the data set is empty", where=", ".join(map(str, sources)), expected=wanted)
+        raise InvalidInputError("the data set is empty", where=", ".join(map(str, paths)), expected=wanted)
     return sorted(documents, key=lambda document: document.name.encode())
 
 

@@ -1,4 +1,4 @@
-"""`exactmap data`: text files, or token files made elsewhere, become ``train.tok``, ``val.tok`` and ``dataset.json``.
+"""Data sets: text, or token files made elsewhere, become ``train.tok``, ``val.tok`` and ``dataset.json``.
 
 The byte tokenizer needs no training: token = byte, 256 begins a document, 257 ends it, 258 pads; 259 in all.
 """
@@ -129,8 +129,8 @@ def build_dataset(
     out
         Folder for the result; it is made if missing, and what was there under these names is replaced.
     val_fraction
-        Wanted share of the files in the validation set, in (0, 1). At least one file is taken; of a single file, its
-        last part.
+        Wanted share of the files in the validation set, in (0, 1). At least one file is taken; of a single
+        file, its last part.
     suffixes
         Only files of a folder whose names end so.
     progress
@@ -182,7 +182,7 @@ def import_tokens(
     tokenizer: str,
     skip_bytes: int = 0,
 ) -> Dataset:
-    """Take over raw token files made elsewhere: little-endian uint16 or uint32 numbers, after `skip_bytes` of header.
+    """Take over raw token files made elsewhere: little-endian uint16 or uint32, after `skip_bytes` of header.
 
     Parameters
     ----------
@@ -218,7 +218,7 @@ def import_tokens(
                         where=Place(source, field=f"tokens from number {start}"),
                         got=error.got,
                         expected=error.expected,
-                        hint="check the vocabulary, the bytes per token, and whether the file has a header to skip",
+                        hint="check the vocabulary, the bytes per token, and a header to skip",
                     ) from None
         assert writer.header is not None
         headers.append(writer.header)

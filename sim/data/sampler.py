@@ -1,9 +1,9 @@
 """Which tokens a training sample is made of: the same numbers that the C engine computes.
 
-A file of N tokens has ``num_windows = (N - 1) // seq`` windows; window w holds tokens ``[w*seq, w*seq + seq]``: seq
-inputs, and the same shifted by one as targets. Sample number g is window ``P(g % num_windows)`` of epoch
-``g // num_windows``, where P is a seeded permutation of the windows: a four-round Feistel network on the least even number
-of bits that holds them, repeated until its value is a window ("cycle walking", Black and Rogaway 2002).
+A file of N tokens has ``num_windows = (N - 1) // seq`` windows; window w holds tokens ``[w*seq, w*seq +
+seq]``: seq inputs, and the same shifted by one as targets. Sample number g is window ``P(g % num_windows)``
+of epoch ``g // num_windows``, where P is a seeded permutation of the windows: a four-round Feistel network
+on the least even number of bits that holds them, repeated until its value is a window ("cycle walking", Black and Rogaway 2002).
 Reading needs no table, so any sample of any epoch is found at once.
 """
 
@@ -96,13 +96,13 @@ class Sampler:
                 return value
 
     def microbatch(self, step: Step, number: int, replica: int, index: int) -> NDArray[np.int64]:
-        """Windows, shape (microbatch,), of microbatch `index` of `replica` in training step `number` (from 0)."""
+        """Windows, shape (microbatch,), of microbatch `index` of `replica` in step `number` (from 0)."""
         first = number * step.num_samples + (replica * step.m + index) * step.microbatch
         return np.array([self.window(first + i) for i in range(step.microbatch)], np.int64)
 
 
 def validation_windows(num_tokens: int, seq: int, num_sequences: int) -> NDArray[np.int64]:
-    """Windows that a validation reads: `num_sequences` (or all, if fewer) spread evenly over the file, in order.
+    """Windows that a validation reads: `num_sequences` (or all, if fewer) spread evenly over the file.
 
     Examples
     --------

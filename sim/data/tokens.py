@@ -1,4 +1,4 @@
-"""The token file: a 128-byte header, then token numbers as little-endian uint16 or uint32, to be memory-mapped.
+"""The token file: a 128-byte header, then tokens as little-endian uint16 or uint32, to be memory-mapped.
 
 ====== ===== =========================================================
 offset bytes field (integers little-endian)
@@ -167,7 +167,8 @@ def open_tokens(path: str | Path, *, verify: bool = False) -> TokenFile:
     Raises
     ------
     InvalidInputError
-        If the file cannot be read, its header is wrong, its size does not fit, or (`verify`) its hash differs.
+        If the file cannot be read, its header is wrong, its size does not fit, or (`verify`) its hash
+        differs.
     """
     source = Path(path)
     try:
@@ -236,9 +237,7 @@ class TokenWriter:
     def __enter__(self) -> Self:
         """Open the temporary file beside the target."""
         try:
-            descriptor, self._temporary = tempfile.mkstemp(
-                prefix=f".{self.path.name}.", dir=self.path.parent or Path()
-            )
+            descriptor, self._temporary = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
             self._stream = os.fdopen(descriptor, "wb")
             self._stream.write(bytes(HEADER_BYTES))
         except OSError as error:
