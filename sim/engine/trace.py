@@ -154,7 +154,7 @@ class Trace:
             If the trace does not hold that rank, or holds several steps.
         """
         at = np.flatnonzero((self.pp == pp) & (self.dp == dp) & (self.inner == inner))
-        if not len(at) or int(at[-1]) - int(at[0]) + 1 != len(at):
+        if np.count_nonzero(self.index[at] == 0) != 1:
             where = f"pp={pp} dp={dp} inner={inner}"
             raise InvalidInputError("the trace does not hold one step of that rank", got=where)
         return self.rows(int(at[0]), int(at[-1]) + 1)

@@ -1,15 +1,16 @@
 """Two engines, built apart from each other, agree on random plans: to the nanosecond, or on the deadlock.
 
-The plans are no training steps; they exercise queues: messages over channels of any depth, groups over any axes, scans,
-copies, buckets on several groups, programs of one replica that differ, coupled works, hosts that issue. Some orders
-deadlock.
+The plans are no training steps; they exercise queues: messages over channels of any depth, groups over any
+axes, scans, copies, buckets on several groups, programs of one replica that differ, coupled works, hosts that
+issue. Some orders deadlock.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass, replace
 from random import Random
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from exactmap.sim.cost.profile import ChannelNs, Mover, Profile
 from exactmap.sim.engine.deadlock import DeadlockError
 from exactmap.sim.engine.durations import ChannelDurations, Durations, resolve, split_inner
+from exactmap.sim.engine.encoded import WAIT_KINDS
 from exactmap.sim.engine.events import simulate_events
 from exactmap.sim.engine.replay import replay
 from exactmap.sim.engine.trace import Trace
@@ -36,6 +38,13 @@ from exactmap.sim.plan.plan import (
     Program,
 )
 from exactmap.sim.plan.progress import find_cycle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from exactmap.sim.plan.verdict import StuckActor
+
+    Engine = Callable[[Plan, Durations], Trace]
 
 GROUP_AXES = [("dp",), ("pp",), ("tp",), ("dp", "pp"), ("tp", "dp")]
 BUCKET_OPS = [Op.AR, Op.RS, Op.AG]
@@ -114,23 +123,23 @@ def random_tasks(rng: Random, pp: int, m: int, channels: list[Channel], groups: 
                 tasks.append(Task(tuple((rank, make(rank)) for rank in group.pp)))
         else:
             for rank in range(pp):
-                for _ in range(rng.randint(0, 3)):
-                    tasks.append(Task(((rank, random_operation(rng, group)(rank)),)))
+                tasks += [alone(rank, random_operation(rng, group)(rank)) for _ in range(rng.randint(0, 3))]
     for rank in range(pp):
-        for microbatch in range(m):
-            work = Instruction(rng.choice(WORK_OPS[:5]), rank, microbatch)
-            tasks.append(Task(((rank, work),)))
+        tasks += [alone(rank, Instruction(rng.choice(WORK_OPS[:5]), rank, item)) for item in range(m)]
         if rng.random() < 0.3:
             members = (Instruction(Op.F, rank, 0), Instruction(Op.B, rank, 1))
-            tasks.append(Task(((rank, Instruction(Op.FB, members=members)),)))
-        for microbatch in range(rng.choice([0, 0, 3])):
-            tasks.append(Task(((rank, Instruction(rng.choice([Op.OFF, Op.LD]), rank, microbatch)),)))
-        for op in (Op.ZERO, Op.OPT):
-            tasks.append(Task(((rank, Instruction(op, rank, bucket=0)),)))
+            tasks.append(alone(rank, Instruction(Op.FB, members=members)))
+        copies = range(rng.choice([0, 0, 3]))
+        tasks += [alone(rank, Instruction(rng.choice([Op.OFF, Op.LD]), rank, item)) for item in copies]
+        tasks += [alone(rank, Instruction(op, rank, bucket=0)) for op in (Op.ZERO, Op.OPT)]
     return tasks
 
 
-def random_operation(rng: Random, group: Group):
+def alone(rank: int, part: Instruction) -> Task:
+    return Task(((rank, part),))
+
+
+def random_operation(rng: Random, group: Group) -> Callable[[int], Instruction]:
     kind, bucket, microbatch = (
         rng.choice(["bucket", "bucket", "pass", "norm"]),
         rng.randrange(2),
@@ -211,7 +220,7 @@ def random_durations(rng: Random, plan: Plan) -> Durations:
         key: replace(
             actor,
             comp_ns=drawn(
-                actor.comp_ns + ((actor.program.queue >= 0) & posts_cost & no_wait(actor.program.kind))
+                actor.comp_ns + ((actor.program.queue >= 0) & posts_cost & ~WAIT_KINDS[actor.program.kind])
             ),
             op_ns=drawn(actor.op_ns),
             issue_ns=draws.integers(0, host + 1, len(actor.issue_ns)),
@@ -225,13 +234,7 @@ def random_durations(rng: Random, plan: Plan) -> Durations:
     return replace(durations, actors=actors, channels=channels)
 
 
-def no_wait(kind: np.ndarray) -> np.ndarray:
-    from exactmap.sim.engine.encoded import WAIT_KINDS
-
-    return ~WAIT_KINDS[kind]
-
-
-def outcome(engine, plan: Plan, durations: Durations) -> Trace | tuple:
+def outcome(engine: Engine, plan: Plan, durations: Durations) -> Trace | tuple[StuckActor, ...]:
     try:
         return engine(plan, durations)
     except DeadlockError as error:
