@@ -42,11 +42,15 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A candidate that fell away: `rule` groups the reasons, `why` says it with numbers."""
+    """A candidate that fell away: `rule` groups the reasons, `why` says it with numbers.
+
+    `excess` says by how much it missed, to find the nearest miss of a rule (memory: bytes over the budget).
+    """
 
     candidate: Candidate
     rule: str
     why: str
+    excess: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,12 +75,12 @@ class Estimator:
             return Rejection(candidate, "too few layers", str(error.what))
         memory, rank = self._fullest(candidate, stages)
         if memory.total_bytes > self.budget_bytes:
-            over = (memory.total_bytes - self.budget_bytes) / 2**30
+            over = memory.total_bytes - self.budget_bytes
             why = (
-                f"rank {rank} needs {memory.total_bytes / 2**30:.1f} GiB, {over:.1f} GiB over the "
+                f"rank {rank} needs {memory.total_bytes / 2**30:.1f} GiB, {over / 2**30:.1f} GiB over the "
                 f"{self.budget_bytes / 2**30:.1f} GiB to use (activations {memory.activation_bytes / 2**30:.1f})"
             )
-            return Rejection(candidate, "memory", why)
+            return Rejection(candidate, "memory", why, over)
         work_ns = self.pricing.work_ns(self.model, stages, candidate.microbatch, self.seq, mesh)
         placement = loop_placement(candidate.pp, candidate.chunks)
         rank_ns, weight_ns = rank_times_ns(work_ns, placement, candidate.pp)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from exactmap.sim.planner.candidate import Candidate, Rejection
 from exactmap.sim.planner.estimate import Estimate
 from exactmap.sim.planner.search import Finalist, Ranking
 
-__all__ = ["FamilyBest", "RejectionCount", "StepParts", "family_bests", "rejection_counts", "step_parts"]
+__all__ = ["FamilyBest", "RejectionCount", "StepParts", "family_bests", "nearest_miss", "rejection_counts", "step_parts"]
 
 FAMILIES = ("schedule", "tp", "cp", "pp", "chunks", "microbatch")
 
@@ -39,10 +41,13 @@ class StepParts:
 
 @dataclass(frozen=True, slots=True)
 class FamilyBest:
-    """The best layout with another value of one choice: `family` = `value`, and how much slower, by estimate."""
+    """The best layout with another value of some choices, and how much slower it is, by estimate.
 
-    family: str
-    value: str
+    `choices` are those for which this layout is the best one, such as ``("tp 32", "pp 48")``; `best` is None where
+    no layout with that value fits.
+    """
+
+    choices: tuple[str, ...]
     best: Estimate | None
     slower: float
     why: str
@@ -73,26 +78,35 @@ def family_bests(ranking: Ranking) -> tuple[FamilyBest, ...]:
     All are compared by the same estimate, so that a difference is one of layouts, not of methods.
     """
     winner = ranking.winner.estimate
-    out: list[FamilyBest] = []
+    lost: dict[Candidate, list[str]] = {}
+    never: list[FamilyBest] = []
+    estimates = {estimate.candidate: estimate for estimate in ranking.estimates}
     for family in FAMILIES:
         mine = getattr(winner.candidate, family)
-        best: dict[object, Estimate] = {}
+        best: dict[str | int, Estimate] = {}
         for estimate in ranking.estimates:
             value = getattr(estimate.candidate, family)
             if value != mine and (value not in best or estimate.step_ns < best[value].step_ns):
                 best[value] = estimate
+        for value, found in best.items():
+            lost.setdefault(found.candidate, []).append(f"{family} {value}")
         refused = {getattr(rejection.candidate, family) for rejection in ranking.rejections}
-        for value in sorted({*best, *refused} - {mine}, key=str if family == "schedule" else int):
-            found = best.get(value)
-            if found is None:
-                gone = [r for r in ranking.rejections if getattr(r.candidate, family) == value]
-                rules = sorted({r.rule for r in gone})
-                nearest = min(gone, key=lambda r: (r.rule != "memory", len(r.why)))
-                why = f"never fits ({', '.join(rules)}): {nearest.why}"
-                out.append(FamilyBest(family, str(value), None, float("inf"), why))
-                continue
-            out.append(FamilyBest(family, str(value), found, found.step_ns / winner.step_ns - 1, _why(winner, found)))
-    return tuple(out)
+        for value in sorted(refused - {mine, *best}, key=str):
+            gone = [r for r in ranking.rejections if getattr(r.candidate, family) == value]
+            nearest = nearest_miss(gone)
+            why = f"never fits; nearest: {nearest.candidate.label}, {nearest.why}"
+            never.append(FamilyBest((f"{family} {value}",), None, float("inf"), why))
+    out = [
+        FamilyBest(tuple(choices), found, found.step_ns / winner.step_ns - 1, _why(winner, found))
+        for candidate, choices in lost.items()
+        for found in [estimates[candidate]]
+    ]
+    return (*sorted(out, key=lambda entry: entry.slower), *never)
+
+
+def nearest_miss(rejections: Iterable[Rejection]) -> Rejection:
+    """The rejection that missed by least: of memory first, since that is what a user can trade."""
+    return min(rejections, key=lambda r: (r.rule != "memory", r.excess))
 
 
 def _why(winner: Estimate, other: Estimate) -> str:
@@ -111,9 +125,11 @@ def _why(winner: Estimate, other: Estimate) -> str:
 
 def rejection_counts(ranking: Ranking) -> tuple[RejectionCount, ...]:
     """Reasons of all rejections, the most frequent first; the example is the nearest miss where it is memory."""
-    by_rule: dict[str, list[tuple[int, str]]] = {}
+    by_rule: dict[str, list[Rejection]] = {}
     for rejection in ranking.rejections:
-        entries = by_rule.setdefault(rejection.rule, [])
-        entries.append((len(entries), f"{rejection.candidate.label}: {rejection.why}"))
-    counts = [RejectionCount(rule, len(entries), entries[0][1]) for rule, entries in by_rule.items()]
+        by_rule.setdefault(rejection.rule, []).append(rejection)
+    counts: list[RejectionCount] = []
+    for rule, entries in by_rule.items():
+        nearest = nearest_miss(entries)
+        counts.append(RejectionCount(rule, len(entries), f"{nearest.candidate.label}: {nearest.why}"))
     return tuple(sorted(counts, key=lambda count: -count.num))

@@ -73,8 +73,8 @@ class PlanOutcome:
             ],
             "lost": [
                 {
-                    "family": lost.family,
-                    "value": lost.value,
+                    "choices": list(lost.choices),
+                    "best": None if lost.best is None else lost.best.candidate.label,
                     "slower": None if lost.best is None else lost.slower,
                     "why": lost.why,
                 }

@@ -45,6 +45,7 @@ def simulate(
     *,
     engine: str = "replay",
     profile: str | Path | None = None,
+    host: str | Path | None = None,
     mover: str | None = None,
     out: str | Path | None = None,
     pictures: bool = True,
@@ -61,6 +62,8 @@ def simulate(
         ``replay`` (fast) or ``events`` (a discrete-event simulation); they agree to the nanosecond.
     profile
         Durations as a JSON file; left out: the plan's own cost lines.
+    host
+        What `calibrate` measured on a host: the plan is priced with it, instead of a profile.
     mover
         ``engine`` or ``inline``, instead of the profile's.
     out
@@ -89,7 +92,12 @@ def simulate(
 
         chosen = choose(path, overrides)
         plan, sha256, shown_path = chosen.plan, chosen.sha256, f"(chosen for {path})"
-    if profile is None:
+    if host is not None:
+        from exactmap.sim.cost.host import read_host_profile
+        from exactmap.sim.cost.price_plan import price_plan
+
+        costs, basis = price_plan(plan, read_host_profile(host)), f"host profile {host}"
+    elif profile is None:
         costs = profile_from_cost_lines(plan.cost, shown_path)
         basis = dict(plan.made).get("priced_with", "the plan's cost lines")
     else:

@@ -1,14 +1,60 @@
 """exactmap: plan a giant training run, predict what it costs, run the plan unchanged, and compare.
 
+The verbs of the command line are functions here, with the same names and arguments::
+
+    import exactmap
+
+    outcome = exactmap.plan("scenarios/cpu-host.yaml", out="cpu.plan")
+    prediction = exactmap.simulate("cpu.plan", out="predicted")
+
 Rooms: `exactmap.topology` (the machine), `exactmap.sim` (from scenario to plan and prediction), and
-`exactmap.backend_c` (the C engine that executes a plan). Importing this package is cheap: rooms are imported
-by name, when needed.
+`exactmap.backend_c` (the C engine that executes a plan). Importing this package is cheap: verbs and rooms are imported
+when they are first used.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from exactmap.errors import ExactmapError
 
-__all__ = ["ExactmapError", "__version__"]
+if TYPE_CHECKING:
+    from exactmap.sim.verbs.calibrate import calibrate
+    from exactmap.sim.verbs.check import check
+    from exactmap.sim.verbs.compare import compare
+    from exactmap.sim.verbs.data import data
+    from exactmap.sim.verbs.doctor import doctor
+    from exactmap.sim.verbs.plan import plan
+    from exactmap.sim.verbs.run import run
+    from exactmap.sim.verbs.sample import sample
+    from exactmap.sim.verbs.show import show
+    from exactmap.sim.verbs.simulate import simulate
+
+__all__ = [
+    "ExactmapError",
+    "__version__",
+    "calibrate",
+    "check",
+    "compare",
+    "data",
+    "doctor",
+    "plan",
+    "run",
+    "sample",
+    "show",
+    "simulate",
+]
 
 __version__ = "0.1.0"
+
+_VERBS = frozenset(__all__) - {"ExactmapError", "__version__"}
+
+
+def __getattr__(name: str) -> object:
+    """Import a verb when it is first asked for."""
+    if name in _VERBS:
+        verb: object = getattr(import_module(f"exactmap.sim.verbs.{name}"), name)
+        globals()[name] = verb
+        return verb
+    raise AttributeError(f"module 'exactmap' has no attribute {name!r}")

@@ -1,0 +1,131 @@
+"""`exactmap plan`: choose the best plan for a scenario and say why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from exactmap.sim.cli.console import emit, note, progress, table, verb
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from exactmap.sim.planner.search import Ranking
+    from exactmap.sim.verbs.plan import PlanOutcome
+
+__all__ = ["plan"]
+
+MAX_LOST_ROWS = 16
+
+
+@verb
+def plan(
+    scenario: Annotated[Path, typer.Argument(help="A scenario (YAML).")],
+    *,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the plan here.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Override of a field: a.b=c; may be repeated.")
+    ] = None,
+    host: Annotated[
+        Path | None, typer.Option("--host", help="What `exactmap calibrate` measured, for plans of this host.")
+    ] = None,
+    finalists: Annotated[int, typer.Option(min=1, help="Candidates that are lowered and simulated.")] = 4,
+    explain: Annotated[bool, typer.Option(help="Say why the others lost.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no notes.")] = False,
+) -> None:
+    """Search the candidates of a scenario, explain the choice, and write one plan file."""
+    from exactmap.sim.verbs.plan import plan as choose
+
+    with progress("searching", quiet=quiet) as tell:
+        outcome = choose(
+            scenario, overrides or (), out=out, host=host, num_finalists=finalists, progress=tell
+        )
+    for text in outcome.scenario.notes:
+        note(f"note: {text}", quiet=quiet)
+    emit(outcome.to_dict(), _shown(outcome, explain=explain), as_json=as_json)
+
+
+def _shown(outcome: PlanOutcome, *, explain: bool) -> list[RenderableType]:
+    from exactmap.sim.report.quantity import show_bytes, show_count, show_share, show_time
+
+    ranking = outcome.ranking
+    loaded = outcome.scenario
+    model = f"{loaded.model.name}, {show_count(loaded.model.num_parameters())} parameters"
+    batch = f"{loaded.training.batch_sequences:,} x {loaded.training.sequence:,} tokens a step"
+    rows = [
+        (
+            finalist.candidate.label,
+            f"{finalist.candidate.num_gpus:,}",
+            show_time(finalist.step_ns),
+            show_share(finalist.summary.bubble),
+            show_bytes(finalist.peak_bytes),
+            f"+{100 * (finalist.step_ns / ranking.winner.step_ns - 1):.1f} %",
+        )
+        for finalist in ranking.finalists
+    ]
+    columns = ("layout", "GPUs", "step", "bubble", "arena", "slower")
+    counts = (
+        f"{ranking.num_candidates:,} candidates, {len(ranking.rejections):,} refused, "
+        f"{len(ranking.finalists)} simulated as whole plans"
+    )
+    shown: list[RenderableType] = [
+        f"{loaded.name}: {model}, {batch}",
+        f"{loaded.cluster.name}: {loaded.cluster.num_gpus:,} GPUs installed, {loaded.max_gpus:,} to use",
+        table(counts, columns, rows),
+    ]
+    if explain:
+        shown += _reasons(ranking)
+    shown.append(_last_lines(outcome))
+    return shown
+
+
+def _reasons(ranking: Ranking) -> list[RenderableType]:
+    from exactmap.sim.planner.explain import family_bests, rejection_counts, step_parts
+    from exactmap.sim.report.quantity import show_share, show_time
+
+    winner = ranking.winner
+    parts = step_parts(winner)
+    of_step = [
+        ("passes, with communication inside layers", parts.passes_ns),
+        ("bubble and exposed messages", parts.exposed_messages_ns),
+        ("gradient reduction not hidden", parts.exposed_collectives_ns),
+        ("optimizer", parts.optimizer_ns),
+        ("after its end", parts.idle_ns),
+    ]
+    rows = [(what, show_time(ns), show_share(ns / winner.step_ns)) for what, ns in of_step]
+    out: list[RenderableType] = [table("The winner's busiest rank", ("part of the step", "time", "share"), rows)]
+    lost = [
+        (
+            ", ".join(entry.choices),
+            "-" if entry.best is None else f"{100 * entry.slower:+.1f} %",
+            entry.why if entry.best is None else f"{entry.best.candidate.label}: {entry.why}",
+        )
+        for entry in family_bests(ranking)
+    ]
+    if lost:
+        out.append(_why_table("Why not another? The best layout with each choice, by estimate", "choice", lost[:MAX_LOST_ROWS]))
+    refused = [(count.rule, f"{count.num:,}", count.example) for count in rejection_counts(ranking)]
+    if refused:
+        out.append(_why_table("Refused, with the nearest miss", "rule", refused))
+    return out
+
+
+def _why_table(title: str, what: str, rows: list[tuple[str, str, str]]) -> RenderableType:
+    from rich import box
+    from rich.table import Table
+
+    out = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    out.add_column(what, max_width=30, overflow="fold")
+    out.add_column("count" if what == "rule" else "slower", justify="right", no_wrap=True)
+    out.add_column("why", ratio=1, overflow="fold")
+    for row in rows:
+        out.add_row(*row)
+    return out
+
+
+def _last_lines(outcome: PlanOutcome) -> str:
+    where = "not written (give -o FILE)" if outcome.path is None else f"{outcome.path} ({len(outcome.content):,} bytes)"
+    return f"plan: {where}\nsha256: {outcome.sha256}"

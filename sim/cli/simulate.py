@@ -1,0 +1,98 @@
+"""`exactmap simulate`: predict one step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from exactmap.sim.cli.console import emit, table, verb
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from exactmap.sim.report.result import StepResult
+
+__all__ = ["result_tables", "simulate"]
+
+MAX_RANK_ROWS = 8
+
+
+@verb
+def simulate(
+    path: Annotated[Path, typer.Argument(help="A plan, or a scenario (its best plan is then chosen first).")],
+    *,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for the prediction, its trace and pictures.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Override of a scenario's field: a.b=c; may be repeated.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="replay (fast) or events (discrete-event); they agree.")] = "replay",
+    profile: Annotated[
+        Path | None, typer.Option(help="Durations as JSON, instead of the plan's own cost lines.")
+    ] = None,
+    host: Annotated[
+        Path | None, typer.Option("--host", help="What `exactmap calibrate` measured: price the plan with it.")
+    ] = None,
+    mover: Annotated[str | None, typer.Option(help="engine or inline, instead of the profile's.")] = None,
+    pictures: Annotated[bool, typer.Option(help="Draw timeline and memory into --out.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Predict step time, bubble, exposed communication and memory of a plan."""
+    from exactmap.sim.verbs.simulate import simulate as predict
+
+    made = predict(
+        path,
+        overrides or (),
+        engine=engine,
+        profile=profile,
+        host=host,
+        mover=mover,
+        out=out,
+        pictures=pictures,
+    )
+    shown: list[RenderableType] = result_tables(made.result)
+    shown += [f"written: {file}" for file in made.files]
+    emit(made.to_dict(), shown, as_json=as_json)
+
+
+def result_tables(result: StepResult) -> list[RenderableType]:
+    """A result for people: totals, then the ranks."""
+    from exactmap.sim.report.quantity import show_bytes, show_count, show_share, show_time
+
+    band = "unknown"
+    if result.band is not None:
+        band = f"{100 * result.band[0]:+.0f} % to {100 * result.band[1]:+.0f} %"
+    flops = result.model_flop_utilisation
+    rows = [
+        ("step time (barrier)", show_time(result.step_time_ns)),
+        ("period (free clock)", show_time(result.period_ns)),
+        ("bubble / steady bubble", f"{show_share(result.bubble)} / {show_share(result.steady_bubble)}"),
+        ("tokens per second", show_count(result.tokens_per_s)),
+        *([("model FLOP utilisation", show_share(flops))] if flops else []),
+        ("largest arena", show_bytes(result.peak_bytes)),
+        *([("error band", band)] if result.kind == "prediction" else []),
+        ("from", result.basis),
+        ("plan sha256", result.plan_sha256),
+    ]
+    ranks = [
+        (
+            f"{rank.pp}" + (f" (dp {rank.dp})" if rank.dp else ""),
+            show_time(sum(ns for word, ns in rank.busy_ns.items() if word in {"F", "I", "W", "B", "RC", "FB"})),
+            show_time(sum(rank.waiting_ns.values())),
+            show_time(sum(ns for word, ns in rank.busy_ns.items() if word in {"OPT", "ZERO", "PV", "UNDO"})),
+            show_bytes(rank.arena_bytes),
+        )
+        for rank in result.ranks
+    ]
+    hidden = len(ranks) - MAX_RANK_ROWS
+    columns = ("rank", "passes", "waiting", "optimizer", "arena")
+    out: list[RenderableType] = [
+        table(f"{result.kind} by {result.source}", ("quantity", "value"), rows),
+        table("", columns, ranks[:MAX_RANK_ROWS]),
+    ]
+    if hidden > 0:
+        out.append(f"(and {hidden} more ranks; --json has all)")
+    return out
