@@ -28,7 +28,7 @@ __all__ = [
     "ElementsTime",
     "HostFacts",
     "HostProfile",
-    "PassTime",
+    "PassSample",
     "read_host_profile",
 ]
 
@@ -43,7 +43,7 @@ class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class PassTime(_Entry):
+class PassSample(_Entry):
     """Median time of one pass over one part, for a microbatch of `microbatch` x `seq` tokens on one rank.
 
     ``part`` is ``layer`` (one layer), ``embedding`` or ``head`` (final norm, head and loss). All dimensions
@@ -129,7 +129,7 @@ class HostProfile(_Entry):
     kind: Literal["hardware-profile"] = "hardware-profile"
     host: HostFacts
     ranks_at_once: _Count
-    passes: tuple[PassTime, ...] = Field(min_length=1)
+    passes: tuple[PassSample, ...] = Field(min_length=1)
     optimizer: tuple[ElementsTime, ...] = Field(min_length=1)
     norm: tuple[ElementsTime, ...] = ()
     copies: tuple[BytesTime, ...] = Field(min_length=1)

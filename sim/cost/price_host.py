@@ -12,7 +12,7 @@ from itertools import pairwise
 from math import exp, log, prod
 
 from exactmap.errors import InvalidInputError
-from exactmap.sim.cost.host import HostProfile, PassTime
+from exactmap.sim.cost.host import HostProfile, PassSample
 from exactmap.sim.cost.plan_header import model_of
 from exactmap.sim.cost.profile import ChannelNs, Mover, Profile
 from exactmap.sim.plan.plan import Plan
@@ -94,7 +94,7 @@ def _one_each(points: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return [(key, round(sum(values) / len(values))) for key, values in groups.items()]
 
 
-def _dimensions(shape: ModelConfig | PassTime, part: str) -> tuple[int, ...]:
+def _dimensions(shape: ModelConfig | PassSample, part: str) -> tuple[int, ...]:
     """What a part's time depends on."""
     if part == "embedding":
         return (shape.hidden,)
@@ -113,7 +113,7 @@ def _work(model: ModelConfig, part: str, step: str, microbatch: int, seq: int) -
     return max(1, total_flop(operators) or moved)
 
 
-def _work_of_entry(entry: PassTime) -> int:
+def _work_of_entry(entry: PassSample) -> int:
     model = ModelConfig(
         kind=ModelKind(entry.kind),
         layers=1,
