@@ -107,7 +107,7 @@ class Buckets:
             return "no ZERO has opened the bucket"
         if state.posted >= len(reduce) or reduce[state.posted] != instruction.queue:
             wanted = reduce[state.posted] if state.posted < len(reduce) else "none left"
-            return f"closing posts stand once each in the order of reduce: got {instruction.queue}, expected {wanted}"
+            return f"closing posts stand in the order of reduce: got {instruction.queue}, expected {wanted}"
         return None
 
     @staticmethod

@@ -1,11 +1,12 @@
 """The verdict on a plan: phases 2 to 5 after the reader's phase 1.
 
-Codes, lines and the order in which failures count: `docs/reference/plan-format.md`, sections 7 and 10. The C reader gives
-the same verdicts.
+Codes, lines and the order in which failures count: `docs/reference/plan-format.md`, sections 7 and 10. The C
+reader gives the same verdicts.
 """
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from exactmap.sim.plan.program_map import program_ranks
 from exactmap.sim.plan.program_walk import check_program
 from exactmap.sim.plan.progress import check_progress
 from exactmap.sim.plan.rank_view import PlanIndex
-from exactmap.sim.plan.reader import MAX_FILE_BYTES, read_plan, sha256_of
+from exactmap.sim.plan.reader import MAX_FILE_BYTES, read_plan, sha256_of, wrong_size
 from exactmap.sim.plan.verdict import ACCEPTED, PlanError, Verdict
 
 __all__ = ["check_plan", "load_plan", "verdict"]
@@ -86,6 +87,9 @@ def load_plan(path: Path | str) -> tuple[Plan, str]:
     name = str(path)
     try:
         with Path(path).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_FILE_BYTES:
+                raise wrong_size(size, name)
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise InvalidInputError(

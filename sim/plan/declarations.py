@@ -1,6 +1,7 @@
 """Phase 2 of the checks, first half: model, training, mesh, stages, placement, channels, groups.
 
-`docs/reference/plan-format.md`, section 7. Checks stand in the order of the header; the first failure is raised.
+`docs/reference/plan-format.md`, section 7. Checks stand in the order of the header; the first failure is
+raised.
 """
 
 from __future__ import annotations

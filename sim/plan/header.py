@@ -30,7 +30,8 @@ _Bound = tuple[str, int, int]
 class HeaderRule:
     """Grammar of one kind of header line.
 
-    `bounds` are (group, least, most); every number in the group must lie between. `nums` are groups that must be finite.
+    `bounds` are (group, least, most); every number in the group must lie between. `nums` are groups that must
+    be finite.
     """
 
     kind: str
@@ -151,7 +152,8 @@ _RULES: Final = (
     _rule(rf"couple(?P<kinds>(?: (?:F|I|W|B|RC)={_AXES})+)", required=False),
     _rule(_fields("budget", *_ints("bytes")), ints="bytes", required=False),
     _rule(
-        rf"chan (?P<name>{NAME}) (?P<src>{INT})>(?P<dst>{INT}) (?P<cls>[FB]) depth=(?P<depth>{INT}) bytes=(?P<bytes>{INT})",
+        rf"chan (?P<name>{NAME}) (?P<src>{INT})>(?P<dst>{INT}) (?P<cls>[FB]) "
+        rf"depth=(?P<depth>{INT}) bytes=(?P<bytes>{INT})",
         index="src dst depth",
         ints="bytes",
         required=False,
@@ -164,8 +166,8 @@ _RULES: Final = (
         repeats=True,
     ),
     _rule(
-        rf"bucket (?P<stage>{INT})/(?P<index>{INT}) holds=(?P<holds>{_PART}(?:,{_PART})*) elements=(?P<elements>{INT})"
-        rf"(?: shard=(?P<shard>{NAME}))?(?: reduce=(?P<reduce>{_NAMES}))?",
+        rf"bucket (?P<stage>{INT})/(?P<index>{INT}) holds=(?P<holds>{_PART}(?:,{_PART})*) "
+        rf"elements=(?P<elements>{INT})(?: shard=(?P<shard>{NAME}))?(?: reduce=(?P<reduce>{_NAMES}))?",
         index="stage index",
         ints="elements",
         repeats=True,

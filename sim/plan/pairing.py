@@ -1,7 +1,7 @@
 """Phase 4 of the checks: the ranks of a plan against each other.
 
-Every item runs once, messages meet, slots hold messages, groups agree; for every class of replicas. Rulings 24 of
-`docs/reference/plan-format.md`, section 10.
+Every item runs once, messages meet, slots hold messages, groups agree; for every class of replicas. Rulings
+24 of `docs/reference/plan-format.md`, section 10.
 """
 
 from __future__ import annotations

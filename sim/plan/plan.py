@@ -1,7 +1,7 @@
 """The plan as typed data: header declarations and programs.
 
-Text form, meaning and checks: `docs/reference/plan-format.md`. These classes hold what the text says and check nothing;
-`exactmap.sim.plan.reader` reads, `writer` writes, `check` gives the verdict.
+Text form, meaning and checks: `docs/reference/plan-format.md`. These classes hold what the text says and
+check nothing; `exactmap.sim.plan.reader` reads, `writer` writes, `check` gives the verdict.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A communicator by mesh axes; `pp`: the member pipeline ranks (empty: all), `scan`: ``""``, ``up`` or ``down``."""
+    """Communicator by mesh axes; `pp`: its pipeline ranks (empty: all), `scan`: ``""``, ``up``, ``down``."""
 
     name: str
     axes: tuple[str, ...]
@@ -189,7 +189,7 @@ class MapLine:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Instructions of one pipeline rank; `lines[i]` is the line of instruction i in the file (empty: not from a file)."""
+    """Instructions of one pipeline rank; `lines[i]`: line of instruction i in its file (empty: no file)."""
 
     name: str
     instructions: tuple[Instruction, ...]
@@ -248,6 +248,6 @@ class Plan:
         return self.header_lines.get((kind, index), 0)
 
     def replica_classes(self) -> tuple[int, ...]:
-        """Replicas with programs of their own: -1 stands for all the others (absent when there are none), then each override."""
+        """-1 for all replicas without own programs (absent when there are none), then each override."""
         own = sorted({line.dp for line in self.maps if line.dp >= 0})
         return (*(() if len(own) >= self.mesh.dp else (-1,)), *own)

@@ -1,7 +1,7 @@
 """Phase 3 of the checks: one program alone, walked line by line.
 
-`docs/reference/plan-format.md`, section 7 and rulings 15 to 23 of section 10. Within a line the order of the checks is
-ref, wait, work, order, data, bucket, norm, slot, limit; at END wait, work, bucket, slot.
+`docs/reference/plan-format.md`, section 7 and rulings 15 to 23 of section 10. Within a line the order of the
+checks is ref, wait, work, order, data, bucket, norm, slot, limit; at END wait, work, bucket, slot.
 """
 
 from __future__ import annotations

@@ -27,7 +27,8 @@ def find_cycle(plan: Plan, *, serial: bool = False) -> tuple[StuckActor, ...]:
     Returns
     -------
     tuple[StuckActor, ...]
-        Actors that wait for each other in a circle, the lowest first; empty if every program comes to its END.
+        Actors that wait for each other in a circle, the lowest first; empty if every program comes to its
+        END.
     """
     return SerialGame(plan).play() if serial else StrictGame(plan).play()
 

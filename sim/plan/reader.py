@@ -1,7 +1,7 @@
 """Reads a plan file's bytes: phase 1 of `docs/reference/plan-format.md`, section 7.
 
-One pass over the lines; the first line that is wrong is the verdict. What the text says is not judged here: that is
-`exactmap.sim.plan.check`.
+One pass over the lines; the first line that is wrong is the verdict. What the text says is not judged here:
+that is `exactmap.sim.plan.check`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from exactmap.sim.plan.verdict import PlanError
 if TYPE_CHECKING:
     from exactmap.sim.plan.plan import Plan
 
-__all__ = ["MAX_FILE_BYTES", "MAX_INSTRUCTIONS", "MAX_LINE_BYTES", "read_plan", "sha256_of"]
+__all__ = ["MAX_FILE_BYTES", "MAX_INSTRUCTIONS", "MAX_LINE_BYTES", "read_plan", "sha256_of", "wrong_size"]
 
 MAX_FILE_BYTES: Final = 1 << 30
 MAX_LINE_BYTES: Final = 4096
@@ -75,6 +75,18 @@ def read_plan(data: bytes, name: str = "plan") -> Plan:
         raise PlanError("text.size", 1, "the plan nests too deeply", name=name) from error
 
 
+def wrong_size(num_bytes: int, name: str) -> PlanError:
+    """The verdict on a file that is empty or too large."""
+    return PlanError(
+        "text.size",
+        1,
+        "the file's size is out of range",
+        name=name,
+        got=f"{num_bytes} bytes",
+        expected=f"1 to {MAX_FILE_BYTES}",
+    )
+
+
 class _Reader:
     """State of the pass over one file's lines."""
 
@@ -107,13 +119,7 @@ class _Reader:
     def read(self) -> Plan:
         data = self.data
         if not 0 < len(data) <= MAX_FILE_BYTES:
-            raise self.fail(
-                "text.size",
-                1,
-                "the file's size is out of range",
-                got=f"{len(data)} bytes",
-                expected=f"1 to {MAX_FILE_BYTES}",
-            )
+            raise wrong_size(len(data), self.name)
         bad = self._first_bad_line()
         readable = data if bad is None else data[: bad[0]]
         lines = readable.decode("ascii").split("\n")
@@ -245,7 +251,7 @@ class _Reader:
             else:
                 self.instructions.append(instruction)
                 self.lines.append(index + 1)
-                self._count(1, index + 1)
+                self._count(len(instruction.members) or 1, index + 1)
 
     def _count(self, more: int, number: int) -> None:
         self.num_instructions += more

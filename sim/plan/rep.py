@@ -25,8 +25,9 @@ class Repeat:
 
     @property
     def num_instructions(self) -> int:
-        """Instructions after expansion."""
-        return len(self.templates) * (self.last - self.first + 1)
+        """Instructions after expansion; a braid counts as its members."""
+        per_turn = sum(line.count("|") + 1 for line, _ in self.templates)
+        return per_turn * (self.last - self.first + 1)
 
     def add(self, line: str, number: int) -> str | None:
         """Take one line of the grammar; returns what is wrong with its variables, or None."""

@@ -1,8 +1,9 @@
 """The serial token game: each actor's posts are carried out one after the other.
 
-Each actor has a FIFO of its posts. A message completes when both ends' posts are at the heads of their FIFOs, a group's
-operation when those of all members are (a scan: a member's own, when the member before has completed), `OFF` and `LD` at
-the head at once. A wait passes when its post is complete. `docs/reference/plan-format.md`, section 7 and ruling 25.
+Each actor has a FIFO of its posts. A message completes when both ends' posts are at the heads of their FIFOs,
+a group's operation when those of all members are (a scan: a member's own, when the member before has
+completed), `OFF` and `LD` at the head at once. A wait passes when its post is complete.
+`docs/reference/plan-format.md`, section 7 and ruling 25.
 """
 
 from __future__ import annotations

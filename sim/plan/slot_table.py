@@ -37,8 +37,8 @@ class SlotTable:
             clash = self._clash(self.pools[letter], index, other)
             if clash is not None:
                 return (
-                    f"slot {letter}{index} shares bytes with {other.letter}{clash}, which still lives: it was "
-                    f"named at line {self.living[other.letter][clash]}"
+                    f"slot {letter}{index} shares bytes with {other.letter}{clash}, which still lives: "
+                    f"it was named at line {self.living[other.letter][clash]}"
                 )
         living[index] = line
         return None

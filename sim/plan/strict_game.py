@@ -1,8 +1,9 @@
 """The strict token game: the order that every mover and every channel depth obeys.
 
-Posts never block. `WR` passes when its send is posted, `WS` when the partner came to the `WR` of that message, `WC` when
-all members came to theirs (a scan: when the member before passed), `WOFF` and `WLD` at once. Who is left over waits for
-others, whatever the durations. `docs/reference/plan-format.md`, section 7 and ruling 25.
+Posts never block. `WR` passes when its send is posted, `WS` when the partner came to the `WR` of that
+message, `WC` when all members came to theirs (a scan: when the member before passed), `WOFF` and `WLD` at
+once. Who is left over waits for others, whatever the durations. `docs/reference/plan-format.md`, section 7
+and ruling 25.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One instruction as text, both ways: the words of `docs/reference/plan-format.md`, section 6.
 
-`parse_instruction` knows what a writer writes (plain numbers within bounds) and is made for speed; everything else,
-errors among it, is looked at again by the reader with `matches_grammar`.
+`parse_instruction` knows what a writer writes (plain numbers within bounds) and is made for speed; everything
+else, errors among it, is looked at again by the reader with `matches_grammar`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _grammar(value: str, index: str) -> dict[str, str]:
     bucket = rf"{index}/{index}"
     slots = "".join(rf"(?: {letter}{value})?" for letter in "hawgk")
     passed = rf"[FIB] {item}@{NAME}"
-    patterns = dict.fromkeys(_SIMPLE_WORK.split(), item + slots)
+    patterns: dict[str, str] = dict.fromkeys(_SIMPLE_WORK.split(), item + slots)
     patterns |= dict.fromkeys(["OPT", "PV", "UNDO", "FREE"], bucket)
     patterns |= dict.fromkeys(["SF", "SB", "WS", "WR"], rf"{item}@{NAME}")
     patterns |= dict.fromkeys(["RF", "RB"], rf"{item}@{NAME} h{value}")

@@ -1,7 +1,7 @@
 """The board of the token games: actors, their posts and waits, and the queues on which these meet.
 
-An actor is a pipeline rank of a class of replicas. Actors are numbered by class, then rank: the order in which cycles
-are named.
+An actor is a pipeline rank of a class of replicas. Actors are numbered by class, then rank: the order in
+which cycles are named.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _COPY: Final = frozenset({Op.OFF, Op.LD, Op.WOFF, Op.WLD})
 class Meeting:
     """A channel, a group or a copy queue as its members see it; a scan's members stand in scan order.
 
-    Each game counts in `begun` and `done` what its rules speak of, member by member; `arrived` counts the members that
-    came to the n-th operation, `stuck` are the actors that wait here.
+    Each game counts in `begun` and `done` what its rules speak of, member by member; `arrived` counts the
+    members that came to the n-th operation, `stuck` are the actors that wait here.
     """
 
     __slots__ = ("arrived", "begun", "done", "kind", "members", "place", "scan", "stuck")

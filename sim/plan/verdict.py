@@ -1,6 +1,7 @@
 """What a reader says of a plan: accepted, or a code, a line and the reason.
 
-Codes, lines and their order are fixed in `docs/reference/plan-format.md`, section 7; the C reader gives the same.
+Codes, lines and their order are fixed in `docs/reference/plan-format.md`, section 7; the C reader gives the
+same.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ ACCEPTED = "ok"
 
 @dataclass(frozen=True, slots=True)
 class StuckActor:
-    """A program that cannot go on: pipeline rank `pp` of replica `dp` (-1: of all without an own program) stands at `op`."""
+    """A program that cannot go on: rank `pp` of replica `dp` (-1: all without own ones) stands at `op`."""
 
     pp: int
     dp: int

@@ -4,6 +4,8 @@ Verdicts are written from the rules of `docs/reference/plan-format.md`, by hand;
 ``P0: B 0.0`` is that line of program P0 (``#2``: the second such), ``chan f`` the header line that begins so, ``last`` the last line of the file.
 """
 
+# ruff: noqa: E501 - a table: lines of plans as they are, one case a row
+
 from __future__ import annotations
 
 from collections.abc import Callable

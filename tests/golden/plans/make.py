@@ -3,8 +3,8 @@
     python tests/golden/plans/make.py            writes the files
     python tests/golden/plans/make.py --check    says which files differ (exit code 1)
 
-Needs nothing of exactmap: plans and verdicts are written by hand in `sources.py` and `broken.py`, this script fills in
-the body's hash and turns a verdict's line text into its number.
+Needs nothing of exactmap: plans and verdicts are written by hand in `sources.py` and `broken.py`, this
+script fills in the body's hash and turns a verdict's line text into its number.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def sealed(body: bytes) -> bytes:
 
 
 def sections(text: str) -> dict[str, tuple[int, str]]:
-    """Name ("" for the header) -> start and text of the header and of each program, its `program` line left out."""
+    """Name ("" for the header) -> start and text of the header and of each program without its first line."""
     found: dict[str, tuple[int, str]] = {}
     start = 0
     for part in text.split("program "):
@@ -110,14 +110,14 @@ def main() -> int:
             {name for name, data in files.items() if not _holds(name, data)} | (present - set(files))
         )
         for name in differing:
-            print(name)
+            sys.stdout.write(name + "\n")
         return 1 if differing else 0
     for name in present - set(files):
         (HERE / name).unlink()
     for name, data in files.items():
         (HERE / name).parent.mkdir(exist_ok=True)
         (HERE / name).write_bytes(data)
-    print(f"{len(VALID)} valid and {len(BROKEN)} broken plans")
+    sys.stdout.write(f"{len(VALID)} valid and {len(BROKEN)} broken plans" + "\n")
     return 0
 
 

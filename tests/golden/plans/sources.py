@@ -4,6 +4,8 @@ A source is the plan's text without its first two lines. `header` writes the lin
 share; programs are written by hand, `;` standing for a line end. Nothing here comes from the code under test.
 """
 
+# ruff: noqa: E501, ISC004 - lines of plans as they are
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
