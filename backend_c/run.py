@@ -127,7 +127,7 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class StepMetrics:
-    """What the engine says after a step; `loss` and `val_loss` in nats per token, None if not finite or not known.
+    """What the engine says after a step; losses in nats per token, None if not finite or not known.
 
     `grad_norm` is taken before clipping. A `skipped` step left the weights as they were, since its gradients
     were not finite.
@@ -252,7 +252,7 @@ def check_support(plan: str | Path) -> None:
 
 
 def footprint(plan: str | Path) -> list[dict[str, int]]:
-    """Bytes that the engine needs, for each pipeline rank: ``arena_bytes``, regions, and slots ``h a w g``."""
+    """Bytes that the engine needs, for each rank: ``arena_bytes``, regions, and slots ``h a w g``."""
     document: dict[str, Any] = json.loads(_call([str(plan), "--footprint"]))
     return list(document["ranks"])
 

@@ -3,8 +3,8 @@
 A file of N tokens has ``num_windows = (N - 1) // seq`` windows; window w holds tokens ``[w*seq, w*seq +
 seq]``: seq inputs, and the same shifted by one as targets. Sample number g is window ``P(g % num_windows)``
 of epoch ``g // num_windows``, where P is a seeded permutation of the windows: a four-round Feistel network
-on the least even number of bits that holds them, repeated until its value is a window ("cycle walking", Black and Rogaway 2002).
-Reading needs no table, so any sample of any epoch is found at once.
+on the least even number of bits that holds them, repeated until its value is a window ("cycle walking",
+Black and Rogaway 2002). Reading needs no table, so any sample of any epoch is found at once.
 """
 
 from __future__ import annotations

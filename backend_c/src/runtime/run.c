@@ -154,8 +154,10 @@ em_status_t em_engine_run(em_engine_t *engine, em_error_t *err)
     if (status == EM_OK) {
         status = train(engine, err);
     }
-    if (status == EM_OK && engine->shared.step_round == 0 && engine->options.eval_sequences > 0) {
-        status = evaluate(engine, err); /* no step was asked for: how good are the weights? */
+    if (status == EM_OK && engine->shared.step_round == 0) {
+        /* no step was asked for: judge and write the weights as they are */
+        status = engine->options.eval_sequences > 0 ? evaluate(engine, err) : EM_OK;
+        status = status == EM_OK ? write_checkpoint(engine, err) : status;
     }
     if (status != EM_OK) {
         em_team_abort(&engine->shared.team);
