@@ -49,9 +49,7 @@ def test_twenty_steps_follow_the_float64_reference(kind: str, tied: bool, data: 
     case = Case(kind=kind, tied=tied, dp=2, m=2, schedule="zb-h1")
     plan = case.write(tmp_path / "a.plan")
     run_plan(plan, data, RunOptions(steps=0, out=tmp_path / "start"))
-    params = {
-        k: v.astype(np.float64) for k, v in load_file(tmp_path / "start" / "model.safetensors").items()
-    }
+    params = {k: v.astype(np.float64) for k, v in load_file(tmp_path / "start" / "model.safetensors").items()}
     result = run_plan(plan, data, RunOptions(steps=20, timeout_s=60.0))
     run_plan(plan, data, RunOptions(steps=1, out=tmp_path / "one"))
     moments = load_file(tmp_path / "one" / "optimizer.safetensors")
