@@ -229,7 +229,7 @@ def test_a_group_operation_starts_with_its_last_member_and_takes_the_longest_dur
 
 @both_engines
 def test_a_bucket_is_reduced_over_one_group_after_another(engine: Engine) -> None:
-    """Posted together, the second operation on a bucket starts after the first; another bucket does not wait."""
+    """Posted together, the second on a bucket starts after the first; another bucket does not wait."""
     plan = make_plan(
         "AR 0/0@g; AR 0/0@x; AR 0/1@y; WC 0/0@g; WC 0/0@x; WC 0/1@y",
         groups=(Group("g", ("dp",)), Group("x", ("dp",)), Group("y", ("dp",))),
@@ -300,7 +300,7 @@ def test_groups_without_dp_keep_replicas_apart(engine: Engine) -> None:
 
 @both_engines
 def test_inline_moves_in_the_wait(engine: Engine) -> None:
-    """A message starts when its receiver stands in WR, an operation when all stand in WC, a copy in its wait."""
+    """A message starts when its receiver is in WR, an operation when all are in WC, a copy in its wait."""
     plan = make_plan(
         "SF 0.0@f; AR 0/0@g; OFF 0.1 o0; F 0.1; WS 0.0@f; WC 0/0@g; WOFF 0.1",
         "RF 1.0@f h0; AR 1/0@g; F 1.1; F 1.2; WR 1.0@f; WC 1/0@g",
