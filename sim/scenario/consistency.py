@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from exactmap.errors import InvalidInputError
 from exactmap.sim.scenario.document import Problems
+from exactmap.sim.scenario.resolved import Scenario
 from exactmap.sim.scenario.strict_yaml import KeyPath, Marked
 from exactmap.sim.scenario.types import Engine, Precision
-
-if TYPE_CHECKING:
-    from exactmap.sim.scenario.scenario import Scenario
 
 __all__ = ["find_conflicts"]
 

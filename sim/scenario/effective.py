@@ -4,28 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from exactmap.sim.scenario.types import Engine, Goal, Limits, ParallelSpace, Training
 from exactmap.sim.scenario.units import show_bytes, show_bytes_per_s, show_flop_per_s, show_ns
-
-if TYPE_CHECKING:
-    from exactmap.sim.scenario.scenario import Scenario
-    from exactmap.topology.hardware import Cluster
+from exactmap.sim.workload.model import ModelConfig
+from exactmap.topology.hardware import Cluster
 
 __all__ = ["effective_document"]
 
 
-def effective_document(scenario: Scenario) -> dict[str, object]:
-    """The scenario as plain data, ready to be written as YAML."""
-    model = asdict(scenario.model)
-    model["kind"] = scenario.model.kind.value
-    training = scenario.training
-    space = scenario.parallel
-    document: dict[str, object] = {
+def effective_document(
+    *,
+    name: str,
+    model: ModelConfig,
+    cluster: Cluster,
+    training: Training,
+    space: ParallelSpace,
+    goal: Goal,
+    limits: Limits,
+    data_path: Path | None,
+    execution: Engine | None,
+) -> dict[str, object]:
+    """The sections of a scenario as plain data, ready to be written as YAML."""
+    sizes = {**asdict(model), "kind": model.kind.value}
+    return {
         "exactmap": 1,
-        "name": scenario.name,
-        "cluster": _cluster(scenario.cluster),
-        "model": {"name": model.pop("name"), **model},
+        "name": name,
+        "cluster": _cluster(cluster),
+        "model": {"name": sizes.pop("name"), **sizes},
         "training": {
             "sequence": f"{training.sequence} tokens",
             "batch": f"{training.batch_sequences} sequences",
@@ -35,7 +42,7 @@ def effective_document(scenario: Scenario) -> dict[str, object]:
             "recompute": training.recompute,
             "optimizer": asdict(training.optimizer),
         },
-        "data": {"path": None if scenario.data_path is None else str(scenario.data_path.resolve())},
+        "data": {"path": None if data_path is None else str(data_path.resolve())},
         "parallel": {
             axis: _choice(choice)
             for axis, choice in (
@@ -49,11 +56,10 @@ def effective_document(scenario: Scenario) -> dict[str, object]:
                 ("schedule", space.schedule),
             )
         },
-        "goal": scenario.goal.value,
-        "limits": {"memory_headroom": scenario.limits.memory_headroom, "gpus": scenario.limits.gpus},
-        "execution": None if scenario.execution is None else {"engine": scenario.execution.value},
+        "goal": goal.value,
+        "limits": {"memory_headroom": limits.memory_headroom, "gpus": limits.gpus},
+        "execution": None if execution is None else {"engine": execution.value},
     }
-    return document
 
 
 def _choice(choice: Sequence[int] | Sequence[str] | None) -> object:

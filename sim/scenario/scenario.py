@@ -7,17 +7,14 @@ and frozen: the model and the cluster are resolved, all quantities are whole num
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-
-import yaml
 
 from exactmap.errors import ExactmapError, InvalidInputError, Place
 from exactmap.sim.scenario.cluster_file import resolve_cluster
 from exactmap.sim.scenario.consistency import find_conflicts
 from exactmap.sim.scenario.document import Problems, apply_override, as_mapping, expand_shorthand, validate
-from exactmap.sim.scenario.effective import effective_document
 from exactmap.sim.scenario.model_section import resolve_model
+from exactmap.sim.scenario.resolved import Scenario
 from exactmap.sim.scenario.schema import ScenarioFile
 from exactmap.sim.scenario.strict_yaml import Marked, raise_together, read_yaml_file
 from exactmap.sim.scenario.types import (
@@ -30,62 +27,10 @@ from exactmap.sim.scenario.types import (
     Training,
 )
 from exactmap.sim.scenario.units import BatchUnit
-from exactmap.sim.workload.model import ModelConfig
-from exactmap.topology.hardware import Cluster
 
 __all__ = ["Scenario", "load_scenario"]
 
 _SHORTHANDS = (("model", "preset"), ("data", "path"))
-
-
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """A whole scenario.
-
-    Parameters
-    ----------
-    name
-        What to call it.
-    path
-        Its file.
-    model, cluster, training, parallel, goal, limits
-        Its sections, resolved.
-    data_path
-        Token file or folder of text; None: the default corpus.
-    execution
-        The engine that is to run the plan; None if it is only to be planned.
-    notes
-        Sentences that the user should read.
-    """
-
-    name: str
-    path: Path
-    model: ModelConfig
-    cluster: Cluster
-    training: Training
-    parallel: ParallelSpace
-    goal: Goal
-    limits: Limits
-    data_path: Path | None
-    execution: Engine | None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def max_gpus(self) -> int:
-        """GPUs that a plan may use."""
-        usable = self.cluster.usable_gpus
-        return usable if self.limits.gpus is None else min(usable, self.limits.gpus)
-
-    @property
-    def memory_budget_bytes(self) -> int:
-        """Memory of one GPU that a plan may fill: all of it less what is reserved and the headroom."""
-        gpu = self.cluster.gpu
-        return int((gpu.memory_bytes - gpu.reserved_bytes) * (1.0 - self.limits.memory_headroom))
-
-    def effective(self) -> str:
-        """The scenario as YAML with every default written out; reading it gives an equal scenario."""
-        document = effective_document(self)
-        return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
 
 
 def load_scenario(path: str | Path, overrides: Sequence[str] = ()) -> Scenario:
@@ -193,10 +138,15 @@ def _training(spec: ScenarioFile, document: Marked, problems: Problems) -> Train
         seed=section.seed,
         precision=Precision(section.precision),
         recompute=section.recompute,
-        optimizer=Optimizer(**{**optimizer.model_dump(), "min_lr": min_lr}),
+        optimizer=Optimizer(
+            name=optimizer.name,
+            lr=optimizer.lr,
+            min_lr=min_lr,
+            warmup_steps=optimizer.warmup_steps,
+            beta1=optimizer.beta1,
+            beta2=optimizer.beta2,
+            eps=optimizer.eps,
+            weight_decay=optimizer.weight_decay,
+            clip=optimizer.clip,
+        ),
     )
-
-
-def with_cluster(scenario: Scenario, cluster: Cluster) -> Scenario:
-    """The same scenario on another machine."""
-    return replace(scenario, cluster=cluster)

@@ -155,7 +155,7 @@ class GpuSection(_Section):
 
     name: str | None = None
     curves: str | None = Field(
-        None, description="whose measured curves describe it: GB300, H100, ...; empty: none"
+        default=None, description="whose measured curves describe it: GB300, H100, ...; empty: none"
     )
     peak: PeakSection = PeakSection()
     memory: Bytes | None = None
@@ -171,7 +171,7 @@ class ScaleUpSection(_Section):
 
     name: str | None = None
     domain_size: Positive | None = None
-    bandwidth: BytesPerS | None = Field(None, description="per GPU, one direction")
+    bandwidth: BytesPerS | None = Field(default=None, description="per GPU, one direction")
     efficiency: Share | None = None
     latency: Ns | None = None
 
@@ -180,7 +180,7 @@ class ScaleOutSection(_Section):
     """The network between domains."""
 
     name: str | None = None
-    bandwidth: BytesPerS | None = Field(None, description="per GPU, one direction")
+    bandwidth: BytesPerS | None = Field(default=None, description="per GPU, one direction")
     efficiency: Share | None = None
     latency: Ns | None = None
     oversubscription: Annotated[float, Field(ge=1.0)] | None = None
@@ -189,14 +189,14 @@ class ScaleOutSection(_Section):
 class ClusterSection(_Section):
     """The cluster: one of the catalog or a file of one's own, how many GPUs, and any number changed."""
 
-    catalog: str | None = Field(None, description="name of a cluster that comes with exactmap")
-    file: str | None = Field(None, description="a cluster file, relative to the scenario")
+    catalog: str | None = Field(default=None, description="name of a cluster that comes with exactmap")
+    file: str | None = Field(default=None, description="a cluster file, relative to the scenario")
     name: str | None = None
     num_gpus: Positive | None = None
-    hosts: Positive | None = Field(None, description="hosts instead of GPUs")
+    hosts: Positive | None = Field(default=None, description="hosts instead of GPUs")
     gpus_per_host: Positive | None = None
     used_per_domain: Positive | None = Field(
-        None, description="GPUs of a domain that take ranks; the rest are spares"
+        default=None, description="GPUs of a domain that take ranks; the rest are spares"
     )
     gpu: GpuSection = GpuSection()
     scale_up: ScaleUpSection = ScaleUpSection()
@@ -207,7 +207,7 @@ class ModelSection(_Section):
     """The model: a preset, a Hugging Face file, or its sizes; sizes beside a preset replace its own."""
 
     preset: str | None = None
-    huggingface: str | None = Field(None, description="a config.json, relative to the scenario")
+    huggingface: str | None = Field(default=None, description="a config.json, relative to the scenario")
     name: str | None = None
     kind: Literal["gpt", "llama"] | None = None
     layers: Positive | None = None
@@ -228,14 +228,14 @@ class OptimizerSection(_Section):
 
     name: Literal["adamw"] = "adamw"
     lr: Annotated[float, Field(gt=0.0, lt=10.0)] = 3e-4
-    min_lr: Annotated[float, Field(ge=0.0)] | None = Field(None, description="default: a tenth of lr")
+    min_lr: Annotated[float, Field(ge=0.0)] | None = Field(default=None, description="default: a tenth of lr")
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.95
     eps: Annotated[float, Field(gt=0.0)] = 1e-8
     weight_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     clip: Annotated[float, Field(ge=0.0)] = Field(
-        1.0, description="bound on the global gradient norm; 0: none"
+        default=1.0, description="bound on the global gradient norm; 0: none"
     )
 
 
@@ -254,7 +254,9 @@ class TrainingSection(_Section):
 class DataSection(_Section):
     """Where the tokens come from; left out: the Python standard library's own sources."""
 
-    path: str | None = Field(None, description="token file or folder of text files, relative to the scenario")
+    path: str | None = Field(
+        default=None, description="token file or folder of text files, relative to the scenario"
+    )
 
 
 class ParallelSection(_Section):
@@ -274,9 +276,9 @@ class LimitsSection(_Section):
     """What a plan must keep to."""
 
     memory_headroom: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
-        0.05, description="share of memory left free"
+        default=0.05, description="share of memory left free"
     )
-    gpus: Positive | None = Field(None, description="most GPUs that a plan may use")
+    gpus: Positive | None = Field(default=None, description="most GPUs that a plan may use")
 
 
 class ExecutionSection(_Section):

@@ -1,7 +1,7 @@
 """Broken scenarios: each is refused with the right message, at the right place, and never with a traceback.
 
-`scenarios/NAME.yaml` is the broken file; each line of `scenarios/NAME.expected` must occur in the message. A line
-that starts with a colon names the line of the file (``:7: training.batch: ...``).
+`scenarios/NAME.yaml` is the broken file; each line of `scenarios/NAME.expected` must occur in the message. A
+line that starts with a colon names the line of the file (``:7: training.batch: ...``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def test_there_are_at_least_forty() -> None:
 
 @pytest.mark.parametrize("path", BROKEN, ids=lambda path: path.stem)
 def test_broken_scenario_is_refused_with_its_message(path: Path) -> None:
-    """The message names the place, what was found and what would be right; the exit code is that of bad input."""
+    """The message names the place, what was found and what would be right; the exit code is 3."""
     expected = path.with_suffix(".expected").read_text(encoding="utf-8").splitlines()
 
     with pytest.raises(InvalidInputError) as caught:

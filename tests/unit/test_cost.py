@@ -84,7 +84,7 @@ def test_rates_never_exceed_the_peak_nor_grow_beyond_the_table(gpu: str) -> None
 
 
 def test_a_layer_runs_near_the_rate_of_its_products() -> None:
-    """GPT-3 175B over 8 H100: Megatron-LM reaches about half of peak in whole steps; one stage must be above it."""
+    """GPT-3 175B over 8 H100: Megatron-LM reaches about half of peak in whole steps; a stage alone is near."""
     model = find_preset("gpt3-175b")
     mesh = Mesh(tp=8)
     work = price_stages(
@@ -126,7 +126,7 @@ def test_a_missing_format_is_refused() -> None:
 
 
 def test_a_plan_is_priced_whole() -> None:
-    """Each stage, channel, bucket and group of the plan has its duration; a slow network changes the hops alone."""
+    """Each stage, channel, bucket and group has its duration; a slow network changes what crosses it."""
     precision = Precision(param="bf16", grad="f32", act="bf16", comm="f32", moment="f32")
     cluster = replace(H100, num_gpus=64)
     plan = build_plan(
@@ -260,7 +260,7 @@ HOST = HostProfile(
 
 
 def test_a_measured_host_prices_a_plan_from_its_own_passes() -> None:
-    """Two layers of 1 ms per sequence, two sequences, the embedding, one instruction; copies and updates by size."""
+    """Two layers of 1 ms a sequence, two sequences, the embedding, one instruction; the rest by size."""
     plan = build_plan(
         find_preset("byte-llama"), schedule="zb-h1", pp=2, num_microbatches=4, seq=128, microbatch=2, dp=2
     )

@@ -27,7 +27,7 @@ def test_state_is_eighteen_bytes_a_parameter() -> None:
 
 
 def test_stash_is_under_the_published_formula() -> None:
-    """Korthikanti (arXiv:2205.05198): 34 s b h / t bytes a layer without scores; ours stashes less, not half of it."""
+    """34 s b h / t bytes a layer without scores (arXiv:2205.05198); ours stashes less, not half of it."""
     model = find_preset("gpt3-175b")
     layers, tp, seq = 12, 8, 2048
 

@@ -32,14 +32,14 @@ def test_model_flops_follow_the_six_n_rule() -> None:
 
 
 def test_model_flops_match_a_published_total() -> None:
-    """Llama 3 405B: 3.8e25 FLOPs for 15.6 T tokens by 6 N D (arXiv:2407.21783); causal attention adds some."""
+    """Llama 3 405B: 3.8e25 FLOPs for 15.6 T tokens by 6 N D (arXiv:2407.21783); attention adds some."""
     flop = model_flop_per_token(find_preset("llama3-405b"), 8192) * 15.6e12
 
     assert flop == pytest.approx(3.8e25, rel=0.06)
 
 
 def test_model_flops_match_the_formula_of_megatron() -> None:
-    """96 B s l h^2 (1 + s/6h + V/16lh) of arXiv:2104.04473 counts the full square and recomputation: 4/3 of ours."""
+    """96 B s l h^2 (1 + s/6h + V/16lh) of arXiv:2104.04473 counts full squares and a forward more."""
     model, seq = find_preset("gpt3-175b"), 2048
     h, layers = model.hidden, model.layers
     hardware = 96 * seq * layers * h**2 * (1 + seq / (6 * h) + model.vocab / (16 * layers * h))

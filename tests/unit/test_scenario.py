@@ -1,4 +1,4 @@
-"""Scenarios: what ships is valid, defaults are written out, overrides work, the published schema is in step."""
+"""Scenarios: what ships is valid, defaults are written out, overrides work, the schema is in step."""
 
 from __future__ import annotations
 
