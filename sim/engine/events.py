@@ -5,8 +5,7 @@ that does what the plan format, section 3, says of it, rule by rule; a post, a w
 thing that is over are events. Nothing here knows of graphs or longest paths: the replay engine, built the
 other way round, must agree to the nanosecond.
 
-What replay cannot have belongs here: links that several transfers share, and anything that happens at a time
-rather than after an instruction.
+It is slower than replay by an order of magnitude, and is what replay is held against.
 """
 
 from __future__ import annotations
