@@ -122,8 +122,8 @@ format: $(DEV)
 
 .PHONY: bench
 bench: dev
-	@shopt -s nullglob; scripts=(benchmarks/*.py); \
-	test $${#scripts[@]} -gt 0 || { echo "error: benchmarks/ holds no scripts" >&2; exit 1; }; \
+	@shopt -s nullglob; scripts=(tests/bench/*.py); \
+	test $${#scripts[@]} -gt 0 || { echo "error: tests/bench holds no scripts" >&2; exit 1; }; \
 	for script in "$${scripts[@]}"; do echo "== $$script"; $(BIN)/python "$$script"; done
 
 # ThreadSanitizer knows nothing of OpenBLAS, which is not built with it: portable C there.
