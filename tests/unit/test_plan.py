@@ -159,7 +159,7 @@ def test_a_file_over_the_limit_is_not_read_whole(tmp_path: Path) -> None:
 
 
 def test_a_repetition_bomb_is_refused_before_it_is_written_out() -> None:
-    """A few hundred bytes that stand for more than 2^24 instructions cost no memory; braids count by members."""
+    """Few bytes that stand for more than 2^24 instructions cost no memory; braids count by members."""
     braid = "FB{" + "|".join(["F 0.0 a0 w0"] * 20) + "}"
     body = body_of("single-stage").replace("B 0.1\n", f"REP i=0..1048575 {{\n{braid}\n}}\n")
     found = verdict(header_text(body.encode("ascii")))
