@@ -29,7 +29,7 @@ show compare "$out/predicted" "$out/executed" -o "$out/compared"
 show sample "$out/executed/checkpoint" --prompt "def " --tokens 300 --temperature 0.7
 
 say "pictures"
-printf '%s\n' "$out/gb300-220k/timeline.png  the predicted step on 220,000 GPUs, first 32 pipeline ranks" \
+printf '%s\n' "$out/gb300-220k/timeline.png  the predicted step on 220,000 GPUs, 32 of its pipeline ranks" \
   "$out/gb300-220k/memory.png    memory of its first and last rank" \
   "$out/compared/comparison.png  predicted above executed, rank by rank" \
   "$out/compared/comparison.trace.json  the same for ui.perfetto.dev"

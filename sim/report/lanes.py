@@ -16,9 +16,12 @@ __all__ = ["chrome_lanes", "paired_timeline", "timeline_of"]
 
 
 def timeline_of(trace: Trace, title: str, *, ranks: int = 0) -> Timeline:
-    """One lane per rank of a trace that holds a single step; `ranks` > 0 shows only the first ones."""
-    lanes = [Lane(_name(trace, first), _slices(trace, first, last)) for first, last in _actors(trace)]
-    return Timeline(title, tuple(lanes[:ranks] if ranks else lanes))
+    """One lane per rank of a trace that holds a single step; `ranks` > 0: at most so many, evenly spread."""
+    actors = _actors(trace)
+    if 0 < ranks < len(actors):
+        actors = [actors[round(at)] for at in np.linspace(0, len(actors) - 1, ranks).tolist()]
+    lanes = [Lane(_name(trace, first), _slices(trace, first, last)) for first, last in actors]
+    return Timeline(title, tuple(lanes))
 
 
 def paired_timeline(first: Trace, second: Trace, names: tuple[str, str], title: str) -> Timeline:

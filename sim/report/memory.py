@@ -178,6 +178,7 @@ def draw_memory(curves: Sequence[MemoryCurve], title: str, *, width_in: float = 
         axes.set_ylim(0, 1.08 * curve.arena_bytes / size)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_title(title, loc="left")
+    panels[-1].set_xlim(0, max((curve.end_ns for curve in curves), default=1) / scale)
     panels[-1].set_xlabel(f"time [{unit}]")
     handles = [Patch(facecolor=colour, label=name) for name, colour in seen.items()]
     figure.legend(handles=handles, ncols=4, loc="outside lower center", frameon=False, fontsize=8)

@@ -29,6 +29,7 @@ COLOURS = {
     "wait": "#E5E5E5",
 }
 MAX_LABELLED_SLICES = 400
+MAX_EDGED_SLICES = 3000
 MAX_DRAWN_SLICES = 60_000
 
 
@@ -92,10 +93,10 @@ def draw_timeline(timeline: Timeline, *, width_in: float = 12.0) -> Figure:
         for kind, boxes in by_kind.items():
             if kind not in kinds:
                 kinds.append(kind)
-            edge = "none" if kind in {"wait", "move"} else "white"
-            axes.add_collection(
-                PolyCollection(boxes, facecolors=COLOURS.get(kind, "#666666"), edgecolors=edge, linewidths=0.3)
-            )
+            # A thin slice would be all border.
+            edge = "white" if total <= MAX_EDGED_SLICES and kind not in {"wait", "move"} else "none"
+            colour = COLOURS.get(kind, "#666666")
+            axes.add_collection(PolyCollection(boxes, facecolors=colour, edgecolors=edge, linewidths=0.3))
         if total <= MAX_LABELLED_SLICES:
             _label(axes, row, shown, scale, timeline.end_ns)
     axes.set_xlim(0, max(timeline.end_ns / scale, 1e-9))
