@@ -17,7 +17,8 @@ def check(
     path: Annotated[Path, typer.Argument(help="A scenario (YAML) or a plan.")],
     *,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Override of a scenario's field: a.b=c; may be repeated.")
+        list[str] | None,
+        typer.Option("--set", help="Override of a scenario's field: a.b=c; may be repeated."),
     ] = None,
     effective: Annotated[
         bool, typer.Option("--print-config", help="Print the scenario with every default written out.")

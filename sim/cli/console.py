@@ -1,7 +1,7 @@
 """What a verb prints: data on stdout, everything else on stderr.
 
-`--json` prints one document whose first key is `schema_version`; otherwise a text for people. Both come from the same
-result, so nothing can be said in one and not in the other.
+`--json` prints one document whose first key is `schema_version`; otherwise a text for people. Both come from
+the same result, so nothing can be said in one and not in the other.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ParamSpec
 
@@ -53,7 +53,7 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(0) from None
         except (typer.Exit, typer.Abort):
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the last resort: a bug too gets a message and a code
             if os.environ.get("EXACTMAP_TRACEBACK"):
                 traceback.print_exc()
             print(f"error: a bug in exactmap: {type(error).__name__}: {error}", file=sys.stderr)
@@ -101,7 +101,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 
 @contextmanager
-def progress(what: str, *, quiet: bool = False) -> Iterator[Progress]:
+def progress(what: str, *, quiet: bool = False) -> Generator[Progress]:
     """A progress bar on stderr where that is a terminal; silent elsewhere."""
     if quiet or not sys.stderr.isatty():
         yield lambda _fraction, _what: None

@@ -24,7 +24,9 @@ def data(
     suffix: Annotated[list[str] | None, typer.Option(help="Only files that end so; may be repeated.")] = None,
     vocab: Annotated[
         int | None,
-        typer.Option(help="The sources are two raw token files, training and validation, with this vocabulary."),
+        typer.Option(
+            help="The sources are two raw token files, training and validation, with this vocabulary."
+        ),
     ] = None,
     token_bytes: Annotated[int, typer.Option(help="Bytes per token of raw token files: 2 or 4.")] = 2,
     skip_bytes: Annotated[int, typer.Option(help="Header bytes of raw token files to skip.")] = 0,

@@ -29,7 +29,8 @@ def plan(
         list[str] | None, typer.Option("--set", help="Override of a field: a.b=c; may be repeated.")
     ] = None,
     host: Annotated[
-        Path | None, typer.Option("--host", help="What `exactmap calibrate` measured, for plans of this host.")
+        Path | None,
+        typer.Option("--host", help="What `exactmap calibrate` measured, for plans of this host."),
     ] = None,
     finalists: Annotated[int, typer.Option(min=1, help="Candidates that are lowered and simulated.")] = 4,
     explain: Annotated[bool, typer.Option(help="Say why the others lost.")] = True,
@@ -96,7 +97,9 @@ def _reasons(ranking: Ranking) -> list[RenderableType]:
         ("after its end", parts.idle_ns),
     ]
     rows = [(what, show_time(ns), show_share(ns / winner.step_ns)) for what, ns in of_step]
-    out: list[RenderableType] = [table("The winner's busiest rank", ("part of the step", "time", "share"), rows)]
+    out: list[RenderableType] = [
+        table("The winner's busiest rank", ("part of the step", "time", "share"), rows)
+    ]
     lost = [
         (
             ", ".join(entry.choices),
@@ -106,7 +109,13 @@ def _reasons(ranking: Ranking) -> list[RenderableType]:
         for entry in family_bests(ranking)
     ]
     if lost:
-        out.append(_why_table("Why not another? The best layout with each choice, by estimate", "choice", lost[:MAX_LOST_ROWS]))
+        out.append(
+            _why_table(
+                "Why not another? The best layout with each choice, by estimate",
+                "choice",
+                lost[:MAX_LOST_ROWS],
+            )
+        )
     refused = [(count.rule, f"{count.num:,}", count.example) for count in rejection_counts(ranking)]
     if refused:
         out.append(_why_table("Refused, with the nearest miss", "rule", refused))
@@ -127,5 +136,9 @@ def _why_table(title: str, what: str, rows: list[tuple[str, str, str]]) -> Rende
 
 
 def _last_lines(outcome: PlanOutcome) -> str:
-    where = "not written (give -o FILE)" if outcome.path is None else f"{outcome.path} ({len(outcome.content):,} bytes)"
+    where = (
+        "not written (give -o FILE)"
+        if outcome.path is None
+        else f"{outcome.path} ({len(outcome.content):,} bytes)"
+    )
     return f"plan: {where}\nsha256: {outcome.sha256}"

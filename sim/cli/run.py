@@ -28,16 +28,21 @@ def run(
         Path | None, typer.Option(help="A folder that `exactmap data` made; none: the default corpus.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for checkpoint, metrics, trace, result, pictures.")
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for checkpoint, metrics, trace, result, pictures."),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps in all; none: as the plan says.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue this checkpoint.")] = None,
     init: Annotated[Path | None, typer.Option(help="Start from the weights of this checkpoint.")] = None,
-    checkpoint_every: Annotated[int, typer.Option(min=0, help="Steps between checkpoints; 0: at the end.")] = 0,
+    checkpoint_every: Annotated[
+        int, typer.Option(min=0, help="Steps between checkpoints; 0: at the end.")
+    ] = 0,
     eval_every: Annotated[int, typer.Option(min=0, help="Steps between validations; 0: at the end.")] = 0,
     eval_sequences: Annotated[int, typer.Option(min=0, help="Sequences of a validation; 0: none.")] = 64,
     traced_steps: Annotated[int, typer.Option(min=1, help="How many of the last steps are traced.")] = 20,
-    timeout: Annotated[float, typer.Option(min=0.0, help="Seconds without progress until it counts as hung.")] = 300.0,
+    timeout: Annotated[
+        float, typer.Option(min=0.0, help="Seconds without progress until it counts as hung.")
+    ] = 300.0,
     pin: Annotated[bool, typer.Option(help="Bind each rank to a core.")] = False,
     pictures: Annotated[bool, typer.Option(help="Draw timeline and memory into --out.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,

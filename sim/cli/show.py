@@ -21,7 +21,9 @@ MAX_ROWS = 24
 def show(
     path: Annotated[Path, typer.Argument(help="A plan, a trace, a result, or the folder of a result.")],
     *,
-    rank: Annotated[int | None, typer.Option(help="Of a plan: print the program of this pipeline rank.")] = None,
+    rank: Annotated[
+        int | None, typer.Option(help="Of a plan: print the program of this pipeline rank.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Say what a plan, a result or a trace holds."""

@@ -27,14 +27,18 @@ def simulate(
         Path | None, typer.Option("--out", "-o", help="Folder for the prediction, its trace and pictures.")
     ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Override of a scenario's field: a.b=c; may be repeated.")
+        list[str] | None,
+        typer.Option("--set", help="Override of a scenario's field: a.b=c; may be repeated."),
     ] = None,
-    engine: Annotated[str, typer.Option(help="replay (fast) or events (discrete-event); they agree.")] = "replay",
+    engine: Annotated[
+        str, typer.Option(help="replay (fast) or events (discrete-event); they agree.")
+    ] = "replay",
     profile: Annotated[
         Path | None, typer.Option(help="Durations as JSON, instead of the plan's own cost lines.")
     ] = None,
     host: Annotated[
-        Path | None, typer.Option("--host", help="What `exactmap calibrate` measured: price the plan with it.")
+        Path | None,
+        typer.Option("--host", help="What `exactmap calibrate` measured: price the plan with it."),
     ] = None,
     mover: Annotated[str | None, typer.Option(help="engine or inline, instead of the profile's.")] = None,
     pictures: Annotated[bool, typer.Option(help="Draw timeline and memory into --out.")] = True,
@@ -80,7 +84,9 @@ def result_tables(result: StepResult) -> list[RenderableType]:
     ranks = [
         (
             f"{rank.pp}" + (f" (dp {rank.dp})" if rank.dp else ""),
-            show_time(sum(ns for word, ns in rank.busy_ns.items() if word in {"F", "I", "W", "B", "RC", "FB"})),
+            show_time(
+                sum(ns for word, ns in rank.busy_ns.items() if word in {"F", "I", "W", "B", "RC", "FB"})
+            ),
             show_time(sum(rank.waiting_ns.values())),
             show_time(sum(ns for word, ns in rank.busy_ns.items() if word in {"OPT", "ZERO", "PV", "UNDO"})),
             show_bytes(rank.arena_bytes),

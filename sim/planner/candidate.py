@@ -1,7 +1,8 @@
 """Candidates: every way to cut a model over a machine that the user allows, and why others fall away at once.
 
-A candidate fixes tp, cp, pp, dp, the chunks per rank v, the microbatch and the schedule. The number of data-parallel
-replicas follows: the largest one that the GPUs allow and that divides the batch, unless the user pins it.
+A candidate fixes tp, cp, pp, dp, the chunks per rank v, the microbatch and the schedule. The number of
+data-parallel replicas follows: the largest one that the GPUs allow and that divides the batch, unless the
+user pins it.
 """
 
 from __future__ import annotations
@@ -145,18 +146,26 @@ def _judge(space: SearchSpace, candidate: Candidate) -> Candidate | Rejection:
     tp, pp = candidate.tp, candidate.pp
     if candidate.dp == 0 or candidate.num_gpus > space.num_gpus:
         need = candidate.num_gpus or tp * candidate.cp * pp
-        why = f"needs {need} GPUs of {space.num_gpus}, and {candidate.microbatch} sequences must divide {space.global_batch}"
+        why = (
+            f"needs {need} GPUs of {space.num_gpus}, and {candidate.microbatch} sequences must divide "
+            f"{space.global_batch}"
+        )
         return Rejection(candidate, "too few GPUs", why)
     if space.global_batch % (candidate.dp * candidate.microbatch):
-        why = f"dp {candidate.dp} x microbatch {candidate.microbatch} does not divide {space.global_batch} sequences"
+        group = f"dp {candidate.dp} x microbatch {candidate.microbatch}"
+        why = f"{group} does not divide {space.global_batch} sequences"
         return Rejection(candidate, "batch not divisible", why)
     if pp * candidate.chunks > space.layers:
         why = f"{pp} ranks x {candidate.chunks} chunks need more than {space.layers} layers"
         return Rejection(candidate, "too few layers", why)
     if space.heads % tp or (space.kv_heads % tp and tp % space.kv_heads):
-        return Rejection(candidate, "heads not divisible", f"tp {tp} does not divide {space.heads}/{space.kv_heads} heads")
+        return Rejection(
+            candidate, "heads not divisible", f"tp {tp} does not divide {space.heads}/{space.kv_heads} heads"
+        )
     if space.seq % (2 * candidate.cp if candidate.cp > 1 else 1):
-        return Rejection(candidate, "sequence not divisible", f"cp {candidate.cp} does not divide {space.seq} tokens")
+        return Rejection(
+            candidate, "sequence not divisible", f"cp {candidate.cp} does not divide {space.seq} tokens"
+        )
     if pp == 1 and candidate.schedule not in {"1f1b", "gpipe"}:
         return Rejection(candidate, "no pipeline", f"{candidate.schedule} with one rank is 1f1b")
     return candidate

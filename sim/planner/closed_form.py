@@ -1,14 +1,15 @@
 """Step time of a schedule in closed form: what ranks thousands of candidates in milliseconds.
 
-With T the busiest rank's F + B of one microbatch, E the average rank's, c the latency of a hop between ranks, W_avg the
-weight gradient, p ranks, m microbatches, v chunks, barrier clock (Narayanan et al., arXiv:2104.04473; Qi et al.,
-arXiv:2401.10241)::
+With T the busiest rank's F + B of one microbatch, E the average rank's, c the latency of a hop between ranks,
+W_avg the weight gradient, p ranks, m microbatches, v chunks, barrier clock (Narayanan et al.,
+arXiv:2104.04473; Qi et al., arXiv:2401.10241)::
 
     gpipe, 1f1b       m T + (p-1) E + 2 (p-1) c
     interleaved-1f1b  m T + (p-1) E / v + 2 (p-1) c     (v groups of hops overlap with work)
     zb-h1             m T + (p-1) (E - 2 W_avg) + 2 (p-1) c
 
-The finalists are priced again from their orders and then from their plans, so these forms only decide who is a finalist.
+The finalists are priced again from their orders and then from their plans, so these forms only decide who is
+a finalist.
 """
 
 from __future__ import annotations

@@ -78,7 +78,8 @@ class Estimator:
             over = memory.total_bytes - self.budget_bytes
             why = (
                 f"rank {rank} needs {memory.total_bytes / 2**30:.1f} GiB, {over / 2**30:.1f} GiB over the "
-                f"{self.budget_bytes / 2**30:.1f} GiB to use (activations {memory.activation_bytes / 2**30:.1f})"
+                f"{self.budget_bytes / 2**30:.1f} GiB to use "
+                f"(activations {memory.activation_bytes / 2**30:.1f})"
             )
             return Rejection(candidate, "memory", why, over)
         work_ns = self.pricing.work_ns(self.model, stages, candidate.microbatch, self.seq, mesh)
@@ -103,7 +104,9 @@ class Estimator:
             self._weights[key] = self._extra_layers(candidate.microbatch, mesh)
         embedding, head = self._weights[key]
         num_stages = candidate.pp * candidate.chunks
-        counts = balance_layers(self.model.layers, num_stages, embedding / candidate.chunks, head / candidate.chunks)
+        counts = balance_layers(
+            self.model.layers, num_stages, embedding / candidate.chunks, head / candidate.chunks
+        )
         return stages_of(counts)
 
     def _extra_layers(self, microbatch: int, mesh: Mesh) -> tuple[float, float]:
@@ -129,7 +132,7 @@ class Estimator:
             )
             if best is None or memory.total_bytes > best[0].total_bytes:
                 best = memory, rank
-        assert best is not None  # noqa: S101 - there is always a rank 0
+        assert best is not None
         return best
 
     def _rank_memory(

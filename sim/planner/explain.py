@@ -9,7 +9,15 @@ from exactmap.sim.planner.candidate import Candidate, Rejection
 from exactmap.sim.planner.estimate import Estimate
 from exactmap.sim.planner.search import Finalist, Ranking
 
-__all__ = ["FamilyBest", "RejectionCount", "StepParts", "family_bests", "nearest_miss", "rejection_counts", "step_parts"]
+__all__ = [
+    "FamilyBest",
+    "RejectionCount",
+    "StepParts",
+    "family_bests",
+    "nearest_miss",
+    "rejection_counts",
+    "step_parts",
+]
 
 FAMILIES = ("schedule", "tp", "cp", "pp", "chunks", "microbatch")
 
@@ -43,8 +51,8 @@ class StepParts:
 class FamilyBest:
     """The best layout with another value of some choices, and how much slower it is, by estimate.
 
-    `choices` are those for which this layout is the best one, such as ``("tp 32", "pp 48")``; `best` is None where
-    no layout with that value fits.
+    `choices` are those for which this layout is the best one, such as ``("tp 32", "pp 48")``; `best` is None
+    where no layout with that value fits.
     """
 
     choices: tuple[str, ...]
@@ -73,7 +81,7 @@ def step_parts(finalist: Finalist) -> StepParts:
 
 
 def family_bests(ranking: Ranking) -> tuple[FamilyBest, ...]:
-    """For each choice and each value that the winner does not have: the best candidate with it, and why it lost.
+    """For each value of a choice that the winner does not have: the best candidate with it, and why it lost.
 
     All are compared by the same estimate, so that a difference is one of layouts, not of methods.
     """
@@ -124,7 +132,7 @@ def _why(winner: Estimate, other: Estimate) -> str:
 
 
 def rejection_counts(ranking: Ranking) -> tuple[RejectionCount, ...]:
-    """Reasons of all rejections, the most frequent first; the example is the nearest miss where it is memory."""
+    """Reasons of all rejections, the most frequent first; the example of memory is the nearest miss."""
     by_rule: dict[str, list[Rejection]] = {}
     for rejection in ranking.rejections:
         by_rule.setdefault(rejection.rule, []).append(rejection)

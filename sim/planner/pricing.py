@@ -1,4 +1,4 @@
-"""What a candidate's pieces cost on the machine at hand: a cluster of the catalog, or this host as it was calibrated.
+"""What a candidate's pieces cost on the machine at hand: a cluster of the catalog, or a host as measured.
 
 `Pricing` is all that the search knows of a machine; the numbers come from `exactmap.sim.cost`.
 """
@@ -13,6 +13,7 @@ from exactmap.sim.cost.formats import Formats
 from exactmap.sim.cost.links import price_buckets, price_channels, price_groups
 from exactmap.sim.cost.profile import Mover, Profile
 from exactmap.sim.cost.stages import price_stages
+from exactmap.topology.collectives import hop_time
 from exactmap.topology.hardware import Cluster
 from exactmap.topology.mapping import Axis, Mesh
 
@@ -78,12 +79,22 @@ class ClusterPricing:
     def work_ns(
         self, model: ModelConfig, stages: Sequence[StageLike], microbatch: int, seq: int, mesh: Mesh
     ) -> dict[tuple[str, int], int]:
-        """Equal stages of equal tp and cp cost the same whatever the rest of the mesh, so each is priced once."""
+        """Equal stages of equal tp and cp cost the same in any mesh, so each is priced once."""
         out: dict[tuple[str, int], int] = {}
         domains = self.cluster.place(mesh)
         inner = (domains.crosses_domains([Axis.TP]), domains.crosses_domains([Axis.CP]))
         for number, stage in enumerate(stages):
-            key = (model, stage.num_layers, stage.embedding, stage.head, microbatch, seq, mesh.tp, mesh.cp, inner)
+            key = (
+                model,
+                stage.num_layers,
+                stage.embedding,
+                stage.head,
+                microbatch,
+                seq,
+                mesh.tp,
+                mesh.cp,
+                inner,
+            )
             times = self._known.get(key)
             if times is None:
                 priced = price_stages(model, [stage], microbatch, seq, mesh, self.cluster, self.formats)
@@ -93,8 +104,6 @@ class ClusterPricing:
 
     def hop_ns(self, num_bytes: int, mesh: Mesh) -> int:
         """Over the furthest network that neighbours on the pipeline axis cross."""
-        from exactmap.topology.collectives import hop_time
-
         hop = hop_time(self.cluster, self.cluster.place(mesh).hop_tier(Axis.PP), num_bytes)
         return hop.wire_ns + hop.lat_ns
 

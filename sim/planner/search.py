@@ -1,8 +1,8 @@
-"""The search: enumerate, refuse what cannot be, estimate, walk the best orders, lower and simulate the finalists.
+"""The search: enumerate, refuse what cannot be, estimate, walk the best orders, simulate the finalists.
 
-Each step prices fewer candidates more exactly: closed forms for all, a walk of the order for `num_walked` of them, the
-whole plan through the checks and the replay engine for `num_finalists`. What ranks first is a plan that was checked and
-simulated, never an estimate.
+Each step prices fewer candidates more exactly: closed forms for all, a walk of the order for `num_walked` of
+them, the whole plan through the checks and the replay engine for `num_finalists`. What ranks first is a plan
+that was checked and simulated, never an estimate.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def search(
     InfeasibleError
         If no candidate fits; the counts of the reasons are in the message.
     """
-    tell = progress or (lambda _fraction, _what: None)
+    tell = progress or _silent
     estimates: list[Estimate] = []
     rejections: list[Rejection] = []
     tell(0.0, "estimating candidates")
@@ -148,6 +148,10 @@ def search(
         )
     )
     return Ranking(tuple(finalists), rest, tuple(rejections))
+
+
+def _silent(_fraction: float, _what: str) -> None:
+    """Progress that nobody watches."""
 
 
 def _walk_ns(estimate: Estimate) -> int:

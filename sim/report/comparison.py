@@ -36,7 +36,11 @@ class Row:
         """Name, both values and the difference as text."""
         show = {"ns": show_time, "bytes": show_bytes, "share": show_share}[self.unit]
         difference = self.difference
-        text = "new" if difference is None else f"{100 * difference:+.1f} {'pp' if self.unit == 'share' else '%'}"
+        text = (
+            "new"
+            if difference is None
+            else f"{100 * difference:+.1f} {'pp' if self.unit == 'share' else '%'}"
+        )
         return self.name, show(self.a), show(self.b), text
 
 

@@ -1,7 +1,8 @@
-"""From a trace to a timeline: works and waits of each rank as slices; two traces as a predicted and an executed lane."""
+"""From a trace to a timeline: works and waits of each rank as slices; from two, a lane of each per rank."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +26,7 @@ def timeline_of(trace: Trace, title: str, *, ranks: int = 0) -> Timeline:
 
 
 def paired_timeline(first: Trace, second: Trace, names: tuple[str, str], title: str) -> Timeline:
-    """Two lanes per rank, one of each trace, on one time axis; ranks that only one of them holds are left out."""
+    """Two lanes per rank, one of each trace, on one time axis; only ranks that both traces hold."""
     seconds = {_name(second, at): (at, last) for at, last in _actors(second)}
     lanes: list[Lane] = []
     for at, last in _actors(first):
@@ -61,7 +62,7 @@ def chrome_lanes(trace: Trace, title: str) -> Timeline:
 
 def _actors(trace: Trace) -> list[tuple[int, int]]:
     starts = trace.actor_starts().tolist()
-    return list(zip(starts, starts[1:], strict=False))
+    return list(pairwise(starts))
 
 
 def _name(trace: Trace, row: int) -> str:
@@ -83,7 +84,9 @@ def _slices(trace: Trace, first: int, last: int) -> tuple[Slice, ...]:
         start = int(trace.a_ns[row]) if is_wait else max(int(trace.s_ns[row]), int(trace.a_ns[row]))
         text = trace.op[row]
         label = text if is_wait else _short(text)
-        out.append(Slice(start, int(trace.e_ns[row]), "wait" if is_wait else word, label, int(trace.line[row])))
+        out.append(
+            Slice(start, int(trace.e_ns[row]), "wait" if is_wait else word, label, int(trace.line[row]))
+        )
     return tuple(out)
 
 

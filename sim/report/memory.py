@@ -1,8 +1,8 @@
 """Memory of one rank over time: what a plan's slots hold while a trace goes by.
 
-The regions (parameters, gradients, moments, staging, workspace) are there from load to end; slots come to life and end
-as `docs/reference/plan-format.md`, section 4, says. Peak bytes = the arena: what is drawn below it is room that the plan
-reserves and this moment does not use.
+The regions (parameters, gradients, moments, staging, workspace) are there from load to end; slots come to
+life and end as `docs/reference/plan-format.md`, section 4, says. Peak bytes = the arena: what is drawn below
+it is room that the plan reserves and this moment does not use.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ Key = tuple[str, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class MemoryCurve:
-    """One rank's live bytes; `live_bytes[letter]` has shape [times], valid from `times_ns[i]` to `times_ns[i+1]`."""
+    """One rank's live bytes; `live_bytes[letter][i]` holds from `times_ns[i]` to `times_ns[i+1]`."""
 
     pp: int
     times_ns: NDArray[np.int64]
@@ -174,7 +174,14 @@ def draw_memory(curves: Sequence[MemoryCurve], title: str, *, width_in: float = 
         axes.stackplot(x, [part / size for _, part in layers], colors=colours, step="post", linewidth=0)
         axes.axhline(curve.arena_bytes / size, color="black", linewidth=0.8, linestyle="--")
         axes.set_ylabel(f"rank {curve.pp} [{size_unit}]")
-        axes.text(1.0, 1.02, f"arena {show_bytes(curve.arena_bytes)}", transform=axes.transAxes, ha="right", fontsize=8)
+        axes.text(
+            1.0,
+            1.02,
+            f"arena {show_bytes(curve.arena_bytes)}",
+            transform=axes.transAxes,
+            ha="right",
+            fontsize=8,
+        )
         axes.set_ylim(0, 1.08 * curve.arena_bytes / size)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_title(title, loc="left")

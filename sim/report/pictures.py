@@ -33,8 +33,8 @@ def save_figure(figure: Figure, path: str | Path, *, dpi: int = 110) -> None:
 def write_pictures(plan: Plan, trace: Trace, folder: Path, title: str) -> list[Path]:
     """Write ``timeline.png``, ``memory.png`` and ``trace.json`` for a trace of a single step.
 
-    The timeline shows up to 32 ranks, evenly spread, the memory the first and the last; a trace of over two million rows is not
-    written for the viewer.
+    The timeline shows up to 32 ranks, evenly spread, the memory the first and the last; a trace of over two
+    million rows is not written for the viewer.
     """
     out = [folder / "timeline.png", folder / "memory.png"]
     save_figure(draw_timeline(timeline_of(trace, title, ranks=MAX_DRAWN_RANKS)), out[0])

@@ -1,7 +1,7 @@
 """One step, predicted or executed, in the same words: what `simulate` and `run` write and `compare` reads.
 
-The JSON document has `schema_version` 1 and `kind` `prediction` or `execution`; every quantity carries its unit in its
-name, and the trace that it was computed from lies beside it.
+The JSON document has `schema_version` 1 and `kind` `prediction` or `execution`; every quantity carries its
+unit in its name, and the trace that it was computed from lies beside it.
 """
 
 from __future__ import annotations
@@ -203,7 +203,10 @@ def read_result(path: str | Path) -> StepResult:
     except (ValueError, RecursionError) as error:
         raise InvalidInputError("not a JSON document", where=Place(path), got=str(error)[:120]) from None
     document = _Document(loaded, Place(path))
-    if document.get("schema_version") != RESULT_SCHEMA_VERSION or document.get("kind") not in {"prediction", "execution"}:
+    if document.get("schema_version") != RESULT_SCHEMA_VERSION or document.get("kind") not in {
+        "prediction",
+        "execution",
+    }:
         got = f"kind {document.get('kind')!r} version {document.get('schema_version')!r}"
         raise InvalidInputError(
             "not a result of this version",
@@ -213,7 +216,9 @@ def read_result(path: str | Path) -> StepResult:
             hint="write one with: exactmap simulate PLAN --out DIR, or exactmap run PLAN --out DIR",
         )
     band = document.get("band")
-    pair = cast("list[float]", band) if isinstance(band, list) and len(cast("list[object]", band)) == 2 else None
+    pair = (
+        cast("list[float]", band) if isinstance(band, list) and len(cast("list[object]", band)) == 2 else None
+    )
     return StepResult(
         kind=document.text("kind"),
         source=document.text("source"),
@@ -263,7 +268,9 @@ class _Document:
         value = self.fields.get(name)
         if not isinstance(value, kind) or isinstance(value, bool):
             where = Place(self.place.file, field=name)
-            raise InvalidInputError("wrong or missing field", where=where, got=repr(value)[:60], expected=expected)
+            raise InvalidInputError(
+                "wrong or missing field", where=where, got=repr(value)[:60], expected=expected
+            )
         return value
 
     def text(self, name: str) -> str:

@@ -1,7 +1,7 @@
 """Timelines: what each rank does when, as a picture (matplotlib) and for Perfetto or chrome://tracing (JSON).
 
-A `Timeline` is plain data: lanes of slices in integer nanoseconds. Predictions and executions give the same kind, so a
-comparison is two lanes a rank.
+A `Timeline` is plain data: lanes of slices in integer nanoseconds. Predictions and executions give the same
+kind, so a comparison is two lanes a rank.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MAX_DRAWN_SLICES = 60_000
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """One op on a lane; `kind` chooses the colour, `label` is what the plan calls it, `line` its line in the plan."""
+    """One op on a lane; `kind` chooses the colour, `label` names it, `line` is its line in the plan."""
 
     start_ns: int
     end_ns: int
@@ -69,7 +69,8 @@ class Timeline:
 def draw_timeline(timeline: Timeline, *, width_in: float = 12.0) -> Figure:
     """Draw a Gantt chart: a row per lane, time to the right, one colour per op class.
 
-    Labels are written where they fit and there are few slices; a chart of more than 60,000 slices shows its first ones and says so.
+    Labels are written where they fit and there are few slices; a chart of more than 60,000 slices shows its
+    first ones and says so.
     """
     from matplotlib.collections import PolyCollection
     from matplotlib.figure import Figure
@@ -103,8 +104,10 @@ def draw_timeline(timeline: Timeline, *, width_in: float = 12.0) -> Figure:
     axes.set_ylim(num_lanes - 0.5, -0.5)
     axes.set_yticks(range(len(timeline.lanes)), [lane.name for lane in timeline.lanes])
     axes.set_xlabel(f"time [{unit}]")
-    drawn = total if total <= MAX_DRAWN_SLICES else MAX_DRAWN_SLICES
-    axes.set_title(timeline.title + ("" if drawn == total else f" (first {drawn} of {total} ops)"), loc="left")
+    drawn = min(total, MAX_DRAWN_SLICES)
+    axes.set_title(
+        timeline.title + ("" if drawn == total else f" (first {drawn} of {total} ops)"), loc="left"
+    )
     axes.spines[["top", "right"]].set_visible(False)
     ordered = [kind for kind in COLOURS if kind in kinds]
     figure.legend(
@@ -119,7 +122,7 @@ def draw_timeline(timeline: Timeline, *, width_in: float = 12.0) -> Figure:
 def _label(axes: object, row: int, slices: Sequence[Slice], scale: float, end_ns: int) -> None:
     from matplotlib.axes import Axes
 
-    assert isinstance(axes, Axes)  # noqa: S101 - narrows the type for the caller's lazy import
+    assert isinstance(axes, Axes)
     for piece in slices:
         wide = (piece.end_ns - piece.start_ns) / max(end_ns, 1)
         if piece.kind in {"wait", "move"} or wide < 0.006 * len(piece.label):

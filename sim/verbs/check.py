@@ -1,4 +1,4 @@
-"""The verdict on a scenario or a plan: does it say what it may, and would it run?"""
+"""The verdict on a scenario or a plan: whether it says what it may, and whether it would run."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def is_plan(path: str | Path) -> bool:
         with Path(path).open("rb") as stream:
             return stream.read(len(PLAN_MAGIC)) == PLAN_MAGIC
     except OSError as error:
-        raise InvalidInputError("cannot read the input", where=str(path), got=error.strerror or str(error)) from None
+        raise InvalidInputError(
+            "cannot read the input", where=str(path), got=error.strerror or str(error)
+        ) from None
 
 
 def check(path: str | Path, overrides: Sequence[str] = ()) -> CheckReport:

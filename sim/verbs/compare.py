@@ -41,8 +41,8 @@ def compare(
     a, b
         Each the folder that `simulate` or `run` wrote, or its JSON document. A prediction belongs first.
     out
-        Folder for ``comparison.json`` and, where both traces are there, ``comparison.png`` (two lanes a rank) and
-        ``comparison.trace.json``.
+        Folder for ``comparison.json`` and, where both traces are there, ``comparison.png`` (two lanes a rank)
+        and ``comparison.trace.json``.
     fail_over
         Largest difference of the step time that passes, as a share of `a`.
 
@@ -54,7 +54,9 @@ def compare(
         If the step times differ by more than `fail_over`; what was asked for is written first.
     """
     if fail_over is not None and not fail_over >= 0:
-        raise InvalidInputError("the bound cannot be negative", got=str(fail_over), expected="a share, such as 0.1")
+        raise InvalidInputError(
+            "the bound cannot be negative", got=str(fail_over), expected="a share, such as 0.1"
+        )
     paths = find_result(a), find_result(b)
     comparison = compare_results(read_result(paths[0]), read_result(paths[1]))
     files: list[Path] = []
@@ -93,7 +95,7 @@ def find_result(path: str | Path) -> Path:
 
 
 def trace_of(result: StepResult, document: Path) -> Trace | None:
-    """One step of the trace beside a result: the only one, or the one whose makespan is the median; None without trace."""
+    """One step of the trace beside a result: the one whose makespan is the median; None without trace."""
     from exactmap.sim.engine.trace_file import read_trace
 
     path = document.parent / result.trace

@@ -57,8 +57,8 @@ def data(
     Parameters
     ----------
     sources
-        Text files and folders, tokenised as bytes; empty: the Python standard library's own sources. With `vocab`: a
-        training and a validation file of raw tokens made elsewhere.
+        Text files and folders, tokenised as bytes; empty: the Python standard library's own sources. With
+        `vocab`: a training and a validation file of raw tokens made elsewhere.
     out
         Folder for ``train.tok``, ``val.tok`` and ``dataset.json``.
     val_fraction

@@ -7,13 +7,25 @@ import platform
 import subprocess
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from shutil import which
 
 from exactmap import __version__
 from exactmap.errors import ExactmapError
 
 __all__ = ["DoctorReport", "Finding", "doctor"]
 
-LIBRARIES = ("numpy", "simpy", "networkx", "matplotlib", "pydantic", "PyYAML", "typer", "rich", "scipy-openblas32")
+LIBRARIES = (
+    "numpy",
+    "simpy",
+    "networkx",
+    "matplotlib",
+    "pydantic",
+    "PyYAML",
+    "typer",
+    "rich",
+    "scipy-openblas32",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +56,9 @@ class DoctorReport:
         return {"schema_version": 1, "kind": "doctor", "ok": self.ok, "findings": rows}
 
 
+NO_GPU = Finding("GPU", "none found (plans run in CPU mode)")
+
+
 def doctor() -> DoctorReport:
     """Look at the machine and at the installation; changes nothing.
 
@@ -72,8 +87,7 @@ def num_usable_cores() -> int:
 
 def _processor() -> str:
     try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as stream:
-            lines = stream.read().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
         return platform.machine()
     name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
@@ -105,19 +119,25 @@ def _engine() -> list[Finding]:
     except (ExactmapError, OSError, subprocess.TimeoutExpired) as error:
         return [Finding("C engine", "missing", str(error).replace("\n", "; "))]
     problem = "" if answer.returncode == 0 else f"exits with {answer.returncode}: {answer.stderr.strip()}"
-    return [Finding("C engine", " ".join(answer.stdout.split()), problem), Finding("engine program", str(path))]
+    return [
+        Finding("C engine", " ".join(answer.stdout.split()), problem),
+        Finding("engine program", str(path)),
+    ]
 
 
 def _gpu() -> Finding:
+    program = which("nvidia-smi")
+    if program is None:
+        return NO_GPU
     try:
         answer = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"],
+            [program, "--query-gpu=name,memory.total", "--format=csv,noheader"],
             capture_output=True,
             text=True,
             timeout=20,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return Finding("GPU", "none found (plans run in CPU mode)")
+        return NO_GPU
     names = "; ".join(answer.stdout.strip().splitlines())
-    return Finding("GPU", names or "none found (plans run in CPU mode)")
+    return Finding("GPU", names) if answer.returncode == 0 and names else NO_GPU

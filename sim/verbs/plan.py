@@ -165,7 +165,7 @@ def plan(
 
 
 def space_of(scenario: Scenario) -> SearchSpace:
-    """What a scenario lets the search choose; `auto` becomes the values that make sense for its model and machine."""
+    """What a scenario lets the search choose; `auto` becomes what makes sense for its model and machine."""
     model, parallel, cluster = scenario.model, scenario.parallel, scenario.cluster
     num_gpus = scenario.max_gpus
     domain = min(cluster.used_per_domain, MAX_AUTO_TP, num_gpus)
@@ -173,10 +173,15 @@ def space_of(scenario: Scenario) -> SearchSpace:
     return SearchSpace(
         tp=parallel.tp or tuple(value for value in divisors(model.heads) if value <= domain),
         cp=parallel.cp or (1, 2, 4, 8),
-        pp=parallel.pp or tuple(value for value in divisors(model.layers) if value <= min(MAX_AUTO_PP, num_gpus)),
+        pp=parallel.pp
+        or tuple(value for value in divisors(model.layers) if value <= min(MAX_AUTO_PP, num_gpus)),
         chunks=parallel.chunks or (1, 2, 3, 4, 6, 8),
         microbatch=parallel.microbatch
-        or tuple(2**power for power in range(MAX_AUTO_MICROBATCH.bit_length()) if 2**power <= scenario.training.batch_sequences),
+        or tuple(
+            2**power
+            for power in range(MAX_AUTO_MICROBATCH.bit_length())
+            if 2**power <= scenario.training.batch_sequences
+        ),
         schedules=schedules,
         num_gpus=num_gpus,
         global_batch=scenario.training.batch_sequences,

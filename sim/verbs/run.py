@@ -26,7 +26,7 @@ DEFAULT_TRACED_STEPS = 20
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """A run that ended: what the engine says of it, and, if an output folder was given, its result document."""
+    """A run that ended: what the engine says of it, and its result document if an output folder was given."""
 
     run: RunResult
     result: StepResult | None
@@ -147,7 +147,9 @@ def _find_data(data: str | Path | None, folder: Path | None, plan: Plan) -> Path
     if data is not None:
         return Path(data)
     if folder is None:
-        raise InvalidInputError("no data to train on", hint="give --data DIR, or --out DIR to keep the default corpus in")
+        raise InvalidInputError(
+            "no data to train on", hint="give --data DIR, or --out DIR to keep the default corpus in"
+        )
     if plan.model.vocab < BYTE_VOCAB:
         raise InvalidInputError(
             "the default corpus is bytes",

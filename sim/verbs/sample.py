@@ -68,7 +68,12 @@ def sample(
     """
     from exactmap.backend_c.run import sample as draw
 
-    for name, value in (("num_tokens", num_tokens), ("top_k", top_k), ("seed", seed), ("temperature", temperature)):
+    for name, value in (
+        ("num_tokens", num_tokens),
+        ("top_k", top_k),
+        ("seed", seed),
+        ("temperature", temperature),
+    ):
         if not 0 <= value < 2**31:
             raise InvalidInputError("out of range", where=name, got=str(value), expected="0 to 2147483647")
     drawn = draw(

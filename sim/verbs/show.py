@@ -84,13 +84,20 @@ def _show_plan(path: Path, rank: int | None) -> Shown:
     from exactmap.sim.plan.text import format_instruction
 
     plan, sha256 = load_plan(path)
-    mesh, train = plan.mesh, plan.train
+    mesh, train, model = plan.mesh, plan.train, plan.model
+    serial = "yes" if plan.serial else "no"
     facts = (
         ("sha256", sha256),
-        ("model", f"{plan.model.kind}, {plan.model.layers} layers, hidden {plan.model.hidden}, vocabulary {plan.model.vocab}"),
+        (
+            "model",
+            f"{model.kind}, {model.layers} layers, hidden {model.hidden}, vocabulary {model.vocab}",
+        ),
         ("step", f"{train.m} microbatches of {train.microbatch} x {train.seq} tokens, {mesh.dp} replicas"),
         ("mesh", " ".join(f"{axis}={getattr(mesh, axis)}" for axis in mesh.order)),
-        ("stages", f"{len(plan.stages)} on {mesh.pp} ranks, clock {plan.clock}, serial {'yes' if plan.serial else 'no'}"),
+        (
+            "stages",
+            f"{len(plan.stages)} on {mesh.pp} ranks, clock {plan.clock}, serial {serial}",
+        ),
         ("channels", ", ".join(f"{c.name} {c.src}>{c.dst} {c.cls} {c.bytes:,} B" for c in plan.channels[:6])),
         ("groups", ", ".join(f"{group.name} over {','.join(group.axes)}" for group in plan.groups)),
         *((f"made: {key}", value) for key, value in plan.made),
@@ -102,7 +109,9 @@ def _show_plan(path: Path, rank: int | None) -> Shown:
             raise InvalidInputError("no such rank", got=str(rank), expected=f"0 to {mesh.pp - 1}")
         program = tuple(format_instruction(each) for each in plan.program(rank).instructions)
     columns = ("rank", "stages", "instructions", "F", "B or I", "slots h a w g", "arena bytes")
-    return Shown("plan", str(path), facts, columns, tuple(_rank_row(plan, pp) for pp in range(mesh.pp)), program)
+    return Shown(
+        "plan", str(path), facts, columns, tuple(_rank_row(plan, pp) for pp in range(mesh.pp)), program
+    )
 
 
 def _rank_row(plan: Plan, pp: int) -> tuple[str, ...]:
@@ -113,7 +122,15 @@ def _rank_row(plan: Plan, pp: int) -> tuple[str, ...]:
     slots = " ".join(str(pools.get(letter, 0)) for letter in "hawg")
     arena = next(arena.bytes for arena in plan.arenas if arena.pp == pp)
     backward = counts["B"] + counts["I"]
-    return str(pp), ",".join(stages), str(len(program.instructions)), str(counts["F"]), str(backward), slots, f"{arena:,}"
+    return (
+        str(pp),
+        ",".join(stages),
+        str(len(program.instructions)),
+        str(counts["F"]),
+        str(backward),
+        slots,
+        f"{arena:,}",
+    )
 
 
 def _show_trace(path: Path) -> Shown:
@@ -138,4 +155,6 @@ def _show_trace(path: Path) -> Shown:
         for step in trace.steps
         for summary in [trace.of_step(step).summary()]
     )
-    return Shown("trace", str(path), facts, ("step", "makespan", "period", "bubble", "waiting, all ranks"), rows)
+    return Shown(
+        "trace", str(path), facts, ("step", "makespan", "period", "bubble", "waiting, all ranks"), rows
+    )
