@@ -24,7 +24,7 @@ static const char usage[] =
     "           [--tokens N] [--temperature T] [--top-k K] [--seed S]\n"
     "       exactmap-run --time-ops [--kind gpt|llama] [--layers N] [--hidden N] [--heads N]\n"
     "           [--kv-heads N] [--head-dim N] [--ffn N] [--vocab N] [--seq N] [--microbatch N]\n"
-    "           [--repeats N]\n"
+    "           [--repeats N] [--threads N]\n"
     "       exactmap-run --version | --help\n";
 
 typedef struct {
@@ -52,6 +52,7 @@ typedef struct {
     uint64_t seed;
     const char *kind;
     uint64_t layers, hidden, heads, kv_heads, head_dim, ffn, vocab, seq, microbatch, repeats;
+    uint64_t num_threads;
 } arguments_t;
 
 /* The engine that a SIGINT stops after the step in progress. */
@@ -355,7 +356,7 @@ static int time_ops(const arguments_t *args)
     memset(&err, 0, sizeof err);
     const uint64_t numbers[] = {args->layers, args->hidden, args->heads,      args->kv_heads,
                                 args->head_dim, args->ffn,  args->vocab,      args->seq,
-                                args->microbatch, args->repeats};
+                                args->microbatch, args->repeats, args->num_threads};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         if (numbers[i] > INT32_MAX) {
             return usage_error("--time-ops: a number is too large");
@@ -375,7 +376,8 @@ static int time_ops(const arguments_t *args)
                                        .vocab = (uint32_t)args->vocab,
                                        .seq = (uint32_t)args->seq,
                                        .microbatch = (uint32_t)args->microbatch,
-                                       .repeats = (uint32_t)args->repeats};
+                                       .repeats = (uint32_t)args->repeats,
+                                       .num_threads = (uint32_t)args->num_threads};
     const em_status_t status = em_time_ops(&options, stdout, &err);
     return status == EM_OK ? 0 : fail(&err, status);
 }
@@ -424,6 +426,7 @@ static bool read_arguments(int argc, char **argv, arguments_t *a, const char **p
         {"seq", EM_OPTION_COUNT, &a->seq, NULL},
         {"microbatch", EM_OPTION_COUNT, &a->microbatch, NULL},
         {"repeats", EM_OPTION_COUNT, &a->repeats, NULL},
+        {"threads", EM_OPTION_COUNT, &a->num_threads, NULL},
         {"version", EM_OPTION_FLAG, &a->version, NULL},
         {"help", EM_OPTION_FLAG, &a->help, NULL}};
     return em_options_read(argc, argv, options, sizeof options / sizeof *options, plan, message,
@@ -463,6 +466,7 @@ int main(int argc, char **argv)
     args.kind = "llama";
     args.layers = 1, args.hidden = 128, args.heads = 4, args.kv_heads = 4, args.head_dim = 32;
     args.ffn = 384, args.vocab = 259, args.seq = 128, args.microbatch = 4, args.repeats = 15;
+    args.num_threads = 2;
     if (!read_arguments(argc, argv, &args, &plan, message, sizeof message)) {
         return usage_error(message);
     }

@@ -146,10 +146,12 @@ typedef struct {
     uint32_t seq;
     uint32_t microbatch;
     uint32_t repeats;
+    uint32_t num_threads; /* at work at the same time: as many as ranks will be */
 } em_time_options_t;
 
 /* Time the engine's own passes, optimizer, hand-over and all-reduce; one JSON document to `out`
- * (docs/reference/run.md). Two threads work at a time, so that both cores are busy. */
+ * (docs/reference/run.md). All threads work at the same time, so that caches and memory are as
+ * busy as in a run. */
 EM_API em_status_t em_time_ops(const em_time_options_t *options, FILE *out, em_error_t *err);
 
 #ifdef __cplusplus

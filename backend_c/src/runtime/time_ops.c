@@ -1,324 +1,165 @@
 /*
  * What `calibrate` asks of this machine: the engine's own passes, optimizer, hand-over and
- * all-reduce, timed as they run, with two threads at work so that shared caches and memory are
- * as busy as in a run. Each number is the median over repeats and threads.
+ * all-reduce, timed as they run. All threads work at the same time, so that shared caches and
+ * memory are as busy as in a run; half of them go through the passes in another order, as ranks of
+ * a pipeline do. A round is a small step: passes of two microbatches, norm, optimizer; so the
+ * optimizer finds its moments as cold as after a step's passes. Each number is the median over
+ * rounds of each thread, and of those the mean.
  */
-#include <inttypes.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "comm/em_local.h"
 #include "common/em_arena.h"
 #include "common/em_clock.h"
-#include "common/em_rng.h"
-#include "cpu/em_cpu.h"
-#include "exactmap/engine.h"
-#include "nn/em_stage.h"
+#include "runtime/em_time_ops.h"
 
-enum { NUM_THREADS = 2, WARM_UP = 2, ROUND_TRIPS = 200, CALLS = 1000 };
+enum { WARM_UP = 2, ROUND_TRIPS = 200, SLEEPING_ROUND_TRIPS = 30, CALLS = 1000 };
+/* A thread that waits longer than it spins (em_signal.c) falls asleep. */
+static const uint64_t pause_ns = 1000000;
 
-/* Stages that are timed on their own: a cost model puts any stage together from them. */
-enum { PIECE_LAYERS = 0, PIECE_EMBEDDING, PIECE_HEAD, NUM_PIECES };
+const uint64_t em_time_copy_bytes[EM_TIME_COPIES] = {1u << 12, 1u << 15, 1u << 18, 1u << 21};
 
-typedef struct {
-    em_stage_t stage;
-    em_stage_sizes_t sizes;
-    em_param_t *table;
-    uint32_t num_params;
-    uint64_t num_floats;
-    float *param, *grad, *m, *v;
-    float **params, **grads;
-    float *x, *y, *dy, *dx, *a, *w, *g, *workspace;
-    int32_t *tokens;
-} piece_t;
-
-typedef struct {
-    const em_time_options_t *options;
-    em_team_t team;
-    em_barrier_t barrier;
-    em_local_channel_t there;
-    em_local_channel_t back;
-    em_local_group_t group;
-    float *buffers[NUM_THREADS]; /* gradients of the layers */
-} shared_t;
-
-/* Samples of one quantity by one thread. */
-typedef struct {
-    uint64_t *ns;
-} samples_t;
-
-enum {
-    Q_PASS = 0, /* [piece][F I W B] */
-    Q_ADAMW = Q_PASS + NUM_PIECES * EM_NUM_PASSES,
-    Q_SQUARES,
-    Q_COPY,
-    Q_ALL_REDUCE,
-    NUM_QUANTITIES
-};
-
-typedef struct {
-    shared_t *shared;
-    uint32_t index;
-    uint64_t round;
-    piece_t pieces[NUM_PIECES];
-    samples_t samples[NUM_QUANTITIES];
-    uint64_t hand_over_ns; /* thread 0 */
-    uint64_t wake_ns;
-    uint64_t group_ns;
-    double instruction_ns;
-    em_error_t error;
-    pthread_t thread;
-} worker_t;
-
-static bool meet(worker_t *worker)
+static bool meet(em_time_worker_t *worker)
 {
     return em_barrier_meet(&worker->shared->barrier, worker->round++, &worker->shared->team, NULL,
                            NULL);
 }
 
-/* ---- buffers ------------------------------------------------------------------------------- */
-
-static void *take(uint64_t bytes)
+static void put(em_time_worker_t *worker, int quantity, uint32_t round, uint64_t ns)
 {
-    return bytes == 0 ? NULL : em_alloc_zeroed(1, bytes);
-}
-
-static void fill(float *x, uint64_t num, uint64_t key)
-{
-    for (uint64_t i = 0; x != NULL && i < num; i++) {
-        x[i] = (float)em_rng_normal(key, i);
+    if (round >= WARM_UP) {
+        worker->samples[quantity][round - WARM_UP] = ns;
     }
 }
 
-static em_status_t make_piece(worker_t *worker, int kind, piece_t *piece)
-{
-    const em_time_options_t *const o = worker->shared->options;
-    em_error_t *const err = &worker->error;
-    piece->stage = (em_stage_t){
-        .model = {.kind = o->llama ? EM_MODEL_LLAMA : EM_MODEL_GPT2,
-                  .layers = o->layers,
-                  .hidden = o->hidden,
-                  .heads = o->heads,
-                  .kv_heads = o->kv_heads,
-                  .head_dim = o->head_dim,
-                  .ffn = o->ffn,
-                  .vocab = o->vocab,
-                  .positions = o->seq,
-                  .norm_eps = 1e-5f,
-                  .rope_theta = 10000.0f,
-                  .tied = false},
-        .num_layers = kind == PIECE_LAYERS ? o->layers : 0,
-        .has_embedding = kind == PIECE_EMBEDDING,
-        .has_head = kind == PIECE_HEAD};
-    EM_RETURN_IF_ERROR(em_stage_check(&piece->stage, err));
-    EM_RETURN_IF_ERROR(em_stage_sizes(&piece->stage, o->microbatch, o->seq, &piece->sizes, err));
-    EM_RETURN_IF_ERROR(em_stage_layout(&piece->stage, EM_PART_ALL, NULL, 0, &piece->num_params,
-                                       &piece->num_floats, err));
-    const uint64_t tokens = (uint64_t)o->microbatch * o->seq;
-    const uint64_t param_bytes = piece->num_floats * sizeof(float);
-    const uint32_t num_pointers = em_stage_num_pointers(&piece->stage);
-    piece->table = take(piece->num_params * sizeof *piece->table);
-    piece->params = take(num_pointers * sizeof *piece->params);
-    piece->grads = take(num_pointers * sizeof *piece->grads);
-    piece->param = take(param_bytes);
-    piece->grad = take(param_bytes);
-    piece->m = take(param_bytes);
-    piece->v = take(param_bytes);
-    piece->x = take(piece->sizes.h_bytes);
-    piece->y = take(piece->sizes.h_bytes);
-    piece->dy = take(piece->sizes.h_bytes);
-    piece->dx = take(piece->sizes.h_bytes);
-    piece->a = take(piece->sizes.a_bytes + EM_ALIGN);
-    piece->w = take(piece->sizes.w_bytes + EM_ALIGN);
-    piece->g = take(piece->sizes.g_bytes + EM_ALIGN);
-    piece->workspace = take(piece->sizes.workspace_max_bytes);
-    piece->tokens = take(tokens * sizeof *piece->tokens);
-    EM_RETURN_ERROR_IF(piece->table == NULL || piece->params == NULL || piece->grads == NULL ||
-                           piece->param == NULL || piece->grad == NULL || piece->m == NULL ||
-                           piece->v == NULL || piece->x == NULL || piece->y == NULL ||
-                           piece->dy == NULL || piece->dx == NULL || piece->a == NULL ||
-                           piece->w == NULL || piece->g == NULL || piece->workspace == NULL ||
-                           piece->tokens == NULL,
-                       err, EM_ERR_MEMORY, "no memory for the timed stages");
-    EM_RETURN_IF_ERROR(em_stage_layout(&piece->stage, EM_PART_ALL, piece->table, piece->num_params,
-                                       &piece->num_params, &piece->num_floats, err));
-    em_stage_bind(&piece->stage, piece->table, piece->num_params, piece->param, piece->params);
-    em_stage_bind(&piece->stage, piece->table, piece->num_params, piece->grad, piece->grads);
-    em_params_init(piece->table, piece->num_params, 1, piece->num_floats, piece->param);
-    em_workspace_prepare(&piece->stage, o->seq, piece->workspace);
-    fill(piece->x, tokens * o->hidden, 1);
-    fill(piece->dy, tokens * o->hidden, 2);
-    for (uint64_t i = 0; i < tokens; i++) {
-        piece->tokens[i] = (int32_t)em_rng_below(3, i, o->vocab);
-    }
-    return EM_OK;
-}
-
-static void free_piece(piece_t *piece)
-{
-    void *const blocks[] = {piece->table, piece->params, piece->grads, piece->param, piece->grad,
-                            piece->m,     piece->v,      piece->x,     piece->y,     piece->dy,
-                            piece->dx,    piece->a,      piece->w,     piece->g,
-                            piece->workspace, piece->tokens};
-    for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) {
-        em_free(blocks[i]);
-    }
-}
-
-static em_status_t make_worker(worker_t *worker)
-{
-    for (int i = 0; i < NUM_QUANTITIES; i++) {
-        worker->samples[i].ns =
-            take(worker->shared->options->repeats * sizeof(uint64_t));
-        EM_RETURN_ERROR_IF(worker->samples[i].ns == NULL, &worker->error, EM_ERR_MEMORY,
-                           "no memory for the samples");
-    }
-    for (int kind = 0; kind < NUM_PIECES; kind++) {
-        EM_RETURN_IF_ERROR(make_piece(worker, kind, &worker->pieces[kind]));
-    }
-    worker->shared->buffers[worker->index] = worker->pieces[PIECE_LAYERS].grad;
-    return EM_OK;
-}
-
-static void free_worker(worker_t *worker)
-{
-    for (int i = 0; i < NUM_QUANTITIES; i++) {
-        em_free(worker->samples[i].ns);
-    }
-    for (int kind = 0; kind < NUM_PIECES; kind++) {
-        free_piece(&worker->pieces[kind]);
-    }
-}
-
-/* ---- measuring ------------------------------------------------------------------------------ */
+/* ---- passes and optimizer -------------------------------------------------------------------- */
 
 typedef em_status_t (*pass_t)(const em_stage_ctx_t *ctx, const em_item_t *item);
 
-static void time_passes(worker_t *worker, int kind)
+static em_status_t time_pass(em_time_worker_t *worker, em_time_piece_t *piece, em_pass_kind_t pass,
+                             int item, uint64_t *ns)
 {
     static const pass_t passes[EM_NUM_PASSES] = {em_stage_f, em_stage_i, em_stage_w, em_stage_b};
-    const em_time_options_t *const o = worker->shared->options;
-    piece_t *const piece = &worker->pieces[kind];
-    double loss = 0.0;
-    const em_stage_ctx_t ctx = {.stage = &piece->stage,
-                                .kernels = em_cpu_kernels(EM_CPU_AUTO),
-                                .microbatch = o->microbatch,
-                                .seq = o->seq,
-                                .params = piece->params,
-                                .grads = piece->grads,
-                                .workspace = piece->workspace};
-    const em_item_t item = {.tokens = piece->tokens,
-                            .targets = piece->tokens,
-                            .x = piece->x,
-                            .y = piece->y,
-                            .dy = piece->dy,
-                            .dx = piece->dx,
-                            .a = piece->a,
-                            .w = piece->w,
-                            .g = piece->g,
-                            .loss_sum = &loss,
-                            .scale = 1.0f / (float)(o->microbatch * o->seq),
-                            .accumulate = EM_PART_ALL};
-    for (uint32_t i = 0; i < o->repeats + WARM_UP && meet(worker); i++) {
-        for (int pass = 0; pass < EM_NUM_PASSES; pass++) {
-            const uint64_t start = em_clock_ns();
-            const em_status_t status = passes[pass](&ctx, &item);
-            const uint64_t ns = em_clock_ns() - start;
-            if (status != EM_OK) {
-                (void)EM_FAIL(&worker->error, status, "a timed pass failed");
-                em_team_abort(&worker->shared->team);
+    const uint64_t start = em_clock_ns();
+    const em_status_t status = passes[pass](&piece->ctx, &piece->items[item]);
+    *ns = em_clock_ns() - start;
+    EM_RETURN_ERROR_IF(status != EM_OK, &worker->error, status, "a timed pass failed");
+    return EM_OK;
+}
+
+/* One microbatch goes through F, I and W, the other one through F and B. */
+static em_status_t time_passes(em_time_worker_t *worker, em_piece_kind_t kind, uint32_t round,
+                               bool backward_first)
+{
+    em_time_piece_t *const piece = &worker->pieces[kind];
+    uint64_t ns[EM_NUM_PASSES] = {0}, forward[EM_TIME_ITEMS] = {0};
+    for (int half = 0; half < 2; half++) {
+        if ((half == 0) == !backward_first) {
+            EM_RETURN_IF_ERROR(time_pass(worker, piece, EM_PASS_F, 0, &forward[0]));
+            EM_RETURN_IF_ERROR(time_pass(worker, piece, EM_PASS_F, 1, &forward[1]));
+        } else {
+            EM_RETURN_IF_ERROR(time_pass(worker, piece, EM_PASS_I, 0, &ns[EM_PASS_I]));
+            EM_RETURN_IF_ERROR(time_pass(worker, piece, EM_PASS_W, 0, &ns[EM_PASS_W]));
+            EM_RETURN_IF_ERROR(time_pass(worker, piece, EM_PASS_B, 1, &ns[EM_PASS_B]));
+        }
+    }
+    ns[EM_PASS_F] = (forward[0] + forward[1]) / 2;
+    for (int pass = 0; pass < EM_NUM_PASSES; pass++) {
+        put(worker, EM_TIME_PASS + (int)kind * EM_NUM_PASSES + pass, round, ns[pass]);
+    }
+    return EM_OK;
+}
+
+static void time_optimizer(em_time_worker_t *worker, uint32_t round)
+{
+    em_time_piece_t *const piece = &worker->pieces[EM_PIECE_LAYERS];
+    const em_kernels_t *const kernels = piece->ctx.kernels;
+    const em_adamw_t adamw = {.lr = 1e-6,
+                              .beta1 = 0.9,
+                              .beta2 = 0.95,
+                              .eps = 1e-8,
+                              .weight_decay = 0.1,
+                              .grad_scale = 1.0,
+                              .step = (uint64_t)round + 1};
+    const uint64_t start = em_clock_ns();
+    worker->sum = em_bucket_sum_squares(kernels, piece->table, piece->num_params, 0,
+                                        piece->num_floats, piece->grad);
+    const uint64_t middle = em_clock_ns();
+    em_bucket_adamw(kernels, piece->table, piece->num_params, 0, piece->num_floats, &adamw,
+                    piece->param, piece->grad, piece->m, piece->v);
+    put(worker, EM_TIME_SQUARES, round, middle - start);
+    put(worker, EM_TIME_ADAMW, round, em_clock_ns() - middle);
+}
+
+static em_status_t time_rounds(em_time_worker_t *worker)
+{
+    const uint32_t num_rounds = worker->shared->options->repeats + WARM_UP;
+    for (uint32_t round = 0; round < num_rounds && meet(worker); round++) {
+        /* nothing to go backward through in the first round */
+        const bool backward_first = round > 0 && worker->index % 2 == 1;
+        for (int kind = 0; kind < EM_NUM_PIECES; kind++) {
+            EM_RETURN_IF_ERROR(time_passes(worker, (em_piece_kind_t)kind, round, backward_first));
+        }
+        time_optimizer(worker, round);
+    }
+    return EM_OK;
+}
+
+/* ---- between threads ------------------------------------------------------------------------- */
+
+/* Copy messages that another thread has just written, as a receiver does. */
+static void time_copies(em_time_worker_t *worker)
+{
+    em_time_shared_t *const shared = worker->shared;
+    const uint32_t other = (worker->index + 1) % shared->options->num_threads;
+    for (uint32_t round = 0; round < shared->options->repeats + WARM_UP; round++) {
+        for (int size = 0; size < EM_TIME_COPIES; size++) {
+            const size_t bytes = (size_t)em_time_copy_bytes[size];
+            memset(worker->message, (int)round, bytes);
+            if (!meet(worker)) {
                 return;
             }
-            if (i >= WARM_UP) {
-                worker->samples[Q_PASS + kind * EM_NUM_PASSES + pass].ns[i - WARM_UP] = ns;
+            const uint64_t start = em_clock_ns();
+            memcpy(worker->received, shared->messages[other], bytes);
+            put(worker, EM_TIME_COPY + size, round, em_clock_ns() - start);
+            if (!meet(worker)) { /* nobody writes while another reads */
+                return;
             }
         }
     }
 }
 
-static void time_optimizer(worker_t *worker)
+/* Sum the gradients of the layers, whole and an eighth of them. */
+static void time_all_reduce(em_time_worker_t *worker)
 {
-    const uint32_t repeats = worker->shared->options->repeats;
-    piece_t *const piece = &worker->pieces[PIECE_LAYERS];
-    const em_kernels_t *const kernels = em_cpu_kernels(EM_CPU_AUTO);
-    volatile double keep = 0.0; /* so that the sum is formed */
-    for (uint32_t i = 0; i < repeats + WARM_UP && meet(worker); i++) {
-        const em_adamw_t adamw = {.lr = 1e-6,
-                                  .beta1 = 0.9,
-                                  .beta2 = 0.95,
-                                  .eps = 1e-8,
-                                  .weight_decay = 0.1,
-                                  .grad_scale = 1.0,
-                                  .step = i + 1};
-        const uint64_t start = em_clock_ns();
-        keep = em_bucket_sum_squares(kernels, piece->table, piece->num_params, 0,
-                                     piece->num_floats, piece->grad);
-        const uint64_t middle = em_clock_ns();
-        em_bucket_adamw(kernels, piece->table, piece->num_params, 0, piece->num_floats, &adamw,
-                        piece->param, piece->grad, piece->m, piece->v);
-        const uint64_t end = em_clock_ns();
-        if (i >= WARM_UP) {
-            worker->samples[Q_SQUARES].ns[i - WARM_UP] = middle - start;
-            worker->samples[Q_ADAMW].ns[i - WARM_UP] = end - middle;
-        }
-    }
-    (void)keep;
-}
-
-/* Copy a message that the other thread has just written, as a receiver does. */
-static void time_copy(worker_t *worker, worker_t *other)
-{
-    const uint32_t repeats = worker->shared->options->repeats;
-    piece_t *const mine = &worker->pieces[PIECE_LAYERS];
-    const piece_t *const theirs = &other->pieces[PIECE_LAYERS];
-    const uint64_t bytes = mine->sizes.h_bytes;
-    for (uint32_t i = 0; i < repeats + WARM_UP; i++) {
-        memset(mine->y, (int)i, (size_t)bytes);
-        if (!meet(worker)) {
-            return;
-        }
-        const uint64_t start = em_clock_ns();
-        memcpy(mine->dx, theirs->y, (size_t)bytes);
-        const uint64_t ns = em_clock_ns() - start;
-        if (i >= WARM_UP) {
-            worker->samples[Q_COPY].ns[i - WARM_UP] = ns;
-        }
-        if (!meet(worker)) { /* nobody writes while another reads */
-            return;
-        }
-    }
-}
-
-static void time_all_reduce(worker_t *worker)
-{
-    shared_t *const shared = worker->shared;
-    const uint32_t repeats = shared->options->repeats;
-    em_local_reduce_t reduce = {.buffers = shared->buffers};
-    em_local_share(worker->pieces[PIECE_LAYERS].num_floats, NUM_THREADS, worker->index,
-                   &reduce.begin, &reduce.end);
+    em_time_shared_t *const shared = worker->shared;
+    em_local_reduce_t reduce = {.buffers = shared->gradients};
     uint32_t number = 0;
-    for (uint32_t i = 0; i < repeats + WARM_UP && meet(worker); i++, number++) {
-        const uint64_t start = em_clock_ns();
-        if (!em_local_group_enter(&shared->group, number, &shared->team)) {
-            return;
-        }
-        em_local_sum_share(&shared->group, &reduce);
-        if (!em_local_group_leave(&shared->group, number, &shared->team)) {
-            return;
-        }
-        if (i >= WARM_UP) {
-            worker->samples[Q_ALL_REDUCE].ns[i - WARM_UP] = em_clock_ns() - start;
-        }
-    }
-    const uint64_t start = em_clock_ns();
-    for (uint32_t i = 0; i < ROUND_TRIPS; i++, number++) {
-        if (!em_local_group_enter(&shared->group, number, &shared->team) ||
-            !em_local_group_leave(&shared->group, number, &shared->team)) {
-            return;
+    for (uint32_t round = 0; round < shared->options->repeats + WARM_UP; round++) {
+        for (int part = 0; part < EM_TIME_SUMS; part++, number++) {
+            em_local_share(em_time_sum_elements(worker, part), shared->options->num_threads,
+                           worker->index, &reduce.begin, &reduce.end);
+            if (!meet(worker)) {
+                return;
+            }
+            const uint64_t start = em_clock_ns();
+            if (!em_local_group_enter(&shared->group, number, &shared->team)) {
+                return;
+            }
+            em_local_sum_share(&shared->group, &reduce);
+            if (!em_local_group_leave(&shared->group, number, &shared->team)) {
+                return;
+            }
+            put(worker, EM_TIME_SUM + part, round, em_clock_ns() - start);
         }
     }
-    worker->group_ns = (em_clock_ns() - start) / ROUND_TRIPS;
+}
+
+uint64_t em_time_sum_elements(const em_time_worker_t *worker, int part)
+{
+    const uint64_t num = worker->pieces[EM_PIECE_LAYERS].num_floats;
+    return part == 0 ? num : (num + 7) / 8;
 }
 
 static void busy_for(uint64_t ns)
@@ -328,37 +169,50 @@ static void busy_for(uint64_t ns)
     }
 }
 
-/* Half a round trip between two threads; `pause_ns` of work before each answer puts the other one
- * to sleep, and is taken off. */
-static uint64_t time_round_trips(worker_t *worker, uint32_t first, uint32_t num, uint64_t pause_ns)
+static int by_size(const void *left, const void *right)
 {
-    shared_t *const shared = worker->shared;
+    const uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
+    return (a > b) - (a < b);
+}
+
+static uint64_t median(uint64_t *ns, uint32_t num)
+{
+    qsort(ns, num, sizeof *ns, by_size);
+    return num % 2 == 1 ? ns[num / 2] : (ns[num / 2 - 1] + ns[num / 2]) / 2;
+}
+
+/* Half a round trip between threads 0 and 1. With `pause` each works for a while before its
+ * answer, which puts the other one to sleep; that is taken off. What posting takes its sender goes
+ * to *post_ns. */
+static uint64_t time_round_trips(em_time_worker_t *worker, uint32_t first, uint32_t num,
+                                 uint64_t pause, uint64_t *post_ns)
+{
+    em_time_shared_t *const shared = worker->shared;
     em_local_channel_t *const send = worker->index == 0 ? &shared->there : &shared->back;
     em_local_channel_t *const receive = worker->index == 0 ? &shared->back : &shared->there;
-    if (!meet(worker)) {
-        return 0;
-    }
-    const uint64_t start = em_clock_ns();
-    for (uint32_t i = first; i < first + num; i++) {
-        if (worker->index == 0) {
-            busy_for(pause_ns);
-            em_local_send(send);
-        }
-        if (!em_local_wait_ready(receive, i, &shared->team)) {
+    uint64_t trip_ns[ROUND_TRIPS], send_ns[ROUND_TRIPS];
+    for (uint32_t i = 0; i < num; i++) {
+        const uint64_t start = em_clock_ns();
+        if (worker->index != 0 && !em_local_wait_ready(receive, first + i, &shared->team)) {
             return 0;
         }
-        if (worker->index != 0) {
-            busy_for(pause_ns);
-            em_local_send(send);
+        busy_for(pause);
+        const uint64_t middle = em_clock_ns();
+        em_local_send(send);
+        send_ns[i] = em_clock_ns() - middle;
+        if (worker->index == 0 && !em_local_wait_ready(receive, first + i, &shared->team)) {
+            return 0;
         }
+        trip_ns[i] = em_clock_ns() - start;
     }
-    const uint64_t ns = (em_clock_ns() - start) / (2 * (uint64_t)num);
-    return ns > pause_ns ? ns - pause_ns : 0;
+    const uint64_t ns = median(trip_ns, num);
+    *post_ns = median(send_ns, num);
+    return ns > 2 * pause ? (ns - 2 * pause) / 2 : 0;
 }
 
 /* What the interpreter adds to each instruction: marks for the watchdog, a look at the abort flag,
  * a reading of the clock. */
-static double time_instruction(worker_t *worker)
+static double time_instruction(em_time_worker_t *worker)
 {
     _Atomic uint32_t at = 0;
     _Atomic uint64_t progress = 0;
@@ -376,94 +230,45 @@ static double time_instruction(worker_t *worker)
     return (double)(em_clock_ns() - start) / CALLS;
 }
 
+/* ---- threads --------------------------------------------------------------------------------- */
+
 static void *work(void *context)
 {
-    worker_t *const worker = context;
-    worker_t *const other = worker->index == 0 ? worker + 1 : worker - 1;
-    const uint64_t pause_ns = 1000000; /* longer than any spinning */
-    for (int kind = 0; kind < NUM_PIECES; kind++) {
-        time_passes(worker, kind);
+    em_time_worker_t *const worker = context;
+    if (time_rounds(worker) != EM_OK) {
+        em_team_abort(&worker->shared->team);
+        return NULL;
     }
-    time_optimizer(worker);
-    time_copy(worker, other);
+    time_copies(worker);
     time_all_reduce(worker);
-    worker->hand_over_ns = time_round_trips(worker, 0, ROUND_TRIPS, 0);
-    worker->wake_ns = time_round_trips(worker, ROUND_TRIPS, 20, pause_ns);
     worker->instruction_ns = time_instruction(worker);
+    if (meet(worker) && worker->index < 2) {
+        worker->hand_over_ns = time_round_trips(worker, 0, ROUND_TRIPS, 0, &worker->post_ns);
+        worker->wake_ns = time_round_trips(worker, ROUND_TRIPS, SLEEPING_ROUND_TRIPS, pause_ns,
+                                           &worker->wake_post_ns);
+    }
     return NULL;
 }
 
-/* ---- the report ------------------------------------------------------------------------------ */
-
-static int by_size(const void *left, const void *right)
+uint64_t em_time_median(em_time_worker_t *workers, int quantity)
 {
-    const uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
-    return a < b ? -1 : a > b;
-}
-
-/* Median of each thread's samples, and of those the mean. */
-static uint64_t median(worker_t *workers, int quantity)
-{
-    const uint32_t repeats = workers->shared->options->repeats;
+    const em_time_options_t *const options = workers->shared->options;
     uint64_t sum = 0;
-    for (int t = 0; t < NUM_THREADS; t++) {
-        uint64_t *const ns = workers[t].samples[quantity].ns;
-        qsort(ns, repeats, sizeof *ns, by_size);
-        sum += repeats % 2 == 1 ? ns[repeats / 2] : (ns[repeats / 2 - 1] + ns[repeats / 2]) / 2;
+    for (uint32_t t = 0; t < options->num_threads; t++) {
+        sum += median(workers[t].samples[quantity], options->repeats);
     }
-    return sum / NUM_THREADS;
+    return sum / options->num_threads;
 }
 
-static void report(worker_t *workers, FILE *out)
+static em_status_t run(em_time_worker_t *workers, em_error_t *err)
 {
-    static const char *const names[NUM_PIECES] = {"layers", "embedding", "head"};
-    static const char letters[] = "FIWB";
-    const em_time_options_t *const o = workers->shared->options;
-    const piece_t *const layers = &workers->pieces[PIECE_LAYERS];
-    const uint64_t bytes = layers->num_floats * sizeof(float);
-    (void)fprintf(out,
-                  "{\"schema_version\": 1, \"kernels\": \"%s\", \"kind\": \"%s\", \"layers\": "
-                  "%" PRIu32 ", \"hidden\": %" PRIu32 ", \"heads\": %" PRIu32
-                  ", \"kv_heads\": %" PRIu32 ", \"head_dim\": %" PRIu32 ", \"ffn\": %" PRIu32
-                  ", \"vocab\": %" PRIu32 ", \"seq\": %" PRIu32 ", \"microbatch\": %" PRIu32
-                  ", \"repeats\": %" PRIu32 ", \"num_threads\": %d,\n \"pass_ns\": {",
-                  em_cpu_kernels(EM_CPU_AUTO)->name, o->llama ? "llama" : "gpt", o->layers,
-                  o->hidden, o->heads, o->kv_heads, o->head_dim, o->ffn, o->vocab, o->seq,
-                  o->microbatch, o->repeats, NUM_THREADS);
-    for (int kind = 0; kind < NUM_PIECES; kind++) {
-        (void)fprintf(out, "%s\"%s\": {", kind == 0 ? "" : ", ", names[kind]);
-        for (int pass = 0; pass < EM_NUM_PASSES; pass++) {
-            (void)fprintf(out, "%s\"%c\": %" PRIu64, pass == 0 ? "" : ", ", letters[pass],
-                          median(workers, Q_PASS + kind * EM_NUM_PASSES + pass));
-        }
-        (void)fprintf(out, "}");
-    }
-    (void)fprintf(out,
-                  "},\n \"adamw\": {\"num_elements\": %" PRIu64 ", \"ns\": %" PRIu64
-                  "}, \"sum_squares\": {\"num_elements\": %" PRIu64 ", \"ns\": %" PRIu64 "},\n",
-                  layers->num_floats, median(workers, Q_ADAMW), layers->num_floats,
-                  median(workers, Q_SQUARES));
-    (void)fprintf(out,
-                  " \"channel\": {\"num_bytes\": %" PRIu64 ", \"copy_ns\": %" PRIu64
-                  ", \"hand_over_ns\": %" PRIu64 ", \"wake_ns\": %" PRIu64 "},\n",
-                  layers->sizes.h_bytes, median(workers, Q_COPY), workers[0].hand_over_ns,
-                  workers[0].wake_ns);
-    (void)fprintf(out,
-                  " \"all_reduce\": {\"num_members\": %d, \"num_bytes\": %" PRIu64
-                  ", \"ns\": %" PRIu64 ", \"meet_ns\": %" PRIu64 "},\n",
-                  NUM_THREADS, bytes, median(workers, Q_ALL_REDUCE), workers[0].group_ns);
-    (void)fprintf(out, " \"instruction_ns\": %.1f}\n",
-                  0.5 * (workers[0].instruction_ns + workers[1].instruction_ns));
-}
-
-static em_status_t run(worker_t *workers, em_error_t *err)
-{
+    em_time_shared_t *const shared = workers->shared;
     uint32_t started = 0;
     em_status_t status = EM_OK;
-    for (; started < NUM_THREADS; started++) {
+    for (; started < shared->options->num_threads; started++) {
         if (pthread_create(&workers[started].thread, NULL, work, &workers[started]) != 0) {
             status = EM_FAIL(err, EM_ERR_SYSTEM, "cannot start a thread");
-            em_team_abort(&workers->shared->team);
+            em_team_abort(&shared->team);
             break;
         }
     }
@@ -477,42 +282,76 @@ static em_status_t run(worker_t *workers, em_error_t *err)
     return status;
 }
 
+static em_status_t make_worker(em_time_worker_t *worker, em_error_t *err)
+{
+    em_time_shared_t *const shared = worker->shared;
+    const uint64_t message_bytes = em_time_copy_bytes[EM_TIME_COPIES - 1];
+    bool complete = true;
+    for (int i = 0; i < EM_TIME_QUANTITIES; i++) {
+        worker->samples[i] = em_alloc_zeroed(shared->options->repeats, sizeof **worker->samples);
+        complete = complete && worker->samples[i] != NULL;
+    }
+    worker->message = em_alloc_zeroed(1, message_bytes);
+    worker->received = em_alloc_zeroed(1, message_bytes);
+    EM_RETURN_ERROR_IF(!complete || worker->message == NULL || worker->received == NULL, err,
+                       EM_ERR_MEMORY, "no memory for the samples");
+    for (int kind = 0; kind < EM_NUM_PIECES; kind++) {
+        EM_RETURN_IF_ERROR(
+            em_time_piece_make(&worker->pieces[kind], (em_piece_kind_t)kind, shared->options, err));
+    }
+    shared->gradients[worker->index] = worker->pieces[EM_PIECE_LAYERS].grad;
+    shared->messages[worker->index] = worker->message;
+    return EM_OK;
+}
+
+static void free_worker(em_time_worker_t *worker)
+{
+    for (int i = 0; i < EM_TIME_QUANTITIES; i++) {
+        em_free(worker->samples[i]);
+    }
+    em_free(worker->message);
+    em_free(worker->received);
+    for (int kind = 0; kind < EM_NUM_PIECES; kind++) {
+        em_time_piece_free(&worker->pieces[kind]);
+    }
+}
+
 em_status_t em_time_ops(const em_time_options_t *options, FILE *out, em_error_t *err)
 {
     EM_RETURN_ERROR_IF(options->repeats == 0 || options->layers == 0 || options->microbatch == 0 ||
                            options->seq == 0,
                        err, EM_ERR_ARGUMENT,
                        "repeats, layers, microbatch and seq must be at least 1");
-    shared_t shared;
-    worker_t *const workers = em_alloc_zeroed(NUM_THREADS, sizeof *workers);
-    EM_RETURN_ERROR_IF(workers == NULL, err, EM_ERR_MEMORY, "no memory to time in");
-    memset(&shared, 0, sizeof shared);
-    shared.options = options;
-    em_team_init(&shared.team, NUM_THREADS);
-    em_barrier_init(&shared.barrier, NUM_THREADS);
-    em_local_channel_init(&shared.there);
-    em_local_channel_init(&shared.back);
-    em_local_group_init(&shared.group, NUM_THREADS, NULL);
-    em_status_t status = EM_OK;
-    for (uint32_t t = 0; t < NUM_THREADS; t++) {
-        workers[t].shared = &shared;
+    EM_RETURN_ERROR_IF(options->num_threads < 2 || options->num_threads > EM_TIME_THREADS, err,
+                       EM_ERR_ARGUMENT, "threads must be 2 to %d", EM_TIME_THREADS);
+    em_time_shared_t *const shared = em_alloc_zeroed(1, sizeof *shared);
+    em_time_worker_t *const workers = em_alloc_zeroed(options->num_threads, sizeof *workers);
+    em_status_t status = shared == NULL || workers == NULL
+                             ? EM_FAIL(err, EM_ERR_MEMORY, "no memory to time in")
+                             : EM_OK;
+    if (status == EM_OK) {
+        shared->options = options;
+        em_team_init(&shared->team, options->num_threads);
+        em_barrier_init(&shared->barrier, options->num_threads);
+        em_local_channel_init(&shared->there);
+        em_local_channel_init(&shared->back);
+        em_local_group_init(&shared->group, options->num_threads, NULL);
+    }
+    for (uint32_t t = 0; status == EM_OK && t < options->num_threads; t++) {
+        workers[t].shared = shared;
         workers[t].index = t;
-        if (status == EM_OK) {
-            status = make_worker(&workers[t]);
-            if (status != EM_OK) {
-                *err = workers[t].error;
-            }
-        }
+        status = make_worker(&workers[t], err);
     }
     if (status == EM_OK) {
         status = run(workers, err);
     }
     if (status == EM_OK) {
-        report(workers, out);
+        em_time_report(workers, out);
     }
-    for (uint32_t t = 0; t < NUM_THREADS; t++) {
+    for (uint32_t t = 0; workers != NULL && t < options->num_threads; t++) {
         free_worker(&workers[t]);
     }
     em_free(workers);
+    em_free(shared);
     return status;
 }
