@@ -158,7 +158,7 @@ enum {
 };
 
 /*
- * One instruction, 56 bytes. Operands that its op does not have are EM_NONE.
+ * One instruction of 56 bytes. Operands that its op does not have are EM_NONE.
  *
  * F I W B RC, SF SB RF RB, WS WR, OFF LD WOFF WLD, LF LB: stage, microbatch (slice, part)
  * A2A_D A2A_C KV and their WC: the same, phase, group in `queue`
@@ -181,7 +181,7 @@ typedef struct {
     int32_t bucket; /* index in em_plan_t.buckets */
     int32_t queue;  /* index in em_plan_t.channels or .groups, see above */
     int32_t slot[EM_INSTR_SLOTS];
-    int32_t reserved2;
+    int32_t match; /* post: its wait in this program; wait: its post; else EM_NONE */
 } em_instr_t;
 
 /* Slot that an instruction names in a pool, or EM_NONE. */
@@ -363,8 +363,8 @@ typedef struct {
     const em_instr_t *instrs;
 } em_program_t;
 
-/* Pass kinds of `couple`, in the order of the page: F I W B RC FB. */
-enum { EM_NUM_COUPLED = 6 };
+/* Pass kinds of `couple`, in the order of the page: F I W B RC. */
+enum { EM_NUM_COUPLED = 5 };
 
 typedef struct {
     uint64_t minor;       /* of the format version 1.MINOR */
