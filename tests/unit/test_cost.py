@@ -84,7 +84,7 @@ def test_rates_never_exceed_the_peak_nor_grow_beyond_the_table(gpu: str) -> None
 
 
 def test_a_layer_runs_near_the_rate_of_its_products() -> None:
-    """GPT-3 175B over 8 H100: Megatron-LM reaches about half of peak in whole steps; a stage alone is near."""
+    """GPT-3 175B over 8 H100: Megatron-LM reaches about half of peak in whole steps, a stage alone more."""
     model = find_preset("gpt3-175b")
     mesh = Mesh(tp=8)
     work = price_stages(
