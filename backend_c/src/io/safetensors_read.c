@@ -106,8 +106,10 @@ static int by_name(const void *left, const void *right)
 /* Ranges follow each other without holes to the end of the file; names stand once. */
 static em_status_t check_together(em_safetensors_t *file, uint64_t data_bytes, em_error_t *err)
 {
-    qsort(file->tensors, file->num_tensors, sizeof *file->tensors, by_offset);
     uint64_t at = 0;
+    if (file->num_tensors > 0) {
+        qsort(file->tensors, file->num_tensors, sizeof *file->tensors, by_offset);
+    }
     for (uint32_t i = 0; i < file->num_tensors; i++) {
         EM_RETURN_ERROR_IF(file->tensors[i].begin != at, err, EM_ERR_FIELD,
                            "%s: tensor %s: starts at byte %" PRIu64 ", expected %" PRIu64
@@ -118,7 +120,9 @@ static em_status_t check_together(em_safetensors_t *file, uint64_t data_bytes, e
     EM_RETURN_ERROR_IF(at != data_bytes, err, EM_ERR_FIELD,
                        "%s: %" PRIu64 " bytes of data, the tensors take %" PRIu64, file->name,
                        data_bytes, at);
-    qsort(file->tensors, file->num_tensors, sizeof *file->tensors, by_name);
+    if (file->num_tensors > 0) {
+        qsort(file->tensors, file->num_tensors, sizeof *file->tensors, by_name);
+    }
     for (uint32_t i = 1; i < file->num_tensors; i++) {
         EM_RETURN_ERROR_IF(strcmp(file->tensors[i - 1].name, file->tensors[i].name) == 0, err,
                            EM_ERR_FIELD, "%s: tensor %s stands twice", file->name,
