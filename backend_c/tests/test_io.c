@@ -56,12 +56,38 @@ static void test_json_values(void)
 
 static void test_json_refusals(void)
 {
-    static const char *const wrong[] = {
-        "",          " ",         "{",         "}",          "[1,]",     "[1 2]",   "{\"a\" 1}",
-        "{a: 1}",    "{\"a\":}",  "{,}",       "[,]",        "01",       "1.",      ".5",
-        "+1",        "1e",        "tru",       "nul",        "\"\\x\"",  "\"\n\"",  "\"\\u12g4\"",
-        "\"",        "\"\\",      "[1]]",      "1 1",        "{\"a\":1", "[\"\xff\"]",
-        "[\"\xc0\x80\"]", "[\"\xed\xa0\x80\"]", "--1", "[1}", "{\"a\":1]"};
+    static const char *const wrong[] = {"",
+                                        " ",
+                                        "{",
+                                        "}",
+                                        "[1,]",
+                                        "[1 2]",
+                                        "{\"a\" 1}",
+                                        "{a: 1}",
+                                        "{\"a\":}",
+                                        "{,}",
+                                        "[,]",
+                                        "01",
+                                        "1.",
+                                        ".5",
+                                        "+1",
+                                        "1e",
+                                        "tru",
+                                        "nul",
+                                        "\"\\x\"",
+                                        "\"\n\"",
+                                        "\"\\u12g4\"",
+                                        "\"",
+                                        "\"\\",
+                                        "[1]]",
+                                        "1 1",
+                                        "{\"a\":1",
+                                        "[\"\xff\"]",
+                                        "[\"\xc0\x80\"]",
+                                        "[\"\xed\xa0\x80\"]",
+                                        "--1",
+                                        "[1}",
+                                        "{\"a\":1]"};
     em_json_t json;
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         assert(parse(wrong[i], &json) == EM_ERR_SYNTAX);
@@ -103,7 +129,8 @@ static em_status_t open_header(const char *header, uint64_t data_bytes)
 }
 
 #define T(name, dtype, shape, from, to)                                                            \
-    "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" from "," to "]}"
+    "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" from "," to "]" \
+                                                                                               "}"
 
 static void test_safetensors_refusals(void)
 {
@@ -158,9 +185,8 @@ static void test_safetensors_refusals(void)
 /* Any bytes give a verdict: no crash, no leak, no read beyond the end (the sanitizers watch). */
 static void test_safetensors_mutations(void)
 {
-    static const char header[] = "{\"__metadata__\":{\"format\":\"pt\"}," T("a", "F32", "[2,3]", "0",
-                                                                          "24") "," T(
-        "b.weight", "BF16", "[4]", "24", "32") "}";
+    static const char header[] = "{\"__metadata__\":{\"format\":\"pt\"}," T(
+        "a", "F32", "[2,3]", "0", "24") "," T("b.weight", "BF16", "[4]", "24", "32") "}";
     uint8_t bytes[FILE_ROOM];
     uint32_t accepted = 0;
     for (uint64_t round = 0; round < 20000; round++) {
@@ -233,13 +259,12 @@ static void test_safetensors_round_trip(const char *folder)
 static void test_half_floats(void)
 {
     static const uint16_t f16[] = {0x3C00, 0xC000, 0x0001, 0x03FF, 0x7C00, 0x7E00, 0x8000, 0x7BFF};
-    static const float wanted[] = {1.0f,     -2.0f, 0x1p-24f, 1023 * 0x1p-24f, HUGE_VALF, NAN,
-                                   -0.0f,    65504.0f};
+    static const float wanted[] = {1.0f,      -2.0f, 0x1p-24f, 1023 * 0x1p-24f,
+                                   HUGE_VALF, NAN,   -0.0f,    65504.0f};
     uint8_t bytes[FILE_ROOM];
     em_safetensors_t file;
-    const uint64_t num =
-        make_file(bytes, "{" T("h", "F16", "[8]", "0", "16") "," T("b", "BF16", "[1]", "16", "18")
-                         "}", 18);
+    const uint64_t num = make_file(
+        bytes, "{" T("h", "F16", "[8]", "0", "16") "," T("b", "BF16", "[1]", "16", "18") "}", 18);
     memcpy(bytes + num - 18, f16, sizeof f16);
     bytes[num - 2] = 0x80;
     bytes[num - 1] = 0xBF; /* bf16 -1.0 */
@@ -248,15 +273,15 @@ static void test_half_floats(void)
     const uint64_t eight = 8, single = 1;
     assert(em_tensor_read(&file, em_safetensors_find(&file, "h"), 1, &eight, out, NULL) == EM_OK);
     for (int i = 0; i < 8; i++) {
-        assert(isnan(wanted[i]) ? isnan(out[i])
-                                : memcmp(&out[i], &wanted[i], sizeof out[i]) == 0);
+        assert(isnan(wanted[i]) ? isnan(out[i]) : memcmp(&out[i], &wanted[i], sizeof out[i]) == 0);
     }
     assert(em_tensor_read(&file, em_safetensors_find(&file, "b"), 1, &single, &one, NULL) == EM_OK);
     assert(one == -1.0f);
     em_safetensors_close(&file);
 }
 
-/* ---- folders and samples ---------------------------------------------------------------------- */
+/* ---- folders and samples ----------------------------------------------------------------------
+ */
 
 static void write_text(const char *folder, const char *name, const char *text)
 {

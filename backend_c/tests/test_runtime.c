@@ -60,8 +60,8 @@ static em_plan_t *load_plan(void)
     em_plan_t *plan = NULL;
     em_error_t err;
     memset(&err, 0, sizeof err);
-    if (em_plan_load(EM_SOURCE_DIR "/tests/golden/runtime/four-ranks.plan", &plan, &verdict, &err) !=
-        EM_OK) {
+    if (em_plan_load(EM_SOURCE_DIR "/tests/golden/runtime/four-ranks.plan", &plan, &verdict,
+                     &err) != EM_OK) {
         (void)fprintf(stderr, "%s\n", err.text);
     }
     assert(plan != NULL);
@@ -215,8 +215,8 @@ static void test_options(void)
                                    {"range", EM_OPTION_RANGE, range, NULL},
                                    {"count", EM_OPTION_COUNT, &count, NULL},
                                    {"real", EM_OPTION_REAL, &real, NULL}};
-    char words[][16] = {"me", "--flag", "--text", "a=b", "file", "--range=3..7", "--count", "5",
-                        "--real", "1e-3"};
+    char words[][16] = {"me",           "--flag",  "--text", "a=b",    "file",
+                        "--range=3..7", "--count", "5",      "--real", "1e-3"};
     char *argv[10];
     for (int i = 0; i < 10; i++) {
         argv[i] = words[i];

@@ -134,8 +134,8 @@ static void print_json(const arguments_t *args, const em_plan_t *plan,
 
 static void print_text(const em_plan_t *plan, const em_engine_result_t *result)
 {
-    (void)printf("plan %s\nsteps %" PRIu64 "..%" PRIu64 "%s", plan->file_sha256,
-                 result->first_step, result->steps_done, result->interrupted ? " (stopped)" : "");
+    (void)printf("plan %s\nsteps %" PRIu64 "..%" PRIu64 "%s", plan->file_sha256, result->first_step,
+                 result->steps_done, result->interrupted ? " (stopped)" : "");
     if (result->median_step_ns > 0) {
         (void)printf(", loss %.4f -> %.4f, %.3f ms a step, %.0f tokens/s", result->first_loss,
                      result->loss, (double)result->median_step_ns * 1e-6, tokens_per_s(result));
@@ -270,7 +270,8 @@ static int with_plan(arguments_t *args, const char *path)
     return code;
 }
 
-/* ---- sampling and timing ------------------------------------------------------------------------ */
+/* ---- sampling and timing ------------------------------------------------------------------------
+ */
 
 enum { BYTE_BOS = 256, BYTE_EOS = 257 };
 
@@ -354,8 +355,8 @@ static int time_ops(const arguments_t *args)
 {
     em_error_t err;
     memset(&err, 0, sizeof err);
-    const uint64_t numbers[] = {args->layers, args->hidden, args->heads,      args->kv_heads,
-                                args->head_dim, args->ffn,  args->vocab,      args->seq,
+    const uint64_t numbers[] = {args->layers,     args->hidden,  args->heads,      args->kv_heads,
+                                args->head_dim,   args->ffn,     args->vocab,      args->seq,
                                 args->microbatch, args->repeats, args->num_threads};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         if (numbers[i] > INT32_MAX) {
@@ -382,10 +383,11 @@ static int time_ops(const arguments_t *args)
     return status == EM_OK ? 0 : fail(&err, status);
 }
 
-/* ---- arguments ---------------------------------------------------------------------------------- */
+/* ---- arguments ----------------------------------------------------------------------------------
+ */
 
-static bool read_arguments(int argc, char **argv, arguments_t *a, const char **plan,
-                           char *message, uint32_t size)
+static bool read_arguments(int argc, char **argv, arguments_t *a, const char **plan, char *message,
+                           uint32_t size)
 {
     em_engine_options_t *const e = &a->engine;
     const em_option_t options[] = {

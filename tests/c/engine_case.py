@@ -19,6 +19,7 @@ from exactmap.sim.workload.model import ModelConfig, ModelKind
 __all__ = ["Case", "make_data", "step_tokens"]
 
 _WORDS = b"def self return import for in range class None True if else not and or x y value print\n".split()
+_OPTIMIZER = OptimizerSettings(lr=2e-3, lr_min=2e-4, warmup=3, steps=20, clip=1.0, seed=11)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +42,7 @@ class Case:
     pp: int = 2
     chunks: int = 1
     dp: int = 1
-    optimizer: OptimizerSettings = OptimizerSettings(
-        lr=2e-3, lr_min=2e-4, warmup=3, steps=20, clip=1.0, seed=11
-    )
+    optimizer: OptimizerSettings = _OPTIMIZER
 
     def having(self, **changes: object) -> Case:
         """The same case with other fields."""

@@ -155,7 +155,7 @@ def write_tokens(folder: Path, vocab: int, count: int) -> None:
 
 
 def test_a_token_outside_of_the_model_names_rank_and_line(data: Path, tmp_path: Path) -> None:
-    """A header that promises a smaller vocabulary than its tokens have is found by the pass, and all ranks end."""
+    """A token that its header does not allow is found by the pass that meets it, and all ranks end."""
     plan = Case(dp=2, m=2).write(tmp_path / "a.plan")
     copy = tmp_path / "copy"
     shutil.copytree(data, copy)

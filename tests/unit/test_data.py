@@ -1,4 +1,4 @@
-"""Text becomes token files: splits of whole files, strict reading, samples that every reader computes alike."""
+"""Text becomes token files: splits of whole files, strict reading, the same samples for every reader."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_llm_c_headers_are_recognised(tmp_path: Path) -> None:
     """Tokens are never read out of another program's header."""
     raw = (20240520).to_bytes(4, "little") + bytes(1020) + bytes(200)
     (tmp_path / "train.bin").write_bytes(raw)
-    with pytest.raises(InvalidInputError, match="llm.c's header") as caught:
+    with pytest.raises(InvalidInputError, match=r"llm\.c's header") as caught:
         import_tokens(
             tmp_path / "train.bin", tmp_path / "train.bin", tmp_path, token_bytes=2, vocab=9, tokenizer="x"
         )
@@ -209,7 +209,7 @@ def test_a_step_is_cut_into_replicas_and_microbatches() -> None:
     together = [sampler.window(5 * step.num_samples + q) for q in range(step.num_samples)]
     parts = [sampler.microbatch(step, 5, d, b).tolist() for d in range(2) for b in range(3)]
 
-    assert sum(parts, []) == together
+    assert [window for part in parts for window in part] == together
 
 
 def test_validation_reads_from_all_over_the_file() -> None:

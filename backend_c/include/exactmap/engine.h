@@ -49,27 +49,27 @@ typedef struct em_engine em_engine_t;
 
 /* What is known after a step. */
 typedef struct {
-    uint64_t step;     /* from 1: steps done */
-    double loss;       /* mean over the step's tokens, nats */
-    bool has_norm;     /* the plan has a NORM */
-    double grad_norm;  /* before clipping */
-    bool skipped;      /* the norm was not finite: the weights stayed */
+    uint64_t step;    /* from 1: steps done */
+    double loss;      /* mean over the step's tokens, nats */
+    bool has_norm;    /* the plan has a NORM */
+    double grad_norm; /* before clipping */
+    bool skipped;     /* the norm was not finite: the weights stayed */
     double lr;
-    uint64_t step_ns;  /* from the start barrier to the last END */
+    uint64_t step_ns; /* from the start barrier to the last END */
     double tokens_per_s;
     bool has_val_loss; /* an evaluation followed this step */
     double val_loss;
 } em_step_report_t;
 
 typedef struct {
-    const char *plan_name;    /* for messages */
-    const char *data_folder;  /* with train.tok and val.tok */
-    const char *out_folder;   /* checkpoint, replaced each time; NULL: none is written */
+    const char *plan_name;   /* for messages */
+    const char *data_folder; /* with train.tok and val.tok */
+    const char *out_folder;  /* checkpoint, replaced each time; NULL: none is written */
     const char *resume_folder;
-    const char *init_path;    /* weights: a safetensors file, or a folder with one */
+    const char *init_path; /* weights: a safetensors file, or a folder with one */
     const char *trace_path;
-    FILE *metrics;            /* JSON lines; NULL: none */
-    uint64_t num_steps;       /* counted from the very first step, also after a resume */
+    FILE *metrics;             /* JSON lines; NULL: none */
+    uint64_t num_steps;        /* counted from the very first step, also after a resume */
     uint64_t checkpoint_every; /* 0: only at the end */
     uint64_t eval_every;       /* 0: only at the end, and only if eval_sequences > 0 */
     uint64_t eval_sequences;   /* 0: no evaluation */
@@ -85,9 +85,9 @@ typedef struct {
 EM_API void em_engine_options_init(em_engine_options_t *options);
 
 typedef struct {
-    uint64_t first_step;  /* steps done before this run */
-    uint64_t steps_done;  /* steps done in all */
-    double first_loss;    /* of this run; NAN if it made no step */
+    uint64_t first_step; /* steps done before this run */
+    uint64_t steps_done; /* steps done in all */
+    double first_loss;   /* of this run; NAN if it made no step */
     double loss;
     bool has_val_loss;
     double val_loss;

@@ -25,14 +25,14 @@ typedef enum {
 } em_json_kind_t;
 
 typedef struct {
-    uint8_t kind;        /* em_json_kind_t */
-    bool value;          /* of a BOOL */
-    uint32_t key_at;     /* text of the key, inside its quotes, if the parent is an object */
+    uint8_t kind;    /* em_json_kind_t */
+    bool value;      /* of a BOOL */
+    uint32_t key_at; /* text of the key, inside its quotes, if the parent is an object */
     uint32_t key_bytes;
-    uint32_t at;         /* text of the value; of a string, inside its quotes */
+    uint32_t at; /* text of the value; of a string, inside its quotes */
     uint32_t num_bytes;
     uint32_t num_children;
-    uint32_t next;       /* index behind this value and all that is in it */
+    uint32_t next; /* index behind this value and all that is in it */
 } em_json_value_t;
 
 typedef struct {

@@ -19,11 +19,7 @@
 #include "io/em_file.h"
 #include "io/em_json.h"
 
-enum {
-    EM_TENSOR_NAME = 256,
-    EM_TENSOR_DIMS = 8,
-    EM_TENSOR_HEADER_LIMIT = 100 * 1000 * 1000
-};
+enum { EM_TENSOR_NAME = 256, EM_TENSOR_DIMS = 8, EM_TENSOR_HEADER_LIMIT = 100 * 1000 * 1000 };
 
 typedef struct {
     char name[EM_TENSOR_NAME];
@@ -54,8 +50,7 @@ void em_safetensors_close(em_safetensors_t *file);
 const em_tensor_t *em_safetensors_find(const em_safetensors_t *file, const char *name);
 
 /* Text of a metadata key; false if it is not there or longer than `size`. */
-bool em_safetensors_metadata(const em_safetensors_t *file, const char *key, char *out,
-                             size_t size);
+bool em_safetensors_metadata(const em_safetensors_t *file, const char *key, char *out, size_t size);
 
 /* Copy the elements of a tensor of `num_dims` dims `shape` as float32; F32, BF16 and F16 only.
  * Any other shape or dtype is EM_ERR_DATA. */

@@ -67,8 +67,8 @@ bool em_is_special(const char *path)
 static em_status_t close_stream(FILE *stream, const char *path, bool sync, em_error_t *err)
 {
     errno = 0;
-    const bool failed = ferror(stream) != 0 || fflush(stream) != 0 ||
-                        (sync && fsync(fileno(stream)) != 0);
+    const bool failed =
+        ferror(stream) != 0 || fflush(stream) != 0 || (sync && fsync(fileno(stream)) != 0);
     const int reason = errno;
     const bool not_closed = fclose(stream) != 0;
     EM_RETURN_ERROR_IF(failed || not_closed, err, EM_ERR_IO, "%s: cannot write: %s", path,
@@ -132,8 +132,8 @@ em_status_t em_folder_begin(const char *path, char temporary[EM_PATH_BYTES], em_
     while (length > 1 && path[length - 1] == '/') {
         length--;
     }
-    const int num = snprintf(temporary, EM_PATH_BYTES, "%.*s.tmp-%ld", (int)length, path,
-                             (long)getpid());
+    const int num =
+        snprintf(temporary, EM_PATH_BYTES, "%.*s.tmp-%ld", (int)length, path, (long)getpid());
     EM_RETURN_ERROR_IF(length >= EM_PATH_BYTES || num < 0 || num >= EM_PATH_BYTES, err,
                        EM_ERR_ARGUMENT, "%.64s..: the path is longer than %d bytes", path,
                        EM_PATH_BYTES - 1);

@@ -149,8 +149,7 @@ static em_status_t parse_number(em_cursor_t *cursor)
 static bool take_word(em_cursor_t *cursor, const char *word)
 {
     const uint32_t num = (uint32_t)strlen(word);
-    if (cursor->end - cursor->at < num ||
-        memcmp(cursor->text + cursor->at, word, num) != 0) {
+    if (cursor->end - cursor->at < num || memcmp(cursor->text + cursor->at, word, num) != 0) {
         return false;
     }
     cursor->at += num;
@@ -252,8 +251,8 @@ em_status_t em_json_parse(em_json_t *json, const char *text, uint64_t num_bytes,
     EM_RETURN_ERROR_IF(num_bytes > UINT32_MAX - 8, err, EM_ERR_LIMIT,
                        "%s: %" PRIu64 " bytes of JSON are too many", name, num_bytes);
     const uint64_t most = most_values(text, num_bytes);
-    EM_RETURN_ERROR_IF(most > EM_JSON_MAX_VALUES, err, EM_ERR_LIMIT,
-                       "%s: more than %d JSON values", name, EM_JSON_MAX_VALUES);
+    EM_RETURN_ERROR_IF(most > EM_JSON_MAX_VALUES, err, EM_ERR_LIMIT, "%s: more than %d JSON values",
+                       name, EM_JSON_MAX_VALUES);
     json->values = em_alloc_zeroed(most, sizeof *json->values);
     EM_RETURN_ERROR_IF(json->values == NULL, err, EM_ERR_MEMORY,
                        "%s: no memory for %" PRIu64 " JSON values", name, most);

@@ -10,10 +10,9 @@
 static const struct {
     const char *name;
     uint64_t bytes;
-} dtypes[] = {{"BOOL", 1},    {"U8", 1},   {"I8", 1},  {"F8_E4M3", 1}, {"F8_E5M2", 1},
-              {"F8_E8M0", 1}, {"I16", 2},  {"U16", 2}, {"F16", 2},     {"BF16", 2},
-              {"I32", 4},     {"U32", 4},  {"F32", 4}, {"I64", 8},     {"U64", 8},
-              {"F64", 8},     {"C64", 8}};
+} dtypes[] = {{"BOOL", 1}, {"U8", 1},  {"I8", 1},  {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"F8_E8M0", 1},
+              {"I16", 2},  {"U16", 2}, {"F16", 2}, {"BF16", 2},    {"I32", 4},     {"U32", 4},
+              {"F32", 4},  {"I64", 8}, {"U64", 8}, {"F64", 8},     {"C64", 8}};
 
 static const char metadata_key[] = "__metadata__";
 
@@ -56,9 +55,9 @@ static em_status_t read_tensor(const em_safetensors_t *file, const em_json_value
     EM_RETURN_ERROR_IF(!em_json_key(header, entry, tensor->name, sizeof tensor->name), err,
                        EM_ERR_LIMIT, "%s: a tensor's name is longer than %d bytes", file->name,
                        EM_TENSOR_NAME - 1);
-    EM_RETURN_ERROR_IF(entry->kind != EM_JSON_OBJECT || entry->num_children != 3, err,
-                       EM_ERR_FIELD, "%s: tensor %s: expected dtype, shape and data_offsets",
-                       file->name, tensor->name);
+    EM_RETURN_ERROR_IF(entry->kind != EM_JSON_OBJECT || entry->num_children != 3, err, EM_ERR_FIELD,
+                       "%s: tensor %s: expected dtype, shape and data_offsets", file->name,
+                       tensor->name);
     const bool known = em_json_string(header, em_json_get(header, entry, "dtype"), tensor->dtype,
                                       sizeof tensor->dtype);
     const uint64_t element_bytes = known ? dtype_bytes(tensor->dtype) : 0;
@@ -66,15 +65,13 @@ static em_status_t read_tensor(const em_safetensors_t *file, const em_json_value
                        file->name, tensor->name);
     EM_RETURN_IF_ERROR(read_shape(file, em_json_get(header, entry, "shape"), tensor, err));
     const em_json_value_t *const offsets = em_json_get(header, entry, "data_offsets");
-    EM_RETURN_ERROR_IF(offsets == NULL || offsets->kind != EM_JSON_ARRAY ||
-                           offsets->num_children != 2 ||
-                           !em_json_u64(header, em_json_first(header, offsets), &tensor->begin) ||
-                           !em_json_u64(header,
-                                        em_json_next(header, em_json_first(header, offsets)),
-                                        &tensor->end),
-                       err, EM_ERR_FIELD,
-                       "%s: tensor %s: data_offsets: expected two whole numbers", file->name,
-                       tensor->name);
+    EM_RETURN_ERROR_IF(
+        offsets == NULL || offsets->kind != EM_JSON_ARRAY || offsets->num_children != 2 ||
+            !em_json_u64(header, em_json_first(header, offsets), &tensor->begin) ||
+            !em_json_u64(header, em_json_next(header, em_json_first(header, offsets)),
+                         &tensor->end),
+        err, EM_ERR_FIELD, "%s: tensor %s: data_offsets: expected two whole numbers", file->name,
+        tensor->name);
     EM_RETURN_ERROR_IF(tensor->begin > tensor->end || tensor->end > data_bytes, err, EM_ERR_FIELD,
                        "%s: tensor %s: data_offsets: got [%" PRIu64 ", %" PRIu64
                        "], the file holds %" PRIu64 " bytes of data",
@@ -154,11 +151,10 @@ static em_status_t read_header(em_safetensors_t *file, const uint8_t *bytes, uin
     for (int i = 7; i >= 0; i--) {
         header_bytes = header_bytes << 8 | bytes[i];
     }
-    EM_RETURN_ERROR_IF(header_bytes > EM_TENSOR_HEADER_LIMIT || header_bytes > num_bytes - 8, err,
-                       EM_ERR_LIMIT,
-                       "%s: header of %" PRIu64 " bytes in a file of %" PRIu64
-                       " (at most %d bytes are read)",
-                       file->name, header_bytes, num_bytes, EM_TENSOR_HEADER_LIMIT);
+    EM_RETURN_ERROR_IF(
+        header_bytes > EM_TENSOR_HEADER_LIMIT || header_bytes > num_bytes - 8, err, EM_ERR_LIMIT,
+        "%s: header of %" PRIu64 " bytes in a file of %" PRIu64 " (at most %d bytes are read)",
+        file->name, header_bytes, num_bytes, EM_TENSOR_HEADER_LIMIT);
     EM_RETURN_ERROR_IF(header_bytes == 0 || bytes[8] != '{', err, EM_ERR_SYNTAX,
                        "%s: the header does not start with '{'", file->name);
     EM_RETURN_IF_ERROR(
@@ -287,8 +283,8 @@ em_status_t em_tensor_read(const em_safetensors_t *file, const em_tensor_t *tens
     }
     EM_RETURN_ERROR_IF(tensor->num_dims != num_dims ||
                            memcmp(tensor->shape, shape, num_dims * sizeof *shape) != 0,
-                       err, EM_ERR_DATA, "%s: tensor %s: got shape [%s], expected [%s]",
-                       file->name, tensor->name, got, wanted);
+                       err, EM_ERR_DATA, "%s: tensor %s: got shape [%s], expected [%s]", file->name,
+                       tensor->name, got, wanted);
     if (strcmp(tensor->dtype, "F32") == 0) {
         memcpy(out, tensor->data, (size_t)tensor->num_elements * sizeof *out);
         return EM_OK;

@@ -11,8 +11,8 @@
 enum { EM_ENTRY_BYTES = EM_TENSOR_NAME + 160 };
 
 static em_status_t make_header(const em_tensor_out_t *tensors, uint32_t num_tensors,
-                               const char *const (*metadata)[2], uint32_t num_metadata,
-                               char *text, size_t size, size_t *used, em_error_t *err)
+                               const char *const (*metadata)[2], uint32_t num_metadata, char *text,
+                               size_t size, size_t *used, em_error_t *err)
 {
     size_t at = (size_t)snprintf(text, size, "{\"__metadata__\":{");
     for (uint32_t i = 0; i < num_metadata; i++) {
@@ -56,8 +56,8 @@ em_status_t em_safetensors_write(const char *path, const em_tensor_out_t *tensor
     char *const text = em_alloc(size);
     EM_RETURN_ERROR_IF(text == NULL, err, EM_ERR_MEMORY, "%s: no memory for its header", path);
     size_t used = 0;
-    em_status_t status = make_header(tensors, num_tensors, metadata, num_metadata, text, size,
-                                     &used, err);
+    em_status_t status =
+        make_header(tensors, num_tensors, metadata, num_metadata, text, size, &used, err);
     FILE *const stream = status == EM_OK ? fopen(path, "wb") : NULL;
     if (status == EM_OK && stream == NULL) {
         status = EM_FAIL(err, EM_ERR_IO, "%s: cannot write: %s", path, strerror(errno));

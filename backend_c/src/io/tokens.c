@@ -28,8 +28,8 @@ static em_status_t read_header(em_tokens_t *tokens, const char *path, em_error_t
     EM_RETURN_ERROR_IF(memcmp(bytes, magic, 8) != 0, err, EM_ERR_DATA,
                        "%s: not a token file: it does not start with %s", path, magic);
     EM_RETURN_ERROR_IF(little(bytes + 8, 4) != EM_TOKENS_HEADER, err, EM_ERR_DATA,
-                       "%s: header size: got %" PRIu64 ", expected %d", path,
-                       little(bytes + 8, 4), EM_TOKENS_HEADER);
+                       "%s: header size: got %" PRIu64 ", expected %d", path, little(bytes + 8, 4),
+                       EM_TOKENS_HEADER);
     tokens->token_bytes = (uint32_t)little(bytes + 12, 4);
     EM_RETURN_ERROR_IF(tokens->token_bytes != 2 && tokens->token_bytes != 4, err, EM_ERR_DATA,
                        "%s: bytes per token: got %" PRIu32 ", expected 2 or 4", path,

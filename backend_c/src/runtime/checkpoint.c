@@ -35,8 +35,8 @@ static uint32_t drop_copies(em_tensor_out_t *tensors, uint32_t num)
 }
 
 /* All tensors of replica 0: which = 0 the parameters, 1 and 2 the moments, appended at *num. */
-static void collect(const em_rank_t *ranks, uint32_t num_ranks, int which,
-                    em_tensor_out_t *tensors, uint32_t *num)
+static void collect(const em_rank_t *ranks, uint32_t num_ranks, int which, em_tensor_out_t *tensors,
+                    uint32_t *num)
 {
     for (uint32_t r = 0; r < num_ranks; r++) {
         const em_rank_t *const rank = &ranks[r];
@@ -194,14 +194,13 @@ static em_status_t read_tensors(const em_safetensors_t *file, em_rank_t *ranks, 
     return EM_OK;
 }
 
-em_status_t em_weights_read(const char *path, em_rank_t *ranks, uint32_t num_ranks,
-                            em_error_t *err)
+em_status_t em_weights_read(const char *path, em_rank_t *ranks, uint32_t num_ranks, em_error_t *err)
 {
     static const char suffix[] = ".safetensors";
     char inside[EM_PATH_BYTES];
     const size_t num = strlen(path);
-    const bool is_file = num >= sizeof suffix - 1 &&
-                         strcmp(path + num - (sizeof suffix - 1), suffix) == 0;
+    const bool is_file =
+        num >= sizeof suffix - 1 && strcmp(path + num - (sizeof suffix - 1), suffix) == 0;
     EM_RETURN_IF_ERROR(em_path_join(inside, path, model_file, err));
     em_safetensors_t file;
     EM_RETURN_IF_ERROR(em_safetensors_open(&file, is_file ? path : inside, err));
@@ -240,9 +239,9 @@ static em_status_t read_state(const char *folder, em_checkpoint_state_t *state, 
         if (!known) {
             status = EM_FAIL(err, EM_ERR_DATA, "%s: not the state of a checkpoint", path);
         } else if (version != 1) {
-            status = EM_FAIL(err, EM_ERR_VERSION,
-                             "%s: checkpoint version %" PRIu64 ", this build reads 1", path,
-                             version);
+            status =
+                EM_FAIL(err, EM_ERR_VERSION,
+                        "%s: checkpoint version %" PRIu64 ", this build reads 1", path, version);
         } else if (!whole) {
             status = EM_FAIL(err, EM_ERR_DATA,
                              "%s: expected step, updates, samples, seed and the sha256 of plan, "

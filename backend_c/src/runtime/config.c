@@ -17,8 +17,9 @@ static void write_gpt2(FILE *out, const em_model_t *m)
     (void)fprintf(out,
                   "{\n  \"architectures\": [\"GPT2LMHeadModel\"],\n  \"model_type\": \"gpt2\",\n"
                   "  \"vocab_size\": %" PRIu32 ",\n  \"n_positions\": %" PRIu32
-                  ",\n  \"n_ctx\": %" PRIu32 ",\n  \"n_embd\": %" PRIu32 ",\n  \"n_layer\": %" PRIu32
-                  ",\n  \"n_head\": %" PRIu32 ",\n  \"n_inner\": %" PRIu32
+                  ",\n  \"n_ctx\": %" PRIu32 ",\n  \"n_embd\": %" PRIu32
+                  ",\n  \"n_layer\": %" PRIu32 ",\n  \"n_head\": %" PRIu32
+                  ",\n  \"n_inner\": %" PRIu32
                   ",\n  \"activation_function\": \"gelu_new\",\n  \"layer_norm_epsilon\": %.9g,\n"
                   "  \"attn_pdrop\": 0.0,\n  \"embd_pdrop\": 0.0,\n  \"resid_pdrop\": 0.0,\n",
                   m->vocab, m->positions, m->positions, m->hidden, m->layers, m->heads, m->ffn,
@@ -126,8 +127,7 @@ static em_status_t read_llama(const em_config_t *config, em_model_t *model)
     EM_RETURN_IF_ERROR(read_dim(config, "hidden_size", 0, &model->hidden));
     EM_RETURN_IF_ERROR(read_dim(config, "num_hidden_layers", 0, &model->layers));
     EM_RETURN_IF_ERROR(read_dim(config, "num_attention_heads", 0, &model->heads));
-    EM_RETURN_IF_ERROR(
-        read_dim(config, "num_key_value_heads", model->heads, &model->kv_heads));
+    EM_RETURN_IF_ERROR(read_dim(config, "num_key_value_heads", model->heads, &model->kv_heads));
     EM_RETURN_IF_ERROR(
         read_dim(config, "head_dim", model->hidden / model->heads, &model->head_dim));
     EM_RETURN_IF_ERROR(read_dim(config, "intermediate_size", 0, &model->ffn));

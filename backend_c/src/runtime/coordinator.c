@@ -85,8 +85,10 @@ em_status_t em_threads_start(em_engine_t *engine, em_error_t *err)
     for (uint32_t i = 0; i < engine->num_ranks; i++) {
         em_rank_t *const rank = &engine->ranks[i];
         const int failed = pthread_create(&rank->thread, NULL, run_rank, rank);
-        EM_RETURN_ERROR_IF(failed != 0, err, EM_ERR_SYSTEM, "cannot start the thread of rank "
-                           "%" PRIu32 " dp %" PRIu32 ": %s", rank->pp, rank->dp, strerror(failed));
+        EM_RETURN_ERROR_IF(failed != 0, err, EM_ERR_SYSTEM,
+                           "cannot start the thread of rank "
+                           "%" PRIu32 " dp %" PRIu32 ": %s",
+                           rank->pp, rank->dp, strerror(failed));
         engine->num_threads++;
         if (engine->options.pin) {
             pin(rank->thread, i);

@@ -21,7 +21,7 @@ struct em_engine {
     uint32_t num_commands;
     bool lost; /* a rank never came back: its memory must stay */
 
-    uint64_t *step_ns; /* of each step of this run */
+    uint64_t *step_ns;        /* of each step of this run */
     uint64_t last_checkpoint; /* steps done when the last one was written */
     _Atomic bool stop_requested;
     em_engine_result_t result;

@@ -70,7 +70,7 @@ typedef struct {
     em_world_channel_t *channels; /* [channel][replica] */
     em_world_group_t *groups;
     uint32_t num_groups;
-    uint32_t *first_group; /* [group]: its first instance in `groups` */
+    uint32_t *first_group;          /* [group]: its first instance in `groups` */
     em_world_channel_t *eval_edges; /* [stage S to S + 1][replica] */
 } em_world_t;
 
@@ -114,15 +114,15 @@ typedef struct {
     em_rank_stage_t *stages;
     uint32_t num_buckets;
     em_rank_bucket_t *buckets;
-    int32_t *tokens;  /* [T] of one microbatch, in the staging; NULL where no stage reads them */
+    int32_t *tokens; /* [T] of one microbatch, in the staging; NULL where no stage reads them */
     int32_t *targets;
-    uint64_t loaded;  /* 1 + the microbatch that they hold; 0: none */
+    uint64_t loaded; /* 1 + the microbatch that they hold; 0: none */
 
     /* within a step */
     double norm_sum; /* sum of squares over the group */
     bool has_norm;
     bool norm_finite;
-    double grad_scale; /* clip factor */
+    double grad_scale;    /* clip factor */
     uint64_t num_updates; /* optimizer steps done */
     uint64_t end_ns;
 

@@ -84,11 +84,10 @@ static em_status_t add_parameters(const em_plan_t *plan, uint32_t index, const e
                        "line %" PRIu32 ": engine.bytes: bucket %" PRIu32 "/%" PRIu32
                        " elements: got %" PRIu64 ", expected %" PRIu64,
                        bucket->line, bucket->stage, bucket->index, bucket->elements, num_floats);
-    EM_RETURN_ERROR_IF(
-        !em_mul_u64(num_floats, 8, &bytes) ||
-            !em_add_u64(need->region_bytes[EM_REGION_MOMENTS], bytes,
-                        &need->region_bytes[EM_REGION_MOMENTS]),
-        err, EM_ERR_OVERFLOW, "the parameters' bytes overflow");
+    EM_RETURN_ERROR_IF(!em_mul_u64(num_floats, 8, &bytes) ||
+                           !em_add_u64(need->region_bytes[EM_REGION_MOMENTS], bytes,
+                                       &need->region_bytes[EM_REGION_MOMENTS]),
+                       err, EM_ERR_OVERFLOW, "the parameters' bytes overflow");
     need->region_bytes[EM_REGION_PARAMS] += bytes / 2;
     need->region_bytes[EM_REGION_GRADS] += bytes / 2;
     return EM_OK;
@@ -134,15 +133,13 @@ em_status_t em_engine_footprint(const em_plan_t *plan, uint32_t pp, em_footprint
             ((uint64_t)stage.has_embedding + (uint64_t)stage.has_head) * token_bytes;
         const em_plan_stage_t *const declared = &plan->stages[s];
         for (uint32_t k = 0; k < declared->num_buckets; k++) {
-            EM_RETURN_IF_ERROR(
-                add_parameters(plan, declared->first_bucket + k, &stage, need, err));
+            EM_RETURN_IF_ERROR(add_parameters(plan, declared->first_bucket + k, &stage, need, err));
         }
     }
     return EM_OK;
 }
 
-static em_status_t check_rank(const em_plan_t *plan, uint32_t pp, const char *name,
-                              em_error_t *err)
+static em_status_t check_rank(const em_plan_t *plan, uint32_t pp, const char *name, em_error_t *err)
 {
     const em_plan_rank_t *const rank = &plan->ranks[pp];
     em_footprint_t need;

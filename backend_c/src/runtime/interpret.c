@@ -39,8 +39,8 @@ static em_status_t fail_at(em_rank_t *rank, uint32_t index, em_status_t status, 
     char text[160];
     const em_instr_t *const instr = &rank->program->instrs[index];
     (void)em_instr_text(rank->shared->plan, instr, text, sizeof text);
-    return EM_FAIL(&rank->error, status, "%s:%" PRIu32 ": rank %" PRIu32 " dp %" PRIu32
-                   ": %s: step %" PRIu64 ": %s",
+    return EM_FAIL(&rank->error, status,
+                   "%s:%" PRIu32 ": rank %" PRIu32 " dp %" PRIu32 ": %s: step %" PRIu64 ": %s",
                    rank->shared->plan_name, instr->line, rank->pp, rank->dp, text,
                    rank->shared->step + 1, what);
 }
@@ -162,8 +162,8 @@ static void run_optimizer(em_rank_t *rank, const em_record_t *record)
                               .weight_decay = train->decay,
                               .grad_scale = rank->grad_scale,
                               .step = rank->num_updates + 1};
-    em_bucket_adamw(rank->shared->kernels, bucket->table, bucket->num_params, 0,
-                    bucket->num_floats, &adamw, bucket->param, bucket->grad, bucket->m, bucket->v);
+    em_bucket_adamw(rank->shared->kernels, bucket->table, bucket->num_params, 0, bucket->num_floats,
+                    &adamw, bucket->param, bucket->grad, bucket->m, bucket->v);
 }
 
 static em_status_t run_record(em_rank_t *rank, uint32_t index, em_times_t *times)

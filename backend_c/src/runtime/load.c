@@ -26,8 +26,8 @@ static em_status_t open_data(em_engine_t *engine, const char *name, em_tokens_t 
                        tokens->vocab, plan->model.vocab);
     *num_windows = em_tokens_num_windows(tokens, plan->train.seq);
     EM_RETURN_ERROR_IF(*num_windows == 0, err, EM_ERR_DATA,
-                       "%s: %" PRIu64 " tokens, expected at least %" PRIu64 " (one sequence)",
-                       path, tokens->num_tokens, plan->train.seq + 1);
+                       "%s: %" PRIu64 " tokens, expected at least %" PRIu64 " (one sequence)", path,
+                       tokens->num_tokens, plan->train.seq + 1);
     return EM_OK;
 }
 
@@ -37,8 +37,7 @@ static em_status_t open_all_data(em_engine_t *engine, em_error_t *err)
     const em_plan_train_t *const train = &shared->plan->train;
     EM_RETURN_ERROR_IF(engine->options.data_folder == NULL, err, EM_ERR_ARGUMENT,
                        "no data folder was given");
-    EM_RETURN_IF_ERROR(
-        open_data(engine, "train.tok", &shared->train, &shared->train_windows, err));
+    EM_RETURN_IF_ERROR(open_data(engine, "train.tok", &shared->train, &shared->train_windows, err));
     if (engine->options.eval_sequences == 0) {
         return EM_OK;
     }
@@ -75,8 +74,8 @@ static em_status_t make_ranks(em_engine_t *engine, em_error_t *err)
     const em_plan_t *const plan = shared->plan;
     EM_RETURN_IF_ERROR(em_world_make(&shared->world, plan, err));
     const uint32_t num_ranks = plan->num_ranks * shared->world.num_replicas;
-    shared->losses = em_alloc_zeroed(shared->world.num_replicas * plan->train.m,
-                                     sizeof *shared->losses);
+    shared->losses =
+        em_alloc_zeroed(shared->world.num_replicas * plan->train.m, sizeof *shared->losses);
     engine->ranks = em_alloc_zeroed(num_ranks, sizeof *engine->ranks);
     EM_RETURN_ERROR_IF(shared->losses == NULL || engine->ranks == NULL, err, EM_ERR_MEMORY,
                        "no memory for %" PRIu32 " ranks", num_ranks);
@@ -116,7 +115,8 @@ static em_status_t resume(em_engine_t *engine, em_error_t *err)
     static const char hint[] = "to start anew from these weights use --init";
     if (state.seed != shared->plan->train.seed) {
         (void)EM_FAIL(err, EM_ERR_DATA,
-                      "%s: the checkpoint was trained with seed %" PRIu64 ", the plan's is %" PRIu64,
+                      "%s: the checkpoint was trained with seed %" PRIu64
+                      ", the plan's is %" PRIu64,
                       folder, state.seed, shared->plan->train.seed);
         em_hint(err, "%s", hint);
         return EM_ERR_DATA;
@@ -163,8 +163,7 @@ static em_status_t make_records(em_engine_t *engine, em_error_t *err)
     if (options->trace_path == NULL) {
         return EM_OK;
     }
-    EM_RETURN_ERROR_IF(options->trace_first > options->trace_last ||
-                           options->trace_first < first ||
+    EM_RETURN_ERROR_IF(options->trace_first > options->trace_last || options->trace_first < first ||
                            options->trace_last >= options->num_steps,
                        err, EM_ERR_ARGUMENT,
                        "--trace-steps %" PRIu64 "..%" PRIu64 ": expected steps within %" PRIu64

@@ -30,8 +30,7 @@ void em_metrics_begin(const em_engine_t *engine)
                   plan->num_ranks, engine->shared.world.num_replicas, engine->shared.first_step,
                   engine->result.tokens_per_step);
     for (uint32_t pp = 0; pp < plan->num_ranks; pp++) {
-        (void)fprintf(out, "%s%" PRIu64, pp == 0 ? "" : ", ",
-                      engine->ranks[pp].arena.size_bytes);
+        (void)fprintf(out, "%s%" PRIu64, pp == 0 ? "" : ", ", engine->ranks[pp].arena.size_bytes);
     }
     (void)fprintf(out, "]}\n");
     (void)fflush(out);

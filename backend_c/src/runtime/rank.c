@@ -70,8 +70,8 @@ static em_status_t make_bucket(em_rank_t *rank, em_rank_stage_t *stage, uint32_t
     const uint32_t holds = plan->buckets[index].holds;
     made->index = index;
     made->in_norm = !is_second_of_tie(plan, index);
-    EM_RETURN_IF_ERROR(em_stage_layout(&stage->stage, holds, NULL, 0, &made->num_params,
-                                       &made->num_floats, err));
+    EM_RETURN_IF_ERROR(
+        em_stage_layout(&stage->stage, holds, NULL, 0, &made->num_params, &made->num_floats, err));
     if (made->num_params > 0) {
         made->table = em_alloc_zeroed(made->num_params, sizeof *made->table);
         if (made->table == NULL) {

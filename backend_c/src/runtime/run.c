@@ -27,16 +27,17 @@ static em_status_t write_checkpoint(em_engine_t *engine, em_error_t *err)
 {
     const em_engine_shared_t *const shared = &engine->shared;
     const em_plan_train_t *const train = &shared->plan->train;
-    if (engine->options.out_folder == NULL || engine->last_checkpoint == engine->result.steps_done) {
+    if (engine->options.out_folder == NULL ||
+        engine->last_checkpoint == engine->result.steps_done) {
         return EM_OK;
     }
-    em_checkpoint_state_t state = {
-        .step = engine->result.steps_done,
-        .updates = engine->ranks[0].num_updates,
-        .samples = shared->first_sample + (engine->result.steps_done - shared->first_step) *
-                                              shared->world.num_replicas * train->m *
-                                              train->microbatch,
-        .seed = train->seed};
+    em_checkpoint_state_t state = {.step = engine->result.steps_done,
+                                   .updates = engine->ranks[0].num_updates,
+                                   .samples = shared->first_sample +
+                                              (engine->result.steps_done - shared->first_step) *
+                                                  shared->world.num_replicas * train->m *
+                                                  train->microbatch,
+                                   .seed = train->seed};
     memcpy(state.plan_sha256, shared->plan->file_sha256, sizeof state.plan_sha256);
     memcpy(state.data_sha256, shared->train.sha256, sizeof state.data_sha256);
     EM_RETURN_IF_ERROR(em_checkpoint_write(engine->options.out_folder, engine->ranks,
@@ -61,8 +62,8 @@ static em_status_t train_step(em_engine_t *engine, uint64_t step, em_step_report
     const em_engine_options_t *const options = &engine->options;
     shared->step = step;
     shared->lr = em_learning_rate(&shared->plan->train, step);
-    shared->tracing = options->trace_path != NULL && step >= options->trace_first &&
-                      step <= options->trace_last;
+    shared->tracing =
+        options->trace_path != NULL && step >= options->trace_first && step <= options->trace_last;
     shared->trace_slot = shared->tracing ? step - options->trace_first : 0;
     const uint64_t allocations = em_alloc_count();
     EM_RETURN_IF_ERROR(em_threads_command(engine, EM_COMMAND_STEP, err));
@@ -74,15 +75,15 @@ static em_status_t train_step(em_engine_t *engine, uint64_t step, em_step_report
     }
     engine->step_ns[shared->step_round] = step_ns;
     shared->step_round++;
-    *report = (em_step_report_t){
-        .step = step + 1,
-        .loss = step_loss(engine),
-        .has_norm = first->has_norm,
-        .grad_norm = sqrt(first->norm_sum),
-        .skipped = first->has_norm && !first->norm_finite,
-        .lr = shared->lr,
-        .step_ns = step_ns,
-        .tokens_per_s = (double)engine->result.tokens_per_step / ((double)step_ns * 1e-9)};
+    *report = (em_step_report_t){.step = step + 1,
+                                 .loss = step_loss(engine),
+                                 .has_norm = first->has_norm,
+                                 .grad_norm = sqrt(first->norm_sum),
+                                 .skipped = first->has_norm && !first->norm_finite,
+                                 .lr = shared->lr,
+                                 .step_ns = step_ns,
+                                 .tokens_per_s = (double)engine->result.tokens_per_step /
+                                                 ((double)step_ns * 1e-9)};
     engine->result.skipped_steps += report->skipped ? 1 : 0;
     engine->result.loss = report->loss;
     if (engine->result.steps_done == engine->result.first_step) {

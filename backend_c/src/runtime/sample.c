@@ -21,8 +21,8 @@ typedef struct {
     float *a;
     float *w;
     float *workspace;
-    float *logits; /* [vocab] */
-    uint32_t *order; /* [vocab]: tokens, likeliest first */
+    float *logits;    /* [vocab] */
+    uint32_t *order;  /* [vocab]: tokens, likeliest first */
     int32_t *context; /* [seq] */
 } em_sampler_t;
 
@@ -60,8 +60,8 @@ static em_status_t make(em_sampler_t *sampler, const char *folder, em_error_t *e
     EM_RETURN_IF_ERROR(em_stage_check(stage, err));
     EM_RETURN_IF_ERROR(em_stage_sizes(stage, 1, seq, &sampler->sizes, err));
     uint64_t num_floats = 0;
-    EM_RETURN_IF_ERROR(em_stage_layout(stage, EM_PART_ALL, NULL, 0, &sampler->num_params,
-                                       &num_floats, err));
+    EM_RETURN_IF_ERROR(
+        em_stage_layout(stage, EM_PART_ALL, NULL, 0, &sampler->num_params, &num_floats, err));
     sampler->table = em_alloc_zeroed(sampler->num_params, sizeof *sampler->table);
     sampler->params = em_alloc_zeroed(em_stage_num_pointers(stage), sizeof *sampler->params);
     sampler->params_base = em_alloc_zeroed(num_floats, sizeof(float));
@@ -71,12 +71,11 @@ static em_status_t make(em_sampler_t *sampler, const char *folder, em_error_t *e
     sampler->logits = em_alloc_zeroed(stage->model.vocab, sizeof *sampler->logits);
     sampler->order = em_alloc_zeroed(stage->model.vocab, sizeof *sampler->order);
     sampler->context = em_alloc_zeroed(seq, sizeof *sampler->context);
-    EM_RETURN_ERROR_IF(sampler->table == NULL || sampler->params == NULL ||
-                           sampler->params_base == NULL || sampler->a == NULL ||
-                           sampler->w == NULL || sampler->workspace == NULL ||
-                           sampler->logits == NULL || sampler->order == NULL ||
-                           sampler->context == NULL,
-                       err, EM_ERR_MEMORY, "%s: no memory for the model", folder);
+    EM_RETURN_ERROR_IF(
+        sampler->table == NULL || sampler->params == NULL || sampler->params_base == NULL ||
+            sampler->a == NULL || sampler->w == NULL || sampler->workspace == NULL ||
+            sampler->logits == NULL || sampler->order == NULL || sampler->context == NULL,
+        err, EM_ERR_MEMORY, "%s: no memory for the model", folder);
     EM_RETURN_IF_ERROR(em_stage_layout(stage, EM_PART_ALL, sampler->table, sampler->num_params,
                                        &sampler->num_params, &num_floats, err));
     em_stage_bind(stage, sampler->table, sampler->num_params, sampler->params_base,
@@ -142,8 +141,7 @@ static int32_t choose(em_sampler_t *sampler, const em_sample_options_t *options,
     for (uint32_t i = 0; i < num; i++) {
         sum += exp(((double)sampler->logits[sampler->order[i]] - most) / options->temperature);
     }
-    double left =
-        sum * em_rng_uniform(em_rng_u64(options->seed, sample_stream), number);
+    double left = sum * em_rng_uniform(em_rng_u64(options->seed, sample_stream), number);
     for (uint32_t i = 0; i + 1 < num; i++) {
         left -= exp(((double)sampler->logits[sampler->order[i]] - most) / options->temperature);
         if (left < 0.0) {
@@ -171,10 +169,10 @@ static em_status_t continue_prompt(em_sampler_t *sampler, const em_sample_option
             .tokens = sampler->context, .a = sampler->a, .w = sampler->w, .forward_only = true};
         /* the scratch of a short prefix lies where the table of a longer one was */
         em_workspace_prepare(&sampler->stage, used, sampler->workspace);
-        EM_RETURN_ERROR_IF(
-            em_stage_logits(&ctx, &item, false, used - 1, sampler->logits) != EM_OK, err,
-            EM_ERR_DATA, "a token of the prompt is outside of the vocabulary of %" PRIu32,
-            sampler->stage.model.vocab);
+        EM_RETURN_ERROR_IF(em_stage_logits(&ctx, &item, false, used - 1, sampler->logits) != EM_OK,
+                           err, EM_ERR_DATA,
+                           "a token of the prompt is outside of the vocabulary of %" PRIu32,
+                           sampler->stage.model.vocab);
         const int32_t token = choose(sampler, options, made);
         if (token == options->stop_token) {
             break;

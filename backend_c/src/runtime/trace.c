@@ -85,8 +85,8 @@ static void write_rank(FILE *out, const em_rank_t *rank, const em_times_t *times
             (void)fprintf(out, "%" PRIu64 "\t-1\t%" PRIu64 "\t-1\n", times[i].a_ns, times[i].e_ns);
         } else {
             /* a receiver may be done before the sender has left its post, which wakes others */
-            const uint64_t done_ns = transfers[i].done_ns > times[i].e_ns ? transfers[i].done_ns
-                                                                          : times[i].e_ns;
+            const uint64_t done_ns =
+                transfers[i].done_ns > times[i].e_ns ? transfers[i].done_ns : times[i].e_ns;
             (void)fprintf(out, "%" PRIu64 "\t%" PRId64 "\t%" PRIu64 "\t%" PRIu64 "\n",
                           times[i].a_ns, transfers[i].known ? (int64_t)transfers[i].s_ns : -1,
                           times[i].e_ns, done_ns);
@@ -135,8 +135,8 @@ em_status_t em_trace_write(const em_engine_shared_t *shared, const em_rank_t *ra
     for (uint64_t slot = 0; status == EM_OK && slot < num_steps; slot++) {
         status = write_step(out, ranks, num_ranks, slot, first_step + slot, err);
     }
-    const em_status_t closed = direct ? em_file_close(out, path, err) :
-                                        em_file_finish(out, target, err);
+    const em_status_t closed =
+        direct ? em_file_close(out, path, err) : em_file_finish(out, target, err);
     status = status == EM_OK ? closed : status;
     if (!direct && status == EM_OK && rename(temporary, path) != 0) {
         status = EM_FAIL(err, EM_ERR_IO, "%s: cannot rename: %s", path, strerror(errno));

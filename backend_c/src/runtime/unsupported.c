@@ -77,10 +77,10 @@ static em_status_t check_header(const em_plan_t *plan, const char *name, em_erro
     EM_REFUSE_IF(p->param != EM_DTYPE_F32 || p->grad != EM_DTYPE_F32 || p->act != EM_DTYPE_F32 ||
                      p->comm != EM_DTYPE_F32 || p->moment != EM_DTYPE_F32,
                  0, "precision other than f32 throughout");
-    const uint64_t numbers[] = {plan->model.layers,     plan->model.hidden,  plan->model.heads,
-                                plan->model.kv_heads,   plan->model.head_dim, plan->model.ffn,
-                                plan->model.vocab,      plan->model.positions,
-                                plan->train.microbatch, plan->train.m,       plan->train.seq};
+    const uint64_t numbers[] = {plan->model.layers,   plan->model.hidden,    plan->model.heads,
+                                plan->model.kv_heads, plan->model.head_dim,  plan->model.ffn,
+                                plan->model.vocab,    plan->model.positions, plan->train.microbatch,
+                                plan->train.m,        plan->train.seq};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         EM_REFUSE_IF(numbers[i] > INT32_MAX, 0, "a dimension of %" PRIu64, numbers[i]);
     }
@@ -101,15 +101,17 @@ static em_status_t check_declarations(const em_plan_t *plan, const char *name, e
     }
     for (uint32_t i = 0; i < plan->num_buckets; i++) {
         const em_plan_bucket_t *const bucket = &plan->buckets[i];
-        EM_REFUSE_IF(bucket->shard != EM_NONE, bucket->line, "bucket %" PRIu32 "/%" PRIu32
-                     " is sharded", bucket->stage, bucket->index);
+        EM_REFUSE_IF(bucket->shard != EM_NONE, bucket->line,
+                     "bucket %" PRIu32 "/%" PRIu32 " is sharded", bucket->stage, bucket->index);
         bool summed = plan->mesh.size[EM_AXIS_DP] == 1;
         for (uint32_t k = 0; k < bucket->num_reduce; k++) {
             const int32_t group = plan->reduce_groups[bucket->first_reduce + k];
             summed = summed || (plan->groups[group].axes & 1u << EM_AXIS_DP) != 0;
         }
-        EM_REFUSE_IF(!summed, bucket->line, "bucket %" PRIu32 "/%" PRIu32 " is not reduced over "
-                     "the replicas, which would drift apart", bucket->stage, bucket->index);
+        EM_REFUSE_IF(!summed, bucket->line,
+                     "bucket %" PRIu32 "/%" PRIu32 " is not reduced over "
+                     "the replicas, which would drift apart",
+                     bucket->stage, bucket->index);
     }
     return EM_OK;
 }

@@ -34,9 +34,8 @@ static uint32_t count_ranks_below(const em_plan_t *plan, uint32_t group, uint32_
 uint32_t em_world_member(const em_world_t *world, int32_t group, uint32_t pp, uint32_t dp)
 {
     const em_plan_group_t *const declared = &world->plan->groups[group];
-    const uint32_t row = has_axis(declared, EM_AXIS_PP)
-                             ? count_ranks_below(world->plan, (uint32_t)group, pp)
-                             : 0;
+    const uint32_t row =
+        has_axis(declared, EM_AXIS_PP) ? count_ranks_below(world->plan, (uint32_t)group, pp) : 0;
     return has_axis(declared, EM_AXIS_DP) ? row * world->num_replicas + dp : row;
 }
 
@@ -110,9 +109,8 @@ static em_status_t make_group(em_world_t *world, uint32_t group, uint32_t pp, ui
         em_world_member(world, (int32_t)group, pp, dp) != 0) {
         return EM_OK;
     }
-    const uint32_t ranks = has_axis(declared, EM_AXIS_PP)
-                               ? count_ranks_below(plan, group, plan->num_ranks)
-                               : 1;
+    const uint32_t ranks =
+        has_axis(declared, EM_AXIS_PP) ? count_ranks_below(plan, group, plan->num_ranks) : 1;
     const uint32_t members = ranks * (has_axis(declared, EM_AXIS_DP) ? world->num_replicas : 1);
     em_world_group_t *const made = em_world_group(world, (int32_t)group, pp, dp);
     made->per_step = count_posts(em_plan_program(plan, pp, dp), (int32_t)group, false);
@@ -121,8 +119,7 @@ static em_status_t make_group(em_world_t *world, uint32_t group, uint32_t pp, ui
     if (made->per_step > 0) {
         made->buffers = em_alloc_zeroed((uint64_t)made->per_step * members, sizeof *made->buffers);
     }
-    return values == NULL || (made->per_step > 0 && made->buffers == NULL) ? no_memory(err)
-                                                                            : EM_OK;
+    return values == NULL || (made->per_step > 0 && made->buffers == NULL) ? no_memory(err) : EM_OK;
 }
 
 static em_status_t make_groups(em_world_t *world, em_error_t *err)
