@@ -24,6 +24,12 @@ static void write_gpt2(FILE *out, const em_model_t *m)
                   "  \"attn_pdrop\": 0.0,\n  \"embd_pdrop\": 0.0,\n  \"resid_pdrop\": 0.0,\n",
                   m->vocab, m->positions, m->positions, m->hidden, m->layers, m->heads, m->ffn,
                   (double)m->norm_eps);
+    if (m->heads * m->head_dim != m->hidden || m->kv_heads != m->heads) {
+        /* GPT-2 knows no such model: keys of our own, so that at least we read it back */
+        (void)fprintf(out,
+                      "  \"head_dim\": %" PRIu32 ",\n  \"num_key_value_heads\": %" PRIu32 ",\n",
+                      m->head_dim, m->kv_heads);
+    }
 }
 
 static void write_llama(FILE *out, const em_model_t *m)
@@ -111,11 +117,9 @@ static em_status_t read_gpt2(const em_config_t *config, em_model_t *model)
     EM_RETURN_ERROR_IF(model->hidden > UINT32_MAX / 4, config->err, EM_ERR_DATA,
                        "%s: n_embd: too large", config->path);
     EM_RETURN_IF_ERROR(read_dim(config, "n_inner", 4 * model->hidden, &model->ffn));
-    EM_RETURN_ERROR_IF(model->hidden % model->heads != 0, config->err, EM_ERR_DATA,
-                       "%s: n_head: %" PRIu32 " does not divide n_embd %" PRIu32, config->path,
-                       model->heads, model->hidden);
-    model->kv_heads = model->heads;
-    model->head_dim = model->hidden / model->heads;
+    EM_RETURN_IF_ERROR(read_dim(config, "num_key_value_heads", model->heads, &model->kv_heads));
+    EM_RETURN_IF_ERROR(
+        read_dim(config, "head_dim", model->hidden / model->heads, &model->head_dim));
     return read_real(config, "layer_norm_epsilon", 1e-5, &model->norm_eps);
 }
 
