@@ -6,6 +6,7 @@ rather than of matrix products that would have to be put together again: one lay
 head, each in F, I, W and B, on a grid of shapes, with as many ranks busy at once as plans will have. Beside
 them: the optimizer's update and the sum of squares by number of parameters, the hand-over between two ranks
 by bytes, the sum over replicas by ranks and bytes, and the cost of one instruction of the interpreter.
+The engine measures all of it itself (``exactmap-run --time-ops``).
 
 A shape that was measured is looked up. The same dimensions with another number of tokens are interpolated.
 Anything else is priced by its FLOPs at the rate that passes of the same kind and about as many FLOPs
@@ -26,6 +27,7 @@ __all__ = [
     "AllReduceTime",
     "BytesTime",
     "ElementsTime",
+    "HandOver",
     "HostFacts",
     "HostProfile",
     "PassSample",
@@ -83,6 +85,16 @@ class BytesTime(_Entry):
     ns: _Ns
 
 
+class HandOver(_Entry):
+    """Time of telling another rank that a message is ready.
+
+    ``post_ns`` is what it takes the sender, ``wake_ns`` what passes from then until the receiver goes on.
+    """
+
+    post_ns: _Ns
+    wake_ns: _Ns
+
+
 class AllReduceTime(_Entry):
     """Time of summing a buffer of so many bytes over so many ranks, all waiting."""
 
@@ -117,8 +129,8 @@ class HostProfile(_Entry):
         AdamW's update and the sum of squares of the gradients.
     copies
         Copies between ranks by size.
-    hand_over_ns
-        From a send posted to its receiver awake, without the copy.
+    awake, asleep
+        What a send takes where its receiver is watching for it, and where it fell asleep.
     all_reduce
         Sums over replicas.
     instruction_ns
@@ -133,7 +145,8 @@ class HostProfile(_Entry):
     optimizer: tuple[ElementsTime, ...] = Field(min_length=1)
     norm: tuple[ElementsTime, ...] = ()
     copies: tuple[BytesTime, ...] = Field(min_length=1)
-    hand_over_ns: _Ns
+    awake: HandOver
+    asleep: HandOver
     all_reduce: tuple[AllReduceTime, ...] = ()
     instruction_ns: _Ns
 

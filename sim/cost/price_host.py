@@ -2,7 +2,13 @@
 
 A stage takes its layers times one layer's pass, the embedding's and the head's, and the interpreter's cost
 of one instruction. Ranks are threads that copy inside their waits (mover inline): a transfer is the copy of
-its bytes, and the hand-over is its latency.
+its bytes, and what it takes until the receiver goes on is its latency. A receiver that waits for less than
+some ten microseconds is still watching; one that waits longer sleeps, and to wake it costs the sender a call
+of the system and the receiver its way back to a core. On the path that decides the step that happens while
+the pipeline fills: later messages lie ready before the slower rank asks for them, and what a faster rank
+loses by its sleep it had to spare. So of a step's messages of a channel one counts as met asleep. The norm
+starts when all ranks are there; each sums the squares of its own gradients, and the slowest makes the others
+wait.
 """
 
 from __future__ import annotations
@@ -15,7 +21,7 @@ from exactmap.errors import InvalidInputError
 from exactmap.sim.cost.host import HostProfile, PassSample
 from exactmap.sim.cost.plan_header import model_of
 from exactmap.sim.cost.profile import ChannelNs, Mover, Profile
-from exactmap.sim.plan.plan import Plan
+from exactmap.sim.plan.plan import Channel, Plan
 from exactmap.sim.workload.model import ModelConfig, ModelKind, StageLike
 from exactmap.sim.workload.operators import (
     Pass,
@@ -79,7 +85,7 @@ def _part_ns(model: ModelConfig, part: str, step: str, microbatch: int, seq: int
     same = [entry for entry in entries if _dimensions(entry, part) == _dimensions(model, part)]
     alike = [entry for entry in same if entry.seq == seq] or ([] if part == "layer" else same)
     if alike:
-        return along([(entry.tokens, entry.ns) for entry in alike], microbatch * seq)
+        return along(_one_each([(entry.tokens, entry.ns) for entry in alike]), microbatch * seq)
     # The same work at the rate of passes of about that size.
     flop = _work(model, part, step, microbatch, seq)
     rates = sorted((_work_of_entry(entry), entry.ns) for entry in entries)
@@ -149,28 +155,41 @@ def price_on_host(plan: Plan, host: HostProfile) -> Profile:
         for number, stage in enumerate(plan.stages)
         for step in _STEPS
     }
-    bucket_ns: dict[tuple[str, int, int], int] = {}
-    norm_ns = 0
-    for bucket in plan.buckets:
-        update = along([(entry.elements, entry.ns) for entry in host.optimizer], bucket.elements)
-        bucket_ns["OPT", bucket.stage, bucket.index] = host.instruction_ns + round(update)
-        if host.norm:
-            squares = along([(entry.elements, entry.ns) for entry in host.norm], bucket.elements)
-            norm_ns = max(norm_ns, round(squares))
+    updates = [(entry.elements, entry.ns) for entry in host.optimizer]
+    bucket_ns = {
+        ("OPT", bucket.stage, bucket.index): host.instruction_ns + round(along(updates, bucket.elements))
+        for bucket in plan.buckets
+    }
     copies = [(entry.bytes, entry.ns) for entry in host.copies]
     channel = {
-        chan.name: ChannelNs(wire_ns=round(along(copies, chan.bytes)), lat_ns=host.hand_over_ns)
+        chan.name: ChannelNs(
+            wire_ns=round(along(copies, chan.bytes)),
+            lat_ns=_expected(host.awake.wake_ns, host.asleep.wake_ns, _num_messages(plan, chan)),
+        )
         for chan in plan.channels
     }
+    fewest = min((_num_messages(plan, chan) for chan in plan.channels), default=1)
+    post_ns = _expected(host.awake.post_ns, host.asleep.post_ns, fewest)
     return Profile(
         mover=Mover.INLINE,
         work_ns=work_ns,
         bucket_ns=bucket_ns,
         channel=channel,
         group_ns=_groups(plan, host),
-        # The squares are summed when the norm is posted, by the largest rank longest.
-        post_ns={"NORM": norm_ns},
+        post_ns={"SF": post_ns, "SB": post_ns},
     )
+
+
+def _expected(awake_ns: int, asleep_ns: int, num_messages: int) -> int:
+    """Mean over a step's messages of a channel: the pipeline's filling finds the receiver asleep once."""
+    return awake_ns + round((asleep_ns - awake_ns) / num_messages)
+
+
+def _num_messages(plan: Plan, chan: Channel) -> int:
+    """Messages of a channel in one step: a microbatch for each two neighbouring stages that it joins."""
+    ends = (chan.src, chan.dst) if chan.cls == "F" else (chan.dst, chan.src)
+    joined = sum(ends[0] in here and ends[1] in there for here, there in pairwise(plan.place))
+    return plan.train.m * max(1, joined)
 
 
 def _groups(plan: Plan, host: HostProfile) -> dict[tuple[str, str, int | None, int | None], int]:
@@ -182,14 +201,25 @@ def _groups(plan: Plan, host: HostProfile) -> dict[tuple[str, str, int | None, i
         members[group.name] = others * (pipeline if "pp" in group.axes else 1)
     group_ns: dict[tuple[str, str, int | None, int | None], int] = {}
     for name, num_ranks in members.items():
-        group_ns[name, "NORM", None, None] = group_ns[name, "CHK", None, None] = host.hand_over_ns * (
-            num_ranks > 1
-        )
+        meeting_ns = host.asleep.post_ns + host.asleep.wake_ns if num_ranks > 1 else 0
+        group_ns[name, "NORM", None, None] = meeting_ns + _squares_ns(plan, host)
+        group_ns[name, "CHK", None, None] = meeting_ns
     for bucket in plan.buckets:
         for name in bucket.reduce:
             num_bytes = bucket.elements * 4
             group_ns[name, "AR", bucket.stage, bucket.index] = _all_reduce_ns(host, members[name], num_bytes)
     return group_ns
+
+
+def _squares_ns(plan: Plan, host: HostProfile) -> int:
+    """Sum of squares of the gradients of the rank that has most of them."""
+    if not host.norm:
+        return 0
+    elements = [0] * plan.mesh.pp
+    for bucket in plan.buckets:
+        for rank in plan.place[bucket.stage]:
+            elements[rank] += bucket.elements
+    return round(along([(entry.elements, entry.ns) for entry in host.norm], max(elements)))
 
 
 def _all_reduce_ns(host: HostProfile, num_ranks: int, num_bytes: int) -> int:

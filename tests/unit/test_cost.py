@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from exactmap.errors import InvalidInputError
 from exactmap.sim.cost.efficiency import efficiency_names, find_efficiency
 from exactmap.sim.cost.formats import find_formats, formats_of_plan
-from exactmap.sim.cost.host import (
-    AllReduceTime,
-    BytesTime,
-    ElementsTime,
-    HostFacts,
-    HostProfile,
-    PassSample,
-    read_host_profile,
-)
 from exactmap.sim.cost.price_plan import price_plan
 from exactmap.sim.cost.profile import ChannelNs, Mover, Profile
 from exactmap.sim.cost.stages import price_stages, stage_time_ns
@@ -223,92 +213,6 @@ def test_negative_durations_cannot_be() -> None:
     """Not even in memory."""
     with pytest.raises(InvalidInputError, match="a duration is negative"):
         Profile(Mover.ENGINE, work_ns={("F", 0): -1})
-
-
-def sample(part: str, step: str, seq: int, microbatch: int, ns: int, hidden: int = 128) -> PassSample:
-    return PassSample(
-        part=part,  # type: ignore[arg-type]
-        step=step,  # type: ignore[arg-type]
-        kind="llama",
-        hidden=hidden,
-        heads=4,
-        kv_heads=2,
-        head_dim=32,
-        ffn=384,
-        vocab=259,
-        seq=seq,
-        microbatch=microbatch,
-        ns=ns,
-    )
-
-
-HOST = HostProfile(
-    host=HostFacts(cpu="two cores", num_cores=2, blas="a BLAS", engine="1.0"),
-    ranks_at_once=2,
-    passes=(
-        *(sample("layer", step, 128, size, 1_000_000 * size) for step in "FIW" for size in (1, 4)),
-        *(sample(part, step, 128, 2, 100_000) for part in ("embedding", "head") for step in "FW"),
-        sample("head", "I", 128, 2, 10_000),
-    ),
-    optimizer=(ElementsTime(elements=1000, ns=2000), ElementsTime(elements=100_000, ns=200_000)),
-    norm=(ElementsTime(elements=1000, ns=300),),
-    copies=(BytesTime(bytes=65536, ns=10_000), BytesTime(bytes=131072, ns=20_000)),
-    hand_over_ns=700,
-    all_reduce=(AllReduceTime(ranks=2, bytes=4096, ns=5000),),
-    instruction_ns=50,
-)
-
-
-def test_a_measured_host_prices_a_plan_from_its_own_passes() -> None:
-    """Two layers of 1 ms a sequence, two sequences, the embedding, one instruction; the rest by size."""
-    plan = build_plan(
-        find_preset("byte-llama"), schedule="zb-h1", pp=2, num_microbatches=4, seq=128, microbatch=2, dp=2
-    )
-
-    profile = price_plan(plan, HOST)
-
-    assert profile.mover is Mover.INLINE
-    assert profile.work("F", 0) == 2 * 2_000_000 + 100_000 + 50
-    assert profile.work("I", 0) == 2 * 2_000_000 + 50
-    assert profile.work("B", 1) == 4 * 2_000_000 + 110_000 + 50
-    assert profile.transfer("f0_1") == ChannelNs(20_000, 700, 0)
-    bucket = plan.buckets[0]
-    assert profile.bucket("OPT", 0, 0) == pytest.approx(50 + 2 * bucket.elements, abs=1)
-    assert profile.group("dp", "AR", 0, 0) == pytest.approx(bucket.elements * 4 / 4096 * 5000, abs=1)
-
-
-def test_off_the_grid_a_pass_runs_at_the_rate_of_passes_of_its_size() -> None:
-    """Twice the width of ffn alone is more work and takes more time, in proportion to FLOPs."""
-    wide = replace(find_preset("byte-llama"), ffn=768)
-    plan = build_plan(wide, schedule="1f1b", pp=2, num_microbatches=2, seq=128, microbatch=2)
-
-    profile = price_plan(plan, HOST)
-
-    assert 2 * 2_000_000 < profile.work("F", 0) < 2 * 2 * 2_000_000
-
-
-def test_hardware_profiles_survive_their_file_and_are_read_strictly(tmp_path: Path) -> None:
-    """Unknown keys, wrong types and absent files are refused with their field."""
-    path = tmp_path / "hardware-profile.json"
-    path.write_text(HOST.to_json(), encoding="utf-8")
-    assert read_host_profile(path) == HOST
-
-    path.write_text(HOST.to_json().replace('"hand_over_ns": 700', '"hand_over_ns": 7.5', 1), encoding="utf-8")
-    with pytest.raises(InvalidInputError, match="hand_over_ns"):
-        read_host_profile(path)
-    path.write_text(HOST.to_json().replace('"instruction_ns"', '"instr_ns"', 1), encoding="utf-8")
-    with pytest.raises(InvalidInputError, match="instr_ns"):
-        read_host_profile(path)
-    with pytest.raises(InvalidInputError, match="hint: exactmap calibrate writes one"):
-        read_host_profile(tmp_path / "nowhere.json")
-
-
-def test_a_host_profile_knows_no_tensor_parallelism() -> None:
-    """It says so instead of pricing something else."""
-    plan = build_plan(find_preset("byte-llama"), schedule="1f1b", pp=1, tp=2, num_microbatches=1, seq=128)
-
-    with pytest.raises(InvalidInputError, match="pipeline and data parallelism: got tp=2"):
-        price_plan(plan, HOST)
 
 
 def test_formats_of_a_plan_are_those_of_the_scenario() -> None:
