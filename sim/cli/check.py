@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from exactmap.sim.cli.console import emit, note, table, verb
+from exactmap.sim.cli.console import emit, facts, note, verb
 
 __all__ = ["check"]
 
@@ -28,13 +28,11 @@ def check(
     """Check a scenario or a plan; refuse with line, field or op, and a remedy."""
     from exactmap.sim.verbs.check import check as examine
 
-    report = examine(path, overrides or ())
-    if effective and report.kind == "scenario":
-        from exactmap.sim.scenario.scenario import load_scenario
-
-        print(load_scenario(path, overrides or ()).effective(), end="")
-        return
+    report = examine(path, overrides or (), effective=effective)
     for text in report.notes:
         note(f"note: {text}")
+    if effective and not as_json:
+        print(report.config, end="")
+        return
     rows = [*report.facts, ("sha256", report.sha256)]
-    emit(report.to_dict(), [table(f"{report.path}: accepted", (report.kind, ""), rows)], as_json=as_json)
+    emit(report.to_dict(), [facts(f"{report.path}: accepted ({report.kind})", rows)], as_json=as_json)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from exactmap.sim.cli.console import emit, table, verb
+from exactmap.sim.cli.console import emit, facts, verb
 
 __all__ = ["doctor"]
 
@@ -21,7 +21,9 @@ def doctor(
     from exactmap.sim.verbs.doctor import doctor as examine
 
     report = examine()
-    rows = [(found.name, found.value, found.problem or "ok") for found in report.findings]
-    emit(report.to_dict(), [table("exactmap doctor", ("what", "found", ""), rows)], as_json=as_json)
+    rows = [(found.name, found.value) for found in report.findings]
+    problems = [f"problem: {found.name}: {found.problem}" for found in report.findings if found.problem]
+    shown = [facts("exactmap doctor", rows), *(problems or ["all is there"])]
+    emit(report.to_dict(), shown, as_json=as_json)
     if not report.ok:
         raise typer.Exit(MISSING_REQUIREMENT)

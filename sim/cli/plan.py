@@ -46,7 +46,7 @@ def plan(
         )
     for text in outcome.scenario.notes:
         note(f"note: {text}", quiet=quiet)
-    emit(outcome.to_dict(), _shown(outcome, explain=explain), as_json=as_json)
+    emit(outcome.to_dict(), _shown(outcome, explain=explain), as_json=as_json, out=out)
 
 
 def _shown(outcome: PlanOutcome, *, explain: bool) -> list[RenderableType]:
@@ -67,14 +67,15 @@ def _shown(outcome: PlanOutcome, *, explain: bool) -> list[RenderableType]:
         )
         for finalist in ranking.finalists
     ]
-    columns = ("layout", "GPUs", "step", "bubble", "arena", "slower")
+    unit = "cores" if loaded.execution == "cpu" else "GPUs"
+    columns = ("layout", unit, "step", "bubble", "arena", "slower")
     counts = (
         f"{ranking.num_candidates:,} candidates, {len(ranking.rejections):,} refused, "
         f"{len(ranking.finalists)} simulated as whole plans"
     )
     shown: list[RenderableType] = [
         f"{loaded.name}: {model}, {batch}",
-        f"{loaded.cluster.name}: {loaded.cluster.num_gpus:,} GPUs installed, {loaded.max_gpus:,} to use",
+        f"{loaded.cluster.name}: {loaded.cluster.num_gpus:,} {unit} installed, {loaded.max_gpus:,} to use",
         table(counts, columns, rows),
     ]
     if explain:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from exactmap.sim.cli.console import emit, progress, table, verb
+from exactmap.sim.cli.console import emit, facts, progress, verb
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -53,10 +53,12 @@ def run(
 
     with progress("starting", quiet=quiet) as tell:
 
-        def on_step(step: StepMetrics) -> None:
+        def on_step(step: StepMetrics, num_steps: int) -> None:
             loss = "-" if step.loss is None else f"{step.loss:.4f}"
-            share = 0.0 if steps is None else (step.step + 1) / steps
-            tell(share, f"step {step.step}  loss {loss}  {step.tokens_per_s:,.0f} tokens/s")
+            share = (step.step + 1) / num_steps
+            tell(
+                share, f"step {step.step + 1} of {num_steps}  loss {loss}  {step.tokens_per_s:,.0f} tokens/s"
+            )
 
         done = execute(
             plan,
@@ -99,7 +101,7 @@ def _shown(done: Execution) -> list[RenderableType]:
         *([("steps skipped: gradients not finite", str(ended.skipped_steps))] if ended.skipped_steps else []),
         ("plan sha256", ended.plan_sha256),
     ]
-    shown: list[RenderableType] = [table("run", ("", ""), rows)]
+    shown: list[RenderableType] = [facts("run", rows)]
     if done.result is not None:
         shown += result_tables(done.result)
     return [*shown, *(f"written: {path}" for path in done.files)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from exactmap.sim.cli.console import emit, table, verb
+from exactmap.sim.cli.console import emit, facts, table, verb
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -35,7 +35,7 @@ def show(
 
         emit(found.to_dict(), result_tables(found.result), as_json=as_json)
         return
-    shown: list[RenderableType] = [table(f"{found.kind} {found.path}", ("", ""), found.facts)]
+    shown: list[RenderableType] = [facts(f"{found.kind} {found.path}", found.facts)]
     shown.append(table("", found.rank_columns, found.ranks[:MAX_ROWS]))
     if len(found.ranks) > MAX_ROWS:
         shown.append(f"(and {len(found.ranks) - MAX_ROWS} more; --json has all)")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from exactmap.sim.cli.console import emit, table, verb
+from exactmap.sim.cli.console import emit, facts, progress, table, verb
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -17,6 +18,20 @@ if TYPE_CHECKING:
 __all__ = ["result_tables", "simulate"]
 
 MAX_RANK_ROWS = 8
+
+
+class EngineChoice(StrEnum):
+    """The engines that predict."""
+
+    REPLAY = "replay"
+    EVENTS = "events"
+
+
+class MoverChoice(StrEnum):
+    """The movers that a profile may name."""
+
+    ENGINE = "engine"
+    INLINE = "inline"
 
 
 @verb
@@ -31,8 +46,8 @@ def simulate(
         typer.Option("--set", help="Override of a scenario's field: a.b=c; may be repeated."),
     ] = None,
     engine: Annotated[
-        str, typer.Option(help="replay (fast) or events (discrete-event); they agree.")
-    ] = "replay",
+        EngineChoice, typer.Option(help="replay is fast, events is a discrete-event simulation; they agree.")
+    ] = EngineChoice.REPLAY,
     profile: Annotated[
         Path | None, typer.Option(help="Durations as JSON, instead of the plan's own cost lines.")
     ] = None,
@@ -40,23 +55,28 @@ def simulate(
         Path | None,
         typer.Option("--host", help="What `exactmap calibrate` measured: price the plan with it."),
     ] = None,
-    mover: Annotated[str | None, typer.Option(help="engine or inline, instead of the profile's.")] = None,
+    mover: Annotated[
+        MoverChoice | None, typer.Option(help="Who moves bytes, instead of the profile's word.")
+    ] = None,
     pictures: Annotated[bool, typer.Option(help="Draw timeline and memory into --out.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
     """Predict step time, bubble, exposed communication and memory of a plan."""
     from exactmap.sim.verbs.simulate import simulate as predict
 
-    made = predict(
-        path,
-        overrides or (),
-        engine=engine,
-        profile=profile,
-        host=host,
-        mover=mover,
-        out=out,
-        pictures=pictures,
-    )
+    with progress("searching", quiet=quiet) as tell:
+        made = predict(
+            path,
+            overrides or (),
+            engine=engine,
+            profile=profile,
+            host=host,
+            mover=mover,
+            out=out,
+            pictures=pictures,
+            progress=tell,
+        )
     shown: list[RenderableType] = result_tables(made.result)
     shown += [f"written: {file}" for file in made.files]
     emit(made.to_dict(), shown, as_json=as_json)
@@ -78,7 +98,7 @@ def result_tables(result: StepResult) -> list[RenderableType]:
         *([("model FLOP utilisation", show_share(flops))] if flops else []),
         ("largest arena", show_bytes(result.peak_bytes)),
         *([("error band", band)] if result.kind == "prediction" else []),
-        ("from", result.basis),
+        ("priced with" if result.kind == "prediction" else "taken from", result.basis),
         ("plan sha256", result.plan_sha256),
     ]
     ranks = [
@@ -96,7 +116,7 @@ def result_tables(result: StepResult) -> list[RenderableType]:
     hidden = len(ranks) - MAX_RANK_ROWS
     columns = ("rank", "passes", "waiting", "optimizer", "arena")
     out: list[RenderableType] = [
-        table(f"{result.kind} by {result.source}", ("quantity", "value"), rows),
+        facts(f"{result.kind} by {result.source}", rows),
         table("", columns, ranks[:MAX_RANK_ROWS]),
     ]
     if hidden > 0:

@@ -7,12 +7,13 @@ user pins it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from exactmap.errors import InvalidInputError
+from exactmap.sim.schedules.registry import find_schedule
 
-__all__ = ["Candidate", "Rejection", "SearchSpace", "divisors", "enumerate_candidates"]
+__all__ = ["Candidate", "Rejection", "SearchSpace", "divisors", "enumerate_candidates", "nearest_miss"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -45,7 +46,8 @@ class Candidate:
 class Rejection:
     """A candidate that fell away: `rule` groups the reasons, `why` says it with numbers.
 
-    `excess` says by how much it missed, to find the nearest miss of a rule (memory: bytes over the budget).
+    `excess` says by how much it missed, to find the nearest miss of a rule: bytes over the budget, GPUs or
+    stages too many.
     """
 
     candidate: Candidate
@@ -91,6 +93,23 @@ class SearchSpace:
         for name in ("tp", "cp", "pp", "chunks", "microbatch", "schedules"):
             if not getattr(self, name):
                 raise InvalidInputError(f"nothing to choose from for {name}", expected="at least one value")
+        if not any(_go_together(schedule, chunks) for schedule in self.schedules for chunks in self.chunks):
+            raise InvalidInputError(
+                "no schedule goes with these chunks",
+                where="parallel.chunks",
+                got=f"{', '.join(map(str, self.chunks))} for {', '.join(self.schedules)}",
+                expected="2 or more for interleaved-1f1b, 1 for the others",
+            )
+
+
+def _go_together(schedule: str, chunks: int) -> bool:
+    """Interleaving is what chunks are for; the other orders have one a rank."""
+    return find_schedule(schedule).many_chunks == (chunks > 1)
+
+
+def nearest_miss(rejections: Iterable[Rejection]) -> Rejection:
+    """The rejection that missed by least: of memory first, since that is what a user can trade."""
+    return min(rejections, key=lambda each: (each.rule != "memory", each.excess))
 
 
 def divisors(number: int) -> tuple[int, ...]:
@@ -118,10 +137,9 @@ def enumerate_candidates(space: SearchSpace) -> Iterator[Candidate | Rejection]:
                     for dp in _replicas(space, batch_divisors, tp * cp * pp, microbatch):
                         for schedule in space.schedules:
                             for chunks in space.chunks:
-                                # Interleaving is what chunks are for; the other orders have one a rank.
-                                if (schedule == "interleaved-1f1b") != (chunks > 1):
+                                if not _go_together(schedule, chunks):
                                     continue
-                                num_microbatches = space.global_batch // max(1, dp * microbatch)
+                                num_microbatches = space.global_batch // (dp * microbatch)
                                 candidate = Candidate(
                                     tp, cp, pp, dp, chunks, microbatch, num_microbatches, schedule
                                 )
@@ -131,7 +149,7 @@ def enumerate_candidates(space: SearchSpace) -> Iterator[Candidate | Rejection]:
 def _replicas(
     space: SearchSpace, batch_divisors: tuple[int, ...], gpus_each: int, microbatch: int
 ) -> tuple[int, ...]:
-    """Replica counts to try: those asked for, else the largest that fits (0 where none does)."""
+    """Replica counts to try: those asked for, else the largest that fits (1 where none does: it says why)."""
     if space.dp:
         return space.dp
     fitting = [
@@ -139,33 +157,34 @@ def _replicas(
         for dp in batch_divisors
         if dp * gpus_each <= space.num_gpus and space.global_batch % (dp * microbatch) == 0
     ]
-    return (max(fitting, default=0),)
+    return (max(fitting, default=1),)
 
 
 def _judge(space: SearchSpace, candidate: Candidate) -> Candidate | Rejection:
     tp, pp = candidate.tp, candidate.pp
-    if candidate.dp == 0 or candidate.num_gpus > space.num_gpus:
-        need = candidate.num_gpus or tp * candidate.cp * pp
-        why = (
-            f"needs {need} GPUs of {space.num_gpus}, and {candidate.microbatch} sequences must divide "
-            f"{space.global_batch}"
-        )
-        return Rejection(candidate, "too few GPUs", why)
+    if candidate.num_gpus > space.num_gpus:
+        why = f"needs {candidate.num_gpus:,} GPUs, {space.num_gpus:,} may be used"
+        return Rejection(candidate, "too few GPUs", why, candidate.num_gpus - space.num_gpus)
     if space.global_batch % (candidate.dp * candidate.microbatch):
         group = f"dp {candidate.dp} x microbatch {candidate.microbatch}"
-        why = f"{group} does not divide {space.global_batch} sequences"
+        why = f"{group} does not divide the batch of {space.global_batch:,} sequences"
         return Rejection(candidate, "batch not divisible", why)
     if pp * candidate.chunks > space.layers:
-        why = f"{pp} ranks x {candidate.chunks} chunks need more than {space.layers} layers"
-        return Rejection(candidate, "too few layers", why)
+        num_stages = pp * candidate.chunks
+        why = f"{num_stages} stages ({pp} ranks x {candidate.chunks} chunks), {space.layers} layers"
+        return Rejection(candidate, "too few layers", why, num_stages - space.layers)
     if space.heads % tp or (space.kv_heads % tp and tp % space.kv_heads):
         return Rejection(
-            candidate, "heads not divisible", f"tp {tp} does not divide {space.heads}/{space.kv_heads} heads"
+            candidate,
+            "heads not divisible",
+            f"tp {tp} does not fit {space.heads} heads, {space.kv_heads} for keys and values",
         )
     if space.seq % (2 * candidate.cp if candidate.cp > 1 else 1):
         return Rejection(
-            candidate, "sequence not divisible", f"cp {candidate.cp} does not divide {space.seq} tokens"
+            candidate,
+            "sequence not divisible",
+            f"{2 * candidate.cp} pieces (cp {candidate.cp}, two each) do not divide {space.seq:,} tokens",
         )
     if pp == 1 and candidate.schedule not in {"1f1b", "gpipe"}:
-        return Rejection(candidate, "no pipeline", f"{candidate.schedule} with one rank is 1f1b")
+        return Rejection(candidate, "no pipeline", f"{candidate.schedule} on one rank is 1f1b")
     return candidate

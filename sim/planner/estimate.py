@@ -31,7 +31,8 @@ class Estimate:
     Attributes
     ----------
     step_ns
-        Passes, bubble and hops of the schedule, the gradients' reduction and the optimizer.
+        Passes, bubble and hops of the schedule; what the finalists' plans add is gradient reduction and
+        optimizer.
     busy_ns
         Passes of the busiest rank, all microbatches.
     memory

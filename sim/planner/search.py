@@ -7,6 +7,7 @@ that was checked and simulated, never an estimate.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -16,7 +17,13 @@ from exactmap.sim.cost.cost_lines import to_cost_lines
 from exactmap.sim.engine.durations import resolve
 from exactmap.sim.engine.replay import replay
 from exactmap.sim.plan.check import check_plan
-from exactmap.sim.planner.candidate import Candidate, Rejection, SearchSpace, enumerate_candidates
+from exactmap.sim.planner.candidate import (
+    Candidate,
+    Rejection,
+    SearchSpace,
+    enumerate_candidates,
+    nearest_miss,
+)
 from exactmap.sim.planner.estimate import Estimate, Estimator
 from exactmap.sim.schedules.build import OptimizerSettings, build_plan
 from exactmap.sim.schedules.registry import make_order
@@ -191,7 +198,7 @@ def _finish(
             made=made,
         )
     except InfeasibleError as error:
-        return Rejection(candidate, "memory", f"{error.where}: {error.got}, {error.expected}")
+        return _over_budget(candidate, error)
     profile = pricing.profile(plan, mesh, estimate.work_ns)
     check_plan(plan)
     summary = replay(plan, resolve(plan, profile)).summary()
@@ -204,15 +211,28 @@ def _finish(
     return Finalist(estimate, plan, profile, summary)
 
 
+def _over_budget(candidate: Candidate, error: InfeasibleError) -> Rejection:
+    """The arena of the finished plan is larger than the estimate was, and than the budget."""
+    sizes = [re.search(r"(\d+) bytes", text or "") for text in (error.got, error.expected)]
+    if None in sizes:
+        raise error
+    need, budget = (int(size[1]) for size in sizes if size is not None)
+    why = (
+        f"{error.where} needs {need / 2**30:.1f} GiB as a whole plan, {(need - budget) / 2**30:.1f} GiB over "
+        f"the {budget / 2**30:.1f} GiB to use"
+    )
+    return Rejection(candidate, "memory", why, need - budget)
+
+
 def _nothing_fits(rejections: list[Rejection]) -> InfeasibleError:
     counts: dict[str, int] = {}
     for rejection in rejections:
         counts[rejection.rule] = counts.get(rejection.rule, 0) + 1
     reasons = ", ".join(f"{rule}: {num}" for rule, num in sorted(counts.items(), key=lambda item: -item[1]))
     tight = [rejection for rejection in rejections if rejection.rule == "memory"]
-    example = f"; e.g. {tight[-1].candidate.label}: {tight[-1].why}" if tight else ""
+    near = nearest_miss(tight or rejections)
     return InfeasibleError(
         "no candidate fits",
-        got=f"{len(rejections)} rejected ({reasons}){example}",
+        got=f"{len(rejections)} refused ({reasons}); nearest: {near.candidate.label}: {near.why}",
         hint="allow more values under parallel, more GPUs, or a smaller microbatch",
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 
 from exactmap.sim.report.quantity import show_bytes, show_share, show_time
 from exactmap.sim.report.result import StepResult
@@ -59,9 +60,9 @@ class Comparison:
 
     @property
     def step_time_difference(self) -> float:
-        """Relative difference of the step time, b/a - 1."""
+        """Relative difference of the step time, b/a - 1; infinite where a takes no time and b does."""
         difference = self.rows[0].difference
-        return 0.0 if difference is None else difference
+        return inf if difference is None else difference
 
     def to_dict(self) -> dict[str, object]:
         """The comparison as a JSON-ready document."""
@@ -75,7 +76,7 @@ class Comparison:
             "same_plan": self.same_plan,
             "a": {"kind": self.a.kind, "source": self.a.source, "plan_sha256": self.a.plan_sha256},
             "b": {"kind": self.b.kind, "source": self.b.source, "plan_sha256": self.b.plan_sha256},
-            "step_time_difference": self.step_time_difference,
+            "step_time_difference": self.rows[0].difference,
             "rows": rows,
         }
 

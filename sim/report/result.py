@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from re import fullmatch
 from typing import TYPE_CHECKING, cast
 
 from exactmap.errors import InvalidInputError, Place
@@ -23,6 +24,7 @@ __all__ = ["RESULT_SCHEMA_VERSION", "RankResult", "StepResult", "read_result"]
 
 RESULT_SCHEMA_VERSION = 1
 MAX_RESULT_BYTES = 256 * 2**20
+MAX_NUMBER = 1e300
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,15 +201,13 @@ def read_result(path: str | Path) -> StepResult:
     """
     data = read_bytes(path, MAX_RESULT_BYTES, "result")
     try:
-        loaded: object = json.loads(data)
+        loaded: object = json.loads(data, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise InvalidInputError("not a JSON document", where=Place(path), got=str(error)[:120]) from None
     document = _Document(loaded, Place(path))
-    if document.get("schema_version") != RESULT_SCHEMA_VERSION or document.get("kind") not in {
-        "prediction",
-        "execution",
-    }:
-        got = f"kind {document.get('kind')!r} version {document.get('schema_version')!r}"
+    version, kind = document.get("schema_version"), document.get("kind")
+    if version is True or version != RESULT_SCHEMA_VERSION or kind not in ("prediction", "execution"):
+        got = f"kind {kind!r} version {version!r}"[:80]
         raise InvalidInputError(
             "not a result of this version",
             where=Place(path),
@@ -215,14 +215,10 @@ def read_result(path: str | Path) -> StepResult:
             expected=f"a prediction or execution of version {RESULT_SCHEMA_VERSION}",
             hint="write one with: exactmap simulate PLAN --out DIR, or exactmap run PLAN --out DIR",
         )
-    band = document.get("band")
-    pair = (
-        cast("list[float]", band) if isinstance(band, list) and len(cast("list[object]", band)) == 2 else None
-    )
     return StepResult(
         kind=document.text("kind"),
         source=document.text("source"),
-        plan_sha256=document.text("plan_sha256"),
+        plan_sha256=document.matching("plan_sha256", "[0-9a-f]{64}", "64 hexadecimal digits"),
         plan_path=document.text("plan_path"),
         step_time_ns=document.integer("step_time_ns"),
         period_ns=document.integer("period_ns"),
@@ -234,10 +230,14 @@ def read_result(path: str | Path) -> StepResult:
         basis=document.text("basis"),
         model_flop_per_step=document.integer("model_flop_per_step"),
         peak_flop_per_s=document.number("peak_flop_per_s"),
-        band=None if pair is None else (float(pair[0]), float(pair[1])),
-        trace=document.text("trace"),
+        band=document.pair("band"),
+        trace=document.matching("trace", r"(?!\.\.?$)[^/\0]*", "the name of a file beside the document"),
         extra=document.mapping("extra"),
     )
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name}, which JSON does not know")
 
 
 def _read_rank(entry: object, place: Place) -> RankResult:
@@ -265,22 +265,51 @@ class _Document:
         return self.fields.get(name)
 
     def _typed(self, name: str, kind: type | tuple[type, ...], expected: str) -> object:
-        value = self.fields.get(name)
+        if name not in self.fields:
+            raise InvalidInputError("a field is missing", where=self._at(name), expected=expected)
+        value = self.fields[name]
         if not isinstance(value, kind) or isinstance(value, bool):
-            where = Place(self.place.file, field=name)
-            raise InvalidInputError(
-                "wrong or missing field", where=where, got=repr(value)[:60], expected=expected
-            )
+            raise self._wrong(name, expected)
         return value
+
+    def _at(self, name: str) -> Place:
+        return Place(self.place.file, field=name)
+
+    def _wrong(self, name: str, expected: str) -> InvalidInputError:
+        got = repr(self.fields[name])[:60]
+        return InvalidInputError("a field is wrong", where=self._at(name), got=got, expected=expected)
 
     def text(self, name: str) -> str:
         return cast("str", self._typed(name, str, "text"))
 
+    def matching(self, name: str, pattern: str, expected: str) -> str:
+        value = self.text(name)
+        if fullmatch(pattern, value) is None:
+            raise self._wrong(name, expected)
+        return value
+
     def integer(self, name: str) -> int:
-        return cast("int", self._typed(name, int, "a whole number"))
+        expected = "a whole number of at least 0, below 2^63"
+        value = cast("int", self._typed(name, int, expected))
+        if not 0 <= value < 2**63:
+            raise self._wrong(name, expected)
+        return value
 
     def number(self, name: str) -> float:
-        return float(cast("float", self._typed(name, (int, float), "a number")))
+        value = cast("float", self._typed(name, (int, float), "a number"))
+        if not -MAX_NUMBER <= value <= MAX_NUMBER:
+            raise self._wrong(name, "a finite number")
+        return float(value)
+
+    def pair(self, name: str) -> tuple[float, float] | None:
+        value: object = self.fields.get(name)
+        if value is None and name in self.fields:
+            return None
+        entries = cast("list[object]", self._typed(name, list, "two numbers, or null"))
+        if len(entries) != 2:
+            raise self._wrong(name, "two numbers, or null")
+        inner = _Document(dict(zip(("low", "high"), entries, strict=True)), self.place)
+        return inner.number("low"), inner.number("high")
 
     def mapping(self, name: str) -> dict[str, object]:
         return cast("dict[str, object]", self._typed(name, dict, "an object"))

@@ -8,21 +8,24 @@ from pathlib import Path
 
 from exactmap.errors import InvalidInputError
 from exactmap.files import read_bytes
+from exactmap.sim.verbs.input_kind import InputKind, refuse_others
 
-__all__ = ["CheckReport", "check", "is_plan"]
-
-PLAN_MAGIC = b"exactmap-plan "
+__all__ = ["CheckReport", "check"]
 
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What was accepted: `kind` is ``plan`` or ``scenario``, `facts` are (name, value) pairs worth a look."""
+    """What was accepted: `kind` is ``plan`` or ``scenario``, `facts` are (name, value) pairs worth a look.
+
+    `config` is the scenario with every default written out, as YAML; None unless it was asked for.
+    """
 
     kind: str
     path: str
     sha256: str
     facts: tuple[tuple[str, str], ...]
     notes: tuple[str, ...] = ()
+    config: str | None = None
 
     def to_dict(self) -> dict[str, object]:
         """The report as a JSON-ready document."""
@@ -35,27 +38,11 @@ class CheckReport:
             "sha256": self.sha256,
             "facts": dict(self.facts),
             "notes": list(self.notes),
+            "config": self.config,
         }
 
 
-def is_plan(path: str | Path) -> bool:
-    """Whether a file begins as a plan does; everything else is taken for a scenario.
-
-    Raises
-    ------
-    InvalidInputError
-        If it cannot be read.
-    """
-    try:
-        with Path(path).open("rb") as stream:
-            return stream.read(len(PLAN_MAGIC)) == PLAN_MAGIC
-    except OSError as error:
-        raise InvalidInputError(
-            "cannot read the input", where=str(path), got=error.strerror or str(error)
-        ) from None
-
-
-def check(path: str | Path, overrides: Sequence[str] = ()) -> CheckReport:
+def check(path: str | Path, overrides: Sequence[str] = (), *, effective: bool = False) -> CheckReport:
     """Check a plan or a scenario and say what it holds.
 
     Parameters
@@ -64,6 +51,8 @@ def check(path: str | Path, overrides: Sequence[str] = ()) -> CheckReport:
         The file.
     overrides
         ``a.b=c``, for a scenario.
+    effective
+        Also give the scenario with every default written out.
 
     Raises
     ------
@@ -72,11 +61,14 @@ def check(path: str | Path, overrides: Sequence[str] = ()) -> CheckReport:
     InvalidInputError
         If it is a scenario with problems; all of them are listed.
     """
-    if is_plan(path) or Path(path).suffix == ".plan":
+    kind = refuse_others(path, "a scenario or a plan", InputKind.PLAN, InputKind.SCENARIO)
+    if kind is InputKind.PLAN or Path(path).suffix == ".plan":
         if overrides:
             raise InvalidInputError("overrides are for scenarios", where=str(path), got=" ".join(overrides))
+        if effective:
+            raise InvalidInputError("a plan has no defaults to write out", where=str(path))
         return _check_plan(Path(path))
-    return _check_scenario(Path(path), overrides)
+    return _check_scenario(Path(path), overrides, effective=effective)
 
 
 def _check_plan(path: Path) -> CheckReport:
@@ -96,7 +88,7 @@ def _check_plan(path: Path) -> CheckReport:
     return CheckReport("plan", str(path), sha256, facts)
 
 
-def _check_scenario(path: Path, overrides: Sequence[str]) -> CheckReport:
+def _check_scenario(path: Path, overrides: Sequence[str], *, effective: bool) -> CheckReport:
     from hashlib import sha256
 
     from exactmap.sim.scenario.scenario import load_scenario
@@ -104,11 +96,19 @@ def _check_scenario(path: Path, overrides: Sequence[str]) -> CheckReport:
 
     scenario = load_scenario(path, overrides)
     data = read_bytes(path, MAX_SIZE_BYTES, "scenario")
+    unit = "core" if scenario.execution == "cpu" else "GPU"
     facts = (
         ("name", scenario.name),
         ("model", f"{scenario.model.name}, {scenario.model.num_parameters():,} parameters"),
-        ("cluster", f"{scenario.cluster.name}, {scenario.max_gpus:,} GPUs to use"),
+        ("cluster", f"{scenario.cluster.name}, {scenario.max_gpus:,} {unit}s to use"),
         ("batch", f"{scenario.training.batch_sequences:,} sequences x {scenario.training.sequence:,} tokens"),
-        ("memory for a plan", f"{scenario.memory_budget_bytes:,} bytes per GPU"),
+        ("memory for a plan", f"{scenario.memory_budget_bytes:,} bytes per {unit}"),
     )
-    return CheckReport("scenario", str(path), sha256(data).hexdigest(), facts, scenario.notes)
+    return CheckReport(
+        "scenario",
+        str(path),
+        sha256(data).hexdigest(),
+        facts,
+        scenario.notes,
+        scenario.effective() if effective else None,
+    )

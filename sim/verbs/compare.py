@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,8 @@ from exactmap.errors import CheckFailedError, InvalidInputError
 from exactmap.files import write_atomically
 from exactmap.sim.report.comparison import Comparison, compare_results
 from exactmap.sim.report.result import StepResult, read_result
+from exactmap.sim.verbs.folders import make_folder
+from exactmap.sim.verbs.input_kind import InputKind, refuse_others
 
 if TYPE_CHECKING:
     from exactmap.sim.engine.trace import Trace
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["RESULT_FILES", "ComparisonReport", "compare", "find_result", "trace_of"]
 
 RESULT_FILES = ("prediction.json", "execution.json")
+RESULT_HINT = "write one with: exactmap simulate PLAN --out DIR, or exactmap run PLAN --out DIR"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,27 @@ class ComparisonReport:
     def to_dict(self) -> dict[str, object]:
         """The report as a JSON-ready document."""
         return self.comparison.to_dict() | {"files": [str(path) for path in self.files]}
+
+    def require(self, fail_over: float) -> None:
+        """Refuse step times that differ too much.
+
+        Parameters
+        ----------
+        fail_over
+            Largest difference that passes, as a share of the first result.
+
+        Raises
+        ------
+        CheckFailedError
+            If they differ by more.
+        """
+        difference = self.comparison.step_time_difference
+        if abs(difference) > fail_over:
+            raise CheckFailedError(
+                "the step times differ too much",
+                got=f"{100 * difference:+.2f} %",
+                expected=f"at most {100 * fail_over:g} %",
+            )
 
 
 def compare(
@@ -53,35 +79,29 @@ def compare(
     CheckFailedError
         If the step times differ by more than `fail_over`; what was asked for is written first.
     """
-    if fail_over is not None and not fail_over >= 0:
+    if fail_over is not None and not 0 <= fail_over < inf:
         raise InvalidInputError(
-            "the bound cannot be negative", got=str(fail_over), expected="a share, such as 0.1"
+            "the bound of the difference is no share", got=str(fail_over), expected="a share, such as 0.1"
         )
     paths = find_result(a), find_result(b)
     comparison = compare_results(read_result(paths[0]), read_result(paths[1]))
     files: list[Path] = []
     if out is not None:
-        folder = Path(out)
-        report = ComparisonReport(comparison, ())
-        files.append(folder / "comparison.json")
-        import json
-
-        write_atomically(files[0], json.dumps(report.to_dict(), indent=1) + "\n")
-        files += _draw(comparison, paths, folder)
-    difference = comparison.step_time_difference
-    if fail_over is not None and abs(difference) > fail_over:
-        raise CheckFailedError(
-            "the step times differ too much",
-            got=f"{100 * difference:+.1f} %",
-            expected=f"at most {100 * fail_over:g} %",
-        )
-    return ComparisonReport(comparison, tuple(files))
+        folder = make_folder(out)
+        files += [folder / "comparison.json", *_draw(comparison, paths, folder)]
+        document = ComparisonReport(comparison, tuple(files)).to_dict()
+        write_atomically(files[0], json.dumps(document, indent=1, allow_nan=False) + "\n")
+    report = ComparisonReport(comparison, tuple(files))
+    if fail_over is not None:
+        report.require(fail_over)
+    return report
 
 
 def find_result(path: str | Path) -> Path:
     """The result document that `path` is, or that lies in it."""
     here = Path(path)
     if not here.is_dir():
+        refuse_others(here, "a result", InputKind.DOCUMENT, hint=RESULT_HINT)
         return here
     for name in RESULT_FILES:
         if (here / name).is_file():
@@ -90,7 +110,7 @@ def find_result(path: str | Path) -> Path:
         "no result in this folder",
         where=str(path),
         expected=" or ".join(RESULT_FILES),
-        hint="write one with: exactmap simulate PLAN --out DIR, or exactmap run PLAN --out DIR",
+        hint=RESULT_HINT,
     )
 
 

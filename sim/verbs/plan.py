@@ -8,19 +8,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exactmap import __version__
+from exactmap.errors import InvalidInputError
 from exactmap.files import write_atomically
 from exactmap.sim.cost.formats import find_formats
+from exactmap.sim.cost.host import read_host_profile
 from exactmap.sim.plan.plan import Precision
 from exactmap.sim.plan.reader import sha256_of
 from exactmap.sim.plan.writer import write_plan
 from exactmap.sim.planner.candidate import SearchSpace, divisors
 from exactmap.sim.planner.estimate import Estimator
 from exactmap.sim.planner.explain import family_bests, rejection_counts, step_parts
-from exactmap.sim.planner.pricing import ClusterPricing
+from exactmap.sim.planner.pricing import ClusterPricing, HostPricing
 from exactmap.sim.planner.search import Progress, Ranking, search
 from exactmap.sim.scenario.scenario import Scenario, load_scenario
+from exactmap.sim.scenario.types import Engine
 from exactmap.sim.schedules.build import OptimizerSettings
 from exactmap.sim.schedules.registry import SCHEDULES
+from exactmap.sim.verbs.input_kind import InputKind, refuse_others
 
 if TYPE_CHECKING:
     from exactmap.sim.plan.plan import Plan
@@ -120,6 +124,7 @@ def plan(
     InfeasibleError
         If nothing fits.
     """
+    refuse_others(scenario, "a scenario", InputKind.SCENARIO)
     loaded = load_scenario(scenario, overrides)
     formats = find_formats(loaded.training.precision)
     machine = pricing or _pricing_of(loaded, host)
@@ -194,6 +199,16 @@ def space_of(scenario: Scenario) -> SearchSpace:
 
 
 def _pricing_of(scenario: Scenario, host: str | Path | None) -> Pricing:
+    if host is not None:
+        if scenario.execution is not Engine.CPU:
+            raise InvalidInputError(
+                "a hardware profile of this host prices plans of this host alone",
+                where=str(scenario.path),
+                got=f"a plan for {scenario.cluster.name}",
+                expected="a scenario with execution.engine cpu",
+            )
+        formats = find_formats(scenario.training.precision)
+        return HostPricing(read_host_profile(host), float(scenario.cluster.gpu.peak(formats.compute)))
     return ClusterPricing(scenario.cluster, find_formats(scenario.training.precision))
 
 

@@ -13,6 +13,8 @@ from exactmap.errors import InvalidInputError
 from exactmap.files import write_atomically
 from exactmap.sim.plan.check import load_plan
 from exactmap.sim.report.result import StepResult
+from exactmap.sim.verbs.folders import make_folder
+from exactmap.sim.verbs.input_kind import InputKind, refuse_others
 
 if TYPE_CHECKING:
     from exactmap.sim.engine.summary import StepSummary
@@ -72,7 +74,7 @@ def run(
     timeout_s: float = 300.0,
     pin: bool = False,
     pictures: bool = True,
-    on_step: Callable[[StepMetrics], None] | None = None,
+    on_step: Callable[[StepMetrics, int], None] | None = None,
 ) -> Execution:
     """Train with a plan on this host.
 
@@ -99,15 +101,16 @@ def run(
     pictures
         Whether to draw the median step.
     on_step
-        Called after each step.
+        Called after each step with its metrics and the number of steps in all.
 
     Raises
     ------
     InvalidInputError, InfeasibleError, ExecutionFailedError, ExecutionHungError, MissingRequirementError
         As the engine ends.
     """
+    refuse_others(plan, "a plan", InputKind.PLAN)
     parsed, sha256 = load_plan(plan)
-    folder = None if out is None else Path(out)
+    folder = None if out is None else make_folder(out)
     tokens = _find_data(data, folder, parsed)
     wanted = parsed.train.steps if steps is None else steps
     options = RunOptions(
@@ -121,7 +124,6 @@ def run(
         pin=pin,
     )
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
         options = replace(
             options,
             out=folder / "checkpoint",
@@ -129,7 +131,12 @@ def run(
             trace_steps=(max(0, wanted - max(1, traced_steps)), max(0, wanted - 1)),
             metrics=folder / "metrics.jsonl",
         )
-    done = run_plan(plan, tokens, options, on_step=on_step)
+
+    def tell(step: StepMetrics) -> None:
+        if on_step is not None:
+            on_step(step, wanted)
+
+    done = run_plan(plan, tokens, options, on_step=tell)
     if done.plan_sha256 != sha256:
         raise InvalidInputError(
             "the plan changed while it ran", where=str(plan), got=done.plan_sha256, expected=sha256

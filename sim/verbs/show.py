@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exactmap.errors import InvalidInputError
-from exactmap.sim.verbs.check import is_plan
+from exactmap.sim.verbs.input_kind import InputKind, input_kind
 
 if TYPE_CHECKING:
     from exactmap.sim.plan.plan import Plan
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Shown", "show"]
 
-TRACE_MAGIC = b"# exactmap-trace "
+MAX_CHANNELS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +65,17 @@ def show(path: str | Path, *, rank: int | None = None) -> Shown:
         from exactmap.sim.report.result import read_result
         from exactmap.sim.verbs.compare import find_result
 
+        if rank is not None:
+            raise InvalidInputError("only a plan has programs to print", where=str(path), got=f"rank {rank}")
         result = read_result(find_result(here))
         return Shown(result.kind, str(path), (), result=result)
-    if is_plan(here):
+    kind = input_kind(here)
+    if kind is InputKind.PLAN:
         return _show_plan(here, rank)
-    with here.open("rb") as stream:
-        if stream.read(len(TRACE_MAGIC)) == TRACE_MAGIC:
-            return _show_trace(here)
+    if kind is InputKind.TRACE:
+        if rank is not None:
+            raise InvalidInputError("only a plan has programs to print", where=str(path), got=f"rank {rank}")
+        return _show_trace(here)
     raise InvalidInputError(
         "neither a plan, nor a result, nor a trace",
         where=str(path),
@@ -86,20 +90,24 @@ def _show_plan(path: Path, rank: int | None) -> Shown:
     plan, sha256 = load_plan(path)
     mesh, train, model = plan.mesh, plan.train, plan.model
     serial = "yes" if plan.serial else "no"
+    replicas = f"{mesh.dp} replica{'s' if mesh.dp > 1 else ''}"
+    channels = [f"{c.name} {c.src}>{c.dst} {c.cls} {c.bytes:,} B" for c in plan.channels[:MAX_CHANNELS]]
+    if len(plan.channels) > MAX_CHANNELS:
+        channels.append(f"and {len(plan.channels) - MAX_CHANNELS} more")
     facts = (
         ("sha256", sha256),
         (
             "model",
             f"{model.kind}, {model.layers} layers, hidden {model.hidden}, vocabulary {model.vocab}",
         ),
-        ("step", f"{train.m} microbatches of {train.microbatch} x {train.seq} tokens, {mesh.dp} replicas"),
+        ("step", f"{train.m} microbatches of {train.microbatch} x {train.seq} tokens, {replicas}"),
         ("mesh", " ".join(f"{axis}={getattr(mesh, axis)}" for axis in mesh.order)),
         (
             "stages",
             f"{len(plan.stages)} on {mesh.pp} ranks, clock {plan.clock}, serial {serial}",
         ),
-        ("channels", ", ".join(f"{c.name} {c.src}>{c.dst} {c.cls} {c.bytes:,} B" for c in plan.channels[:6])),
-        ("groups", ", ".join(f"{group.name} over {','.join(group.axes)}" for group in plan.groups)),
+        ("channels", ", ".join(channels) or "none"),
+        ("groups", ", ".join(f"{group.name} over {','.join(group.axes)}" for group in plan.groups) or "none"),
         *((f"made: {key}", value) for key, value in plan.made),
         *((f"predicted: {key}", value) for key, value in plan.pred),
     )

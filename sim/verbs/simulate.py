@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,13 @@ from exactmap.sim.cost.cost_lines import profile_from_cost_lines
 from exactmap.sim.cost.profile import Mover, Profile
 from exactmap.sim.plan.check import load_plan
 from exactmap.sim.report.result import StepResult
-from exactmap.sim.verbs.check import is_plan
+from exactmap.sim.verbs.folders import make_folder
+from exactmap.sim.verbs.input_kind import InputKind, refuse_others
 
 if TYPE_CHECKING:
     from exactmap.sim.engine.trace import Trace
     from exactmap.sim.plan.plan import Plan
+    from exactmap.sim.planner.search import Progress
 
 __all__ = ["ENGINES", "Simulation", "predict", "simulate"]
 
@@ -49,6 +52,7 @@ def simulate(
     mover: str | None = None,
     out: str | Path | None = None,
     pictures: bool = True,
+    progress: Progress | None = None,
 ) -> Simulation:
     """Predict the step time of a plan, or of the plan that `plan` chooses for a scenario.
 
@@ -70,6 +74,8 @@ def simulate(
         Folder for ``prediction.json``, ``trace.tsv``, and the pictures.
     pictures
         Whether to draw.
+    progress
+        Told how far the search is, for a scenario.
 
     Raises
     ------
@@ -82,7 +88,10 @@ def simulate(
         raise InvalidInputError("unknown engine", got=repr(engine), expected=" or ".join(ENGINES))
     if mover is not None and mover not in list(Mover):
         raise InvalidInputError("unknown mover", got=repr(mover), expected=" or ".join(Mover))
-    if is_plan(path):
+    if profile is not None and host is not None:
+        raise InvalidInputError("two prices for one plan", got=f"profile {profile} and host {host}")
+    kind = refuse_others(path, "a plan or a scenario", InputKind.PLAN, InputKind.SCENARIO)
+    if kind is InputKind.PLAN or Path(path).suffix == ".plan":
         if overrides:
             raise InvalidInputError("overrides are for scenarios", where=str(path), got=" ".join(overrides))
         plan, sha256 = load_plan(path)
@@ -90,7 +99,7 @@ def simulate(
     else:
         from exactmap.sim.verbs.plan import plan as choose
 
-        chosen = choose(path, overrides)
+        chosen = choose(path, overrides, host=host, progress=progress)
         plan, sha256, shown_path = chosen.plan, chosen.sha256, f"(chosen for {path})"
     if host is not None:
         from exactmap.sim.cost.host import read_host_profile
@@ -143,7 +152,7 @@ def predict(
         plan_path=path,
         basis=basis,
         model_flop_per_step=_model_flop(plan),
-        peak_flop_per_s=float(made.get("peak_flop_per_s", "0")),
+        peak_flop_per_s=_number(made.get("peak_flop_per_s", "")) or 0.0,
         band=_band(made),
     )
     if out is None:
@@ -151,10 +160,9 @@ def predict(
     from exactmap.sim.engine.trace_file import write_trace
     from exactmap.sim.report.pictures import write_pictures
 
-    folder = Path(out)
+    folder = make_folder(out)
     result = replace(result, trace="trace.tsv")
     files = [folder / "prediction.json", folder / "trace.tsv"]
-    folder.mkdir(parents=True, exist_ok=True)
     write_trace(trace, files[1])
     write_atomically(files[0], result.to_json())
     if pictures:
@@ -183,9 +191,15 @@ def _model_flop(plan: Plan) -> int:
 
 
 def _band(made: dict[str, str]) -> tuple[float, float] | None:
-    text = made.get("band", "")
-    low, _, high = text.partition(",")
+    low, _, high = made.get("band", "").partition(",")
+    band = _number(low), _number(high)
+    return None if band[0] is None or band[1] is None else (band[0], band[1])
+
+
+def _number(text: str) -> float | None:
+    """A finite number in an information line, which binds nobody: anything else counts as not said."""
     try:
-        return (float(low), float(high)) if high else None
+        number = float(text)
     except ValueError:
         return None
+    return number if isfinite(number) else None
