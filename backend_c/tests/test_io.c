@@ -130,7 +130,7 @@ static em_status_t open_header(const char *header, uint64_t data_bytes)
 
 #define T(name, dtype, shape, from, to)                                                            \
     "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" from "," to "]" \
-                                                                                               "}"
+    "}"
 
 static void test_safetensors_refusals(void)
 {

@@ -15,6 +15,8 @@ from safetensors.numpy import load_file, save, save_file
 from exactmap.backend_c.run import RunOptions, run_plan, sample
 from exactmap.errors import ExactmapError, InvalidInputError
 
+pytestmark = pytest.mark.sanitize
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -22,6 +22,8 @@ from exactmap.sim.plan.reader import read_plan
 from exactmap.sim.plan.writer import write_plan
 from exactmap.sim.schedules.build import OptimizerSettings
 
+pytestmark = pytest.mark.sanitize
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -16,6 +16,8 @@ from exactmap.sim.schedules.build import OptimizerSettings
 
 STEPS = 6
 
+pytestmark = pytest.mark.sanitize
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
