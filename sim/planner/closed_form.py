@@ -1,15 +1,24 @@
 """Step time of a schedule in closed form: what ranks thousands of candidates in milliseconds.
 
-With T the busiest rank's F + B of one microbatch, E the average rank's, c the latency of a hop between ranks,
-W_avg the weight gradient, p ranks, m microbatches, v chunks, barrier clock (Narayanan et al.,
-arXiv:2104.04473; Qi et al., arXiv:2401.10241)::
+With T the busiest rank's F + B of one microbatch, E the average rank's, W the average weight gradient, c the
+latency of a hop between ranks, p ranks, m microbatches, v chunks, barrier clock::
 
-    gpipe, 1f1b       m T + (p-1) E + 2 (p-1) c
-    interleaved-1f1b  m T + (p-1) E / v + 2 (p-1) c     (v groups of hops overlap with work)
-    zb-h1             m T + (p-1) (E - 2 W_avg) + 2 (p-1) c
+    gpipe             m T + (p-1) E
+    1f1b              m T + (p-1) E
+    interleaved-1f1b  m T + (p-1) E/v + max(0, p-m) (v-1) E/v
+    zb-h1             m T + (p-1) (E - 2 W) + max(0, p-m) W
 
-The finalists are priced again from their orders and then from their plans, so these forms only decide who is
-a finalist.
+and for the hops, twice c times
+
+    gpipe             p-1
+    1f1b              p-1 + m-1 - ceil((m-1)/p)
+    interleaved-1f1b  p v - 1
+    zb-h1             p-1 + min(max(m-2, 0), p-1)
+
+The first terms are published (Narayanan et al., arXiv:2104.04473; Qi et al., arXiv:2401.10241); the others,
+for fewer microbatches than ranks and for hops, were read off walks of the orders. With equal stages and hops
+that are short beside F, I and W, all are exact, interleaved-1f1b where p divides m or m <= p. The finalists are
+priced again from their orders and then from their plans, so these forms only decide who is a finalist.
 """
 
 from __future__ import annotations
@@ -48,13 +57,24 @@ def pipeline_time_ns(
     >>> pipeline_time_ns("zb-h1", [3, 3, 3, 3], [1] * 4, num_microbatches=8, chunks=1, hop_ns=0)
     27
     """
-    num_ranks = len(rank_ns)
-    average = sum(rank_ns) / num_ranks
-    fill = average / chunks if schedule == "interleaved-1f1b" else average
-    if schedule == "zb-h1":
-        fill -= 2 * sum(weight_ns) / num_ranks
-    hops = 2 * (num_ranks - 1) * hop_ns
-    return round(num_microbatches * max(rank_ns) + (num_ranks - 1) * fill + hops)
+    num_ranks, m = len(rank_ns), num_microbatches
+    others = num_ranks - 1
+    average, weight = sum(rank_ns) / num_ranks, sum(weight_ns) / num_ranks
+    too_few = max(0, num_ranks - m)
+    match schedule:
+        case "interleaved-1f1b":
+            fill = (others + too_few * (chunks - 1)) * average / chunks
+            num_hops = num_ranks * chunks - 1
+        case "zb-h1":
+            fill = others * (average - 2 * weight) + too_few * weight
+            num_hops = others + min(max(m - 2, 0), others)
+        case "1f1b":
+            fill = others * average
+            num_hops = others + m - 1 - -(-(m - 1) // num_ranks)
+        case _:
+            fill = others * average
+            num_hops = others
+    return round(m * max(rank_ns) + fill + 2 * num_hops * hop_ns)
 
 
 def peak_stash_chunks(schedule: str, rank: int, num_ranks: int, num_microbatches: int, chunks: int) -> int:
