@@ -43,7 +43,10 @@ def run(*command: str | Path, cwd: Path, **variables: str) -> str:
 
 def test_the_public_face_is_what_it_was() -> None:
     """A name that users import is added or taken away on purpose: change this list with it."""
-    assert sorted(exactmap.__all__) == ["ExactmapError", "__version__"]
+    verbs = ["calibrate", "check", "compare", "data", "doctor", "plan", "run", "sample", "show", "simulate"]
+
+    assert sorted(exactmap.__all__) == ["ExactmapError", "__version__", *verbs]
+    assert all(callable(getattr(exactmap, name)) for name in verbs)
 
 
 def test_code_folders_are_relative_links() -> None:
