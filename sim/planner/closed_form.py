@@ -17,8 +17,8 @@ and for the hops, twice c times
 
 The first terms are published (Narayanan et al., arXiv:2104.04473; Qi et al., arXiv:2401.10241); the others,
 for fewer microbatches than ranks and for hops, were read off walks of the orders. With equal stages and hops
-that are short beside F, I and W, all are exact, interleaved-1f1b where p divides m or m <= p. The finalists are
-priced again from their orders and then from their plans, so these forms only decide who is a finalist.
+that are short beside F, I and W, all are exact, interleaved-1f1b where p divides m or m <= p. The finalists
+are priced again from their orders and then from their plans: these forms only decide who is a finalist.
 """
 
 from __future__ import annotations

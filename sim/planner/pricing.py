@@ -1,4 +1,4 @@
-"""What a candidate's pieces cost on the machine at hand: a cluster of the catalog, or a host as measured.
+"""What a candidate's pieces cost on the machine at hand: a cluster of the catalog, or a measured host.
 
 `Pricing` is all that the search knows of a machine; the numbers come from `exactmap.sim.cost`.
 """
@@ -9,11 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from exactmap.errors import InvalidInputError
 from exactmap.sim.cost.formats import Formats
-from exactmap.sim.cost.host import HostProfile
 from exactmap.sim.cost.links import price_buckets, price_channels, price_groups
-from exactmap.sim.cost.price_host import along, price_on_host, stage_time_on_host_ns
 from exactmap.sim.cost.profile import Mover, Profile
 from exactmap.sim.cost.stages import price_stages
 from exactmap.topology.collectives import hop_time
@@ -24,7 +21,7 @@ if TYPE_CHECKING:
     from exactmap.sim.plan.plan import Plan
     from exactmap.sim.workload.model import ModelConfig, StageLike
 
-__all__ = ["ClusterPricing", "HostPricing", "Pricing"]
+__all__ = ["ClusterPricing", "Pricing"]
 
 
 class Pricing(Protocol):
@@ -119,54 +116,3 @@ class ClusterPricing:
             channel=price_channels(plan.channels, mesh, self.cluster),
             group_ns=price_groups(plan.groups, plan.buckets, mesh, self.cluster, self.formats),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class HostPricing:
-    """A host as `calibrate` measured it: ranks are threads that copy inside their waits.
-
-    `peak_flop_per_s` is that of one core, which a measurement of passes does not say.
-    """
-
-    host: HostProfile
-    peak_flop_per_s: float = 0.0
-    band: tuple[float, float] | None = None
-    _known: dict[object, dict[str, int]] = field(default_factory=dict, compare=False, repr=False)
-
-    @property
-    def basis(self) -> str:
-        """The processor that was measured."""
-        return f"calibrated,{self.host.host.cpu}"
-
-    def work_ns(
-        self, model: ModelConfig, stages: Sequence[StageLike], microbatch: int, seq: int, mesh: Mesh
-    ) -> dict[tuple[str, int], int]:
-        """Measured passes, F, I, W and B; equal stages are priced once."""
-        if mesh.tp * mesh.cp * mesh.ep > 1:
-            raise InvalidInputError(
-                "a hardware profile of a host knows pipeline and data parallelism",
-                got=f"tp={mesh.tp} cp={mesh.cp} ep={mesh.ep}",
-                expected="1 each",
-                hint="set parallel.tp and parallel.cp to 1",
-            )
-        out: dict[tuple[str, int], int] = {}
-        for number, stage in enumerate(stages):
-            key = (model, stage.num_layers, stage.embedding, stage.head, microbatch, seq)
-            times = self._known.get(key)
-            if times is None:
-                times = self._known[key] = {
-                    step: stage_time_on_host_ns(model, stage, step, microbatch, seq, self.host)
-                    for step in ("F", "I", "W", "B")
-                }
-            out |= {(step, number): ns for step, ns in times.items()}
-        return out
-
-    def hop_ns(self, num_bytes: int, mesh: Mesh) -> int:  # noqa: ARG002 - threads of one host are all as near
-        """A hand-over between two threads that are awake, and the copy of the bytes."""
-        copies = [(entry.bytes, entry.ns) for entry in self.host.copies]
-        told = self.host.awake
-        return told.post_ns + told.wake_ns + round(along(copies, num_bytes))
-
-    def profile(self, plan: Plan, mesh: Mesh, work_ns: dict[tuple[str, int], int]) -> Profile:  # noqa: ARG002
-        """Measured prices of the whole plan."""
-        return price_on_host(plan, self.host)

@@ -18,7 +18,8 @@ from exactmap.sim.plan.writer import write_plan
 from exactmap.sim.planner.candidate import SearchSpace, divisors
 from exactmap.sim.planner.estimate import Estimator
 from exactmap.sim.planner.explain import family_bests, rejection_counts, step_parts
-from exactmap.sim.planner.pricing import ClusterPricing, HostPricing
+from exactmap.sim.planner.host_pricing import HostPricing
+from exactmap.sim.planner.pricing import ClusterPricing
 from exactmap.sim.planner.search import Progress, Ranking, search
 from exactmap.sim.scenario.scenario import Scenario, load_scenario
 from exactmap.sim.scenario.types import Engine
@@ -28,7 +29,8 @@ from exactmap.sim.verbs.input_kind import InputKind, refuse_others
 
 if TYPE_CHECKING:
     from exactmap.sim.plan.plan import Plan
-    from exactmap.sim.planner.pricing import Pricing
+    from exactmap.sim.planner.host_pricing import HostPricing
+from exactmap.sim.planner.pricing import Pricing
 
 __all__ = ["PlanOutcome", "plan", "space_of"]
 
@@ -207,8 +209,7 @@ def _pricing_of(scenario: Scenario, host: str | Path | None) -> Pricing:
                 got=f"a plan for {scenario.cluster.name}",
                 expected="a scenario with execution.engine cpu",
             )
-        formats = find_formats(scenario.training.precision)
-        return HostPricing(read_host_profile(host), float(scenario.cluster.gpu.peak(formats.compute)))
+        return HostPricing(read_host_profile(host))
     return ClusterPricing(scenario.cluster, find_formats(scenario.training.precision))
 
 
