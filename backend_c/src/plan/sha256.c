@@ -16,9 +16,23 @@ static const uint32_t K[64] = {
     0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
 
-static uint32_t rotr(uint32_t x, unsigned n)
+static inline uint32_t rotr(uint32_t x, unsigned n)
 {
     return (x >> n) | (x << (32 - n));
+}
+
+/* One round (6.2.2, step 3): d and h take new values, the others stay. */
+static inline void advance(const uint32_t *a, const uint32_t *b, const uint32_t *c, uint32_t *d,
+                           const uint32_t *e, const uint32_t *f, const uint32_t *g, uint32_t *h,
+                           uint32_t word)
+{
+    const uint32_t sum1 = rotr(*e, 6) ^ rotr(*e, 11) ^ rotr(*e, 25);
+    const uint32_t choose = (*e & *f) ^ (~*e & *g);
+    const uint32_t t1 = *h + sum1 + choose + word;
+    const uint32_t sum0 = rotr(*a, 2) ^ rotr(*a, 13) ^ rotr(*a, 22);
+    const uint32_t majority = (*a & *b) ^ (*a & *c) ^ (*b & *c);
+    *d += t1;
+    *h = t1 + sum0 + majority;
 }
 
 static void compress(uint32_t state[8], const uint8_t *block)
@@ -34,16 +48,17 @@ static void compress(uint32_t state[8], const uint8_t *block)
         w[t] = s1 + w[t - 7] + s0 + w[t - 16];
     }
     uint32_t v[8]; /* a b c d e f g h */
-    memcpy(v, state, sizeof v);
-    for (size_t t = 0; t < 64; t++) {
-        const uint32_t sum1 = rotr(v[4], 6) ^ rotr(v[4], 11) ^ rotr(v[4], 25);
-        const uint32_t choose = (v[4] & v[5]) ^ (~v[4] & v[6]);
-        const uint32_t t1 = v[7] + sum1 + choose + K[t] + w[t];
-        const uint32_t sum0 = rotr(v[0], 2) ^ rotr(v[0], 13) ^ rotr(v[0], 22);
-        const uint32_t majority = (v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]);
-        memmove(v + 1, v, 7 * sizeof *v);
-        v[4] += t1;
-        v[0] = t1 + sum0 + majority;
+    memcpy(v, state, 8 * sizeof *v);
+    for (size_t t = 0; t < 64; t += 8) {
+        /* Instead of moving a..h along, eight rounds each name them one place further. */
+        advance(&v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &v[7], K[t] + w[t]);
+        advance(&v[7], &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], K[t + 1] + w[t + 1]);
+        advance(&v[6], &v[7], &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], K[t + 2] + w[t + 2]);
+        advance(&v[5], &v[6], &v[7], &v[0], &v[1], &v[2], &v[3], &v[4], K[t + 3] + w[t + 3]);
+        advance(&v[4], &v[5], &v[6], &v[7], &v[0], &v[1], &v[2], &v[3], K[t + 4] + w[t + 4]);
+        advance(&v[3], &v[4], &v[5], &v[6], &v[7], &v[0], &v[1], &v[2], K[t + 5] + w[t + 5]);
+        advance(&v[2], &v[3], &v[4], &v[5], &v[6], &v[7], &v[0], &v[1], K[t + 6] + w[t + 6]);
+        advance(&v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &v[7], &v[0], K[t + 7] + w[t + 7]);
     }
     for (size_t i = 0; i < 8; i++) {
         state[i] += v[i];

@@ -14,8 +14,11 @@ bool em_slots_create(em_slots_t *slots, const em_plan_t *plan)
             const uint64_t num = plan->ranks[r].pools[pool].num;
             set->capacity = num > set->capacity ? num : set->capacity;
         }
+        if (set->capacity == 0) {
+            continue;
+        }
         uint64_t words = set->capacity;
-        for (int level = 0; level < EM_SLOT_LEVELS && set->capacity > 0; level++) {
+        for (int level = 0; level < EM_SLOT_LEVELS; level++) {
             words = words / 64 + 1;
             set->level[level] = em_alloc_zeroed(words, sizeof(uint64_t));
             if (set->level[level] == NULL) {
@@ -23,7 +26,7 @@ bool em_slots_create(em_slots_t *slots, const em_plan_t *plan)
             }
         }
         set->line = em_alloc(set->capacity * sizeof(uint32_t));
-        if (set->capacity > 0 && set->line == NULL) {
+        if (set->line == NULL) {
             return false;
         }
     }

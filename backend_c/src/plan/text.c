@@ -252,8 +252,9 @@ static bool read_instr(em_lines_t *w, em_op_t op)
 
 static bool read_body(em_lines_t *w)
 {
-    const em_line_kind_t kind = em_header_kind(w->text, w->num_bytes);
     const em_op_t op = em_body_op(w->text, w->num_bytes);
+    const em_line_kind_t kind =
+        op == EM_NUM_OPS ? em_header_kind(w->text, w->num_bytes) : EM_NUM_LINE_KINDS;
     const char *const space = memchr(w->text, ' ', w->num_bytes);
     const size_t word_bytes = space == NULL ? w->num_bytes : (size_t)(space - w->text);
     const bool rep = word_bytes == 3 && memcmp(w->text, "REP", 3) == 0;
