@@ -31,7 +31,7 @@ from exactmap.sim.workload.operators import (
     total_flop,
 )
 
-__all__ = ["along", "price_on_host", "stage_time_on_host_ns"]
+__all__ = ["along", "hop_time_on_host_ns", "price_on_host", "stage_time_on_host_ns"]
 
 _STEPS = ("F", "I", "W", "B")
 
@@ -66,6 +66,12 @@ def stage_time_on_host_ns(
     if stage.head:
         total += _part_ns(model, "head", step, microbatch, seq, host)
     return round(total)
+
+
+def hop_time_on_host_ns(num_bytes: int, host: HostProfile) -> int:
+    """Time of one message to a rank that is awake, in ns."""
+    copies = [(entry.bytes, entry.ns) for entry in host.copies]
+    return host.awake.post_ns + host.awake.wake_ns + round(along(copies, num_bytes))
 
 
 def _part_ns(model: ModelConfig, part: str, step: str, microbatch: int, seq: int, host: HostProfile) -> float:

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MEASURED_BAND", "HostPricing"]
 
-# Ten percent to either side: what docs/accuracy.md holds the prediction of a calibrated host to; there nine of
-# ten plans stay within it.
+# Ten percent to either side: nine of ten plans stay within it in the measurement of docs/accuracy.md.
 MEASURED_BAND = (-0.10, 0.10)
 
 
