@@ -69,8 +69,8 @@ class Timeline:
 def draw_timeline(timeline: Timeline, *, width_in: float = 12.0) -> Figure:
     """Draw a Gantt chart: a row per lane, time to the right, one colour per op class.
 
-    Labels are written where they fit and there are few slices; a chart of more than 60,000 slices shows its
-    first ones and says so.
+    Labels are written where they fit and there are few slices; a chart of more than 60,000 slices shows the
+    first ones of each lane and says so.
     """
     from matplotlib.collections import PolyCollection
     from matplotlib.figure import Figure
@@ -81,11 +81,13 @@ def draw_timeline(timeline: Timeline, *, width_in: float = 12.0) -> Figure:
     axes = figure.add_subplot()
     scale, unit = time_unit(timeline.end_ns)
     budget = MAX_DRAWN_SLICES
+    drawn = 0
     kinds: list[str] = []
     total = sum(len(lane.slices) for lane in timeline.lanes)
     for row, lane in enumerate(timeline.lanes):
         shown = lane.slices[: max(0, budget // (num_lanes - row))]
         budget -= len(shown)
+        drawn += len(shown)
         by_kind: dict[str, list[list[tuple[float, float]]]] = {}
         for piece in shown:
             x0, x1 = piece.start_ns / scale, piece.end_ns / scale
@@ -104,10 +106,7 @@ def draw_timeline(timeline: Timeline, *, width_in: float = 12.0) -> Figure:
     axes.set_ylim(num_lanes - 0.5, -0.5)
     axes.set_yticks(range(len(timeline.lanes)), [lane.name for lane in timeline.lanes])
     axes.set_xlabel(f"time [{unit}]")
-    drawn = min(total, MAX_DRAWN_SLICES)
-    axes.set_title(
-        timeline.title + ("" if drawn == total else f" (first {drawn} of {total} ops)"), loc="left"
-    )
+    axes.set_title(timeline.title + ("" if drawn == total else f" ({drawn} of {total} ops)"), loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     ordered = [kind for kind in COLOURS if kind in kinds]
     figure.legend(
