@@ -243,7 +243,7 @@ def accuracy(
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    tell = progress or (lambda _share, _what: None)
+    tell = progress or _tell_nobody
     tokens = folder / "data" if data is None else Path(data)
     if data is None and not (tokens / "dataset.json").is_file():
         from exactmap.sim.data.dataset import build_dataset
@@ -327,3 +327,7 @@ def kendall_tau(a: Sequence[float], b: Sequence[float]) -> float:
 
 def _sign(value: float) -> int:
     return (value > 0) - (value < 0)
+
+
+def _tell_nobody(_share: float, _what: str) -> None:
+    """No one wants to know how far it is."""

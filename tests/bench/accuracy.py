@@ -1,7 +1,7 @@
 """How well this host is predicted after `exactmap calibrate`: 24 plans, predicted, run and compared.
 
 Usage: python tests/bench/accuracy.py [--out FOLDER] [--record] [--quick]
-Prints one table; `--record` also writes docs/measured/accuracy-DATE-CORESxcore.md.
+Prints one table; `--record` also writes docs/measured/accuracy-DATE-Ncore.md.
 """
 
 from __future__ import annotations
