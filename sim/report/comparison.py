@@ -40,7 +40,7 @@ class Row:
         text = (
             "new"
             if difference is None
-            else f"{100 * difference:+.1f} {'pp' if self.unit == 'share' else '%'}"
+            else f"{100 * difference:+.1f} {'points' if self.unit == 'share' else '%'}"
         )
         return self.name, show(self.a), show(self.b), text
 

@@ -101,21 +101,32 @@ def simulate(
 
         chosen = choose(path, overrides, host=host, progress=progress)
         plan, sha256, shown_path = chosen.plan, chosen.sha256, f"(chosen for {path})"
+    band: tuple[float, float] | None = None
     if host is not None:
         from exactmap.sim.cost.host import read_host_profile
         from exactmap.sim.cost.price_plan import price_plan
+        from exactmap.sim.planner.host_pricing import MEASURED_BAND
 
-        costs, basis = price_plan(plan, read_host_profile(host)), f"host profile {host}"
+        costs, basis, band = price_plan(plan, read_host_profile(host)), f"host profile {host}", MEASURED_BAND
     elif profile is None:
         costs = profile_from_cost_lines(plan.cost, shown_path)
-        basis = dict(plan.made).get("priced_with", "the plan's cost lines")
+        made = dict(plan.made)
+        basis, band = made.get("priced_with", "the plan's cost lines"), _band(made)
     else:
         text = read_bytes(profile, MAX_PROFILE_BYTES, "profile").decode("utf-8", errors="replace")
         costs, basis = Profile.from_json(text, profile), f"profile {profile}"
     if mover is not None:
         costs = replace(costs, mover=Mover(mover))
     return predict(
-        plan, costs, sha256=sha256, path=shown_path, basis=basis, engine=engine, out=out, pictures=pictures
+        plan,
+        costs,
+        sha256=sha256,
+        path=shown_path,
+        basis=basis,
+        band=band,
+        engine=engine,
+        out=out,
+        pictures=pictures,
     )
 
 
@@ -126,6 +137,7 @@ def predict(
     sha256: str,
     path: str,
     basis: str,
+    band: tuple[float, float] | None = None,
     engine: str = "replay",
     out: str | Path | None = None,
     pictures: bool = True,
@@ -153,7 +165,7 @@ def predict(
         basis=basis,
         model_flop_per_step=_model_flop(plan),
         peak_flop_per_s=_number(made.get("peak_flop_per_s", "")) or 0.0,
-        band=_band(made),
+        band=band,
     )
     if out is None:
         return Simulation(plan, trace, result)

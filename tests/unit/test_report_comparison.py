@@ -59,7 +59,7 @@ def test_differences() -> None:
 
 def test_shown() -> None:
     assert Row("step time", 1000, 1100, "ns").shown() == ("step time", "1.00 us", "1.10 us", "+10.0 %")
-    assert Row("bubble", 0.25, 0.2, "share").shown() == ("bubble", "25.0 %", "20.0 %", "-5.0 pp")
+    assert Row("bubble", 0.25, 0.2, "share").shown() == ("bubble", "25.0 %", "20.0 %", "-5.0 points")
     assert Row("x", 0, 5, "ns").shown()[-1] == "new"
     assert Row("x", 0, 0, "ns").shown()[-1] == "+0.0 %"
 
