@@ -1,8 +1,7 @@
-/* Actors and the groups that they form; reporting a cycle. See em_board.h. */
+/* Actors, and the groups and channels between them. See em_board.h. */
 #include "plan/em_board.h"
 
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,6 +46,26 @@ static uint32_t find_class(const em_board_t *board, uint32_t dp)
     return low;
 }
 
+/* Number the instances of groups and the members of scans through. */
+static bool number_groups(em_board_t *board)
+{
+    const em_plan_t *const plan = board->plan;
+    board->first_meeting = em_alloc_zeroed((uint64_t)plan->num_groups + 1, sizeof(uint64_t));
+    board->first_scanned = em_alloc_zeroed((uint64_t)plan->num_groups + 1, sizeof(uint64_t));
+    if (board->first_meeting == NULL || board->first_scanned == NULL) {
+        return em_no_memory(board->reader);
+    }
+    for (uint32_t i = 0; i < plan->num_groups; i++) {
+        board->first_meeting[i] = board->num_meetings;
+        board->first_scanned[i] = board->num_scanned;
+        board->num_meetings += em_num_instances(board, i);
+        if (plan->groups[i].scan != EM_SCAN_NONE) {
+            board->num_scanned += em_num_instances(board, i) * em_num_members(board, i);
+        }
+    }
+    return true;
+}
+
 bool em_board_create(em_board_t *board, em_reader_t *reader)
 {
     const em_plan_t *const plan = reader->plan;
@@ -77,13 +96,15 @@ bool em_board_create(em_board_t *board, em_reader_t *reader)
         const uint32_t class = find_class(board, override->dp);
         board->program_of[em_actor(board, class, override->pp)] = override->program;
     }
-    return true;
+    return number_groups(board);
 }
 
 void em_board_destroy(em_board_t *board)
 {
     em_free(board->class_dp);
     em_free(board->program_of);
+    em_free(board->first_meeting);
+    em_free(board->first_scanned);
 }
 
 static bool joins_ranks(const em_board_t *board, uint32_t group)
@@ -94,6 +115,25 @@ static bool joins_ranks(const em_board_t *board, uint32_t group)
 static bool joins_classes(const em_board_t *board, uint32_t group)
 {
     return (board->plan->groups[group].axes & 1u << EM_AXIS_DP) != 0;
+}
+
+bool em_refuse_actor(em_board_t *b, em_verdict_code_t code, uint64_t actor, const em_instr_t *instr,
+                     const char *what)
+{
+    char op[128];
+    (void)em_instr_text(b->plan, instr, op, sizeof op);
+    return em_refuse(b->reader, code, instr->line, "rank %" PRIu64 ": %s: %s", actor % b->num_ranks,
+                     op, what);
+}
+
+const em_program_extra_t *em_extra_of(const em_board_t *b, uint64_t actor)
+{
+    return &EM_AT(b->reader->extras, em_program_extra_t, b->program_of[actor]);
+}
+
+uint32_t em_next_post(const em_board_t *b, uint64_t actor, uint32_t index)
+{
+    return EM_AT(b->reader->next_post, uint32_t, em_extra_of(b, actor)->first_instr + index);
 }
 
 uint64_t em_num_instances(const em_board_t *board, uint32_t group)
@@ -142,104 +182,45 @@ uint64_t em_member(const em_board_t *board, uint32_t group, uint64_t instance, u
                     member_rank(board, group, number / board->num_classes));
 }
 
-bool em_worklist_create(em_worklist_t *list, uint64_t num_actors)
+uint64_t em_meeting_of(const em_board_t *board, uint32_t group, uint64_t actor)
 {
-    *list = (em_worklist_t){.capacity = num_actors};
-    list->actors = em_alloc_zeroed(num_actors, sizeof *list->actors);
-    list->waits = em_alloc_zeroed(num_actors, sizeof *list->waits);
-    if (list->actors == NULL || list->waits == NULL) {
-        return false;
-    }
-    for (uint64_t actor = 0; actor < num_actors; actor++) {
-        em_worklist_push(list, actor);
-    }
-    return true;
+    return board->first_meeting[group] + em_instance_of(board, group, actor);
 }
 
-void em_worklist_destroy(em_worklist_t *list)
+uint64_t em_scan_actor(const em_board_t *board, uint32_t group, uint64_t actor, uint64_t place)
 {
-    em_free(list->actors);
-    em_free(list->waits);
+    const bool up = board->plan->groups[group].scan == EM_SCAN_UP;
+    return em_member(board, group, em_instance_of(board, group, actor),
+                     up ? place : em_num_members(board, group) - 1 - place);
 }
 
-void em_worklist_push(em_worklist_t *list, uint64_t actor)
+uint64_t em_scan_place(const em_board_t *board, uint32_t group, uint64_t actor)
 {
-    if (!list->waits[actor]) {
-        list->waits[actor] = true;
-        list->actors[(list->first + list->num) % list->capacity] = actor;
-        list->num++;
+    uint64_t low = 0;
+    uint64_t high = em_num_members(board, group);
+    const bool up = board->plan->groups[group].scan == EM_SCAN_UP;
+    while (low + 1 < high) {
+        const uint64_t middle = low + (high - low) / 2;
+        const uint64_t there = em_scan_actor(board, group, actor, middle);
+        if (up ? there <= actor : there >= actor) {
+            low = middle;
+        } else {
+            high = middle;
+        }
     }
+    return low;
 }
 
-bool em_worklist_pop(em_worklist_t *list, uint64_t *actor)
+uint64_t em_scanned(const em_board_t *board, uint32_t group, uint64_t actor, uint64_t place)
 {
-    if (list->num == 0) {
-        return false;
-    }
-    *actor = list->actors[list->first];
-    list->waits[*actor] = false;
-    list->first = (list->first + 1) % list->capacity;
-    list->num--;
-    return true;
+    return board->first_scanned[group] +
+           em_instance_of(board, group, actor) * em_num_members(board, group) + place;
 }
 
-static const em_instr_t *instr_at(const em_board_t *board, uint64_t actor, const uint32_t *at)
+uint64_t em_partner_of(const em_board_t *board, uint64_t actor, int32_t channel)
 {
-    return &em_program_of(board, actor)->instrs[at[actor]];
-}
-
-/* "\n  rank R [dp D] line L: OP" at `used` bytes of the verdict's text; gives the bytes used then.
- */
-static size_t add_actor(em_board_t *board, uint64_t actor, const uint32_t *at, size_t used)
-{
-    char replica[32] = "";
-    char op[128];
-    em_verdict_t *const verdict = board->reader->verdict;
-    const em_instr_t *const instr = instr_at(board, actor, at);
-    const int32_t dp = board->class_dp[actor / board->num_ranks];
-    if (dp != EM_NONE) {
-        (void)snprintf(replica, sizeof replica, " dp %" PRId32, dp);
-    }
-    (void)em_instr_text(board->plan, instr, op, sizeof op);
-    const size_t left = sizeof verdict->text - used;
-    const int written =
-        snprintf(verdict->text + used, left, "\n  rank %" PRIu64 "%s line %" PRIu32 ": %s",
-                 actor % board->num_ranks, replica, instr->line, op);
-    return written < 0 || (size_t)written >= left ? sizeof verdict->text - 1
-                                                  : used + (size_t)written;
-}
-
-bool em_report_cycle(em_board_t *board, em_verdict_code_t code, const void *game,
-                     em_awaited_t *awaited, const uint32_t *at)
-{
-    uint64_t actor = 0;
-    while (actor < board->num_actors && instr_at(board, actor, at)->op == EM_OP_END) {
-        actor++;
-    }
-    if (actor == board->num_actors) {
-        return true;
-    }
-    /* As many steps as there are actors lead onto the cycle for sure. */
-    for (uint64_t i = 0; i < board->num_actors; i++) {
-        actor = awaited(game, actor);
-    }
-    uint64_t lowest = actor;
-    for (uint64_t next = awaited(game, actor); next != actor; next = awaited(game, next)) {
-        lowest = next < lowest ? next : lowest;
-    }
-    const bool serial = code == EM_VERDICT_GRAPH_SERIAL;
-    (void)em_refuse(board->reader, code, instr_at(board, lowest, at)->line, "%s",
-                    serial ? "ranks wait for each other if each carries out its posts one by one"
-                           : "ranks wait for each other in a circle, whatever the durations");
-    size_t used = strlen(board->reader->verdict->text);
-    uint64_t next = lowest;
-    do {
-        used = add_actor(board, next, at, used);
-        next = awaited(game, next);
-    } while (next != lowest);
-    return em_advise(board->reader,
-                     serial
-                         ? "serial=no leaves such a plan to transports with a queue per channel"
-                         : "post a send or a receive earlier, or change the order of work on one "
-                           "of these ranks");
+    const em_plan_channel_t *const c = &board->plan->channels[channel];
+    const uint32_t pp = (uint32_t)(actor % board->num_ranks);
+    const uint32_t class = (uint32_t)(actor / board->num_ranks);
+    return em_actor(board, class, c->src == pp ? c->dst : c->src);
 }

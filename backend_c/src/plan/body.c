@@ -1,14 +1,7 @@
 /* Phase 1: instruction lines. A line inside a REP is taken once per value of its variable. */
 #include <string.h>
 
-#include "plan/em_lines.h"
-
-#define TAKE(condition)                                                                            \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            return EM_PARSE_GRAMMAR;                                                               \
-        }                                                                                          \
-    } while (0)
+#include "plan/em_take.h"
 
 static const char *const OPS[EM_NUM_OPS] = {
     [EM_OP_F] = "F",       [EM_OP_I] = "I",         [EM_OP_W] = "W",         [EM_OP_B] = "B",

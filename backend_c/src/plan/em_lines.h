@@ -51,6 +51,12 @@ bool em_header_may_follow(em_line_kind_t last, em_line_kind_t kind);
 em_parse_t em_header_line(em_reader_t *reader, em_line_kind_t kind, em_cursor_t *cursor,
                           uint64_t line);
 
+/* Words of the mesh axes, by em_axis_t. */
+extern const char *const em_axis_words[EM_NUM_AXES];
+/* The lines from `stage` to `program`, but for clock, serial, limit, budget and information. */
+em_parse_t em_layout_line(em_reader_t *reader, em_line_kind_t kind, em_cursor_t *cursor,
+                          uint64_t line);
+
 /* Op of an instruction line by its first word, or EM_NUM_OPS. */
 em_op_t em_body_op(const char *line, size_t num_bytes);
 /* Take an instruction line in full and add it to the store. */

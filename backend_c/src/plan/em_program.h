@@ -102,6 +102,19 @@ typedef struct {
     char text[256]; /* of a fault */
 } em_walk_t;
 
+/* Refuse the instruction at hand; always false. */
+bool em_walk_refuse(em_walk_t *walk, em_verdict_code_t code, const char *wrong);
+/* True if `wrong` is NULL, else em_walk_refuse. */
+bool em_walk_require(em_walk_t *walk, em_verdict_code_t code, const char *wrong);
+/* Bring the slots that an instruction names to life (prog.slot). */
+bool em_walk_name(em_walk_t *walk, const em_instr_t *instr);
+
+/* One step of the walk: a pass or the members of a braid; ZERO OPT PV UNDO; a post; a wait. */
+bool em_walk_passes(em_walk_t *walk, const em_instr_t *members, int32_t num);
+bool em_walk_bucket(em_walk_t *walk, const em_instr_t *instr);
+bool em_walk_post(em_walk_t *walk, const em_instr_t *post);
+bool em_walk_wait(em_walk_t *walk, em_instr_t *wait);
+
 /* Format a fault. */
 const char *em_fault(em_walk_t *walk, const char *fmt, ...) EM_PRINTF(2, 3);
 

@@ -1,9 +1,9 @@
 /*
  * The reader of a plan: what its phases share.
  *
- * Phase 1 (text.c, header.c, body.c) turns lines into records, and sees every line before any
- * phase after it looks at one. Phases 2 to 5 (head*.c, prog*.c, pair.c, strict.c, serial.c) look at
- * records alone. A phase gives true, or false after em_refuse (a verdict) or em_no_memory.
+ * Phase 1 (text.c, header*.c, body.c) turns lines into records, and sees every line before any
+ * phase after it looks at one. Phases 2 to 5 (head*.c, program*.c, pair*.c, strict.c, serial.c)
+ * look at records alone. A phase gives true, or false after em_refuse (a verdict) or em_no_memory.
  */
 #ifndef EM_READER_H
 #define EM_READER_H
@@ -159,8 +159,9 @@ void em_store_publish(em_store_t *store);
 
 /* Phase 1. */
 bool em_read_text(em_reader_t *reader);
-/* Phase 2, whole; its halves: what the ranks hold in memory, and which programs they run. */
+/* Phase 2, whole; of it buckets and ties, memory of the ranks, and which programs they run. */
 bool em_check_head(em_reader_t *reader);
+bool em_check_parameters(em_reader_t *reader);
 bool em_check_memory(em_reader_t *reader);
 bool em_check_maps(em_reader_t *reader);
 /* Phase 3. */

@@ -1,5 +1,5 @@
 /*
- * Phase 2, second half: each rank's arena with its regions and pools, and the map of programs.
+ * Phase 2: each rank's arena with its regions and pools, and the map of programs.
  *
  * Rulings 13 and 14 of the page's section 10.
  */
