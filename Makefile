@@ -8,7 +8,7 @@
 #   make bench      benchmarks
 #   make sanitize   C tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
 #   make peers      tests against torch and transformers, in an environment of their own
-#   make test-long  test, sanitize, peers
+#   make test-long  test, sanitize, a million changed plans, peers
 #   make ci         what continuous integration runs, from a clean clone
 #   make clean      remove what was built; `make distclean` also removes the environments
 
@@ -138,8 +138,13 @@ sanitize-thread: $(DEV)
 peers: $(DEV) $(BUILT)
 	bash .ci/peers
 
+# The full lists: every test, the sanitizers, a long search for plans that break the C reader, the peers.
+FUZZ_PLANS ?= 1000000
 .PHONY: test-long
-test-long: test sanitize peers
+test-long: test sanitize
+	build/asan/backend_c/test_plan_fuzz $(FUZZ_PLANS)
+	$(PYTEST) -n 2 -m "fuzz"
+	$(MAKE) peers
 
 .PHONY: ci
 ci:

@@ -25,8 +25,8 @@ def cluster_graph(cluster: Cluster) -> nx.Graph[str]:
     """Build the graph of a cluster.
 
     Nodes are ``gpu N`` (attributes ``kind``, ``domain``, ``host``, ``spare``), ``domain N`` (its scale-up
-    switches as one node) and ``fabric``. Edges have ``tier`` (``scale_up`` or ``scale_out``), ``bytes_per_s`` and
-    ``latency_ns``; two edges make a transfer, so each has half of the tier's latency.
+    switches as one node) and ``fabric``. Edges have ``tier`` (``scale_up`` or ``scale_out``),
+    ``bytes_per_s`` and ``latency_ns``; two edges make a transfer, so each has half of the tier's latency.
 
     Raises
     ------
