@@ -4,8 +4,8 @@ Inside a scale-up domain the time comes from measured curves (`exactmap.topology
 curves gets latency + bytes / (efficiency x rate). Across domains a group has d domains with k members each,
 every GPU with an interface of its own, and S is the full buffer. All-gather and reduce-scatter, as
 
-    flat ring      (n-1) steps;          links carry S (n-1)/n inside, S (d-1)/(d k) outside, both at once
-    hierarchical   outside first (d-1 steps or log2 d levels), then inside; the two times add
+    flat ring      (n-1) steps;          links carry S (n-1)/n inside, S (n-1)/(n k) outside, both at once
+    hierarchical   outside first (d-1 steps or log2 d levels), S (d-1)/(d k); then inside; the times add
 
 and an all-reduce is a reduce-scatter inside, an all-reduce over the interfaces, an all-gather inside. The
 fastest is taken and named. All-to-all: each GPU sends (n-k)/n of its buffer through its interface and the
@@ -162,18 +162,22 @@ def _inside_latency_ns(cluster: Cluster, op: Collective, num_ranks: int) -> floa
 
 
 def _outside_bytes(shape: GroupShape, num_bytes: int) -> float:
-    """Bytes through one interface for one pass: each domain takes in what it lacks over its k interfaces."""
+    """Least bytes through one interface for one pass: a domain takes in what it lacks over k interfaces."""
     return num_bytes * (shape.num_domains - 1) / shape.num_domains / shape.per_domain
 
 
 def _flat_ring(cluster: Cluster, op: Collective, shape: GroupShape, num_bytes: int) -> CollectiveTime:
-    passes = _num_passes(op)
-    inside = _inside_ns(cluster, op, shape.per_domain, num_bytes)
+    """Time of as many rings as a domain has members, each with a share of the buffer."""
+    passes, n, k = _num_passes(op), shape.num_members, shape.per_domain
+    inside = _inside_ns(cluster, op, k, num_bytes)
     inside_latency = _inside_latency_ns(cluster, op, shape.per_domain)
     # Every domain repeats the steps inside, and one step leaves it.
     latency = shape.num_domains * (inside_latency + passes * cluster.scale_out.latency_ns)
-    outside = passes * _outside_bytes(shape, num_bytes) * 1e9 / cluster.scale_out.achieved_bytes_per_s
-    streaming = max(inside - inside_latency, outside)
+    per_link = num_bytes * (n - 1) / n
+    outside = passes * per_link / k * 1e9 / cluster.scale_out.achieved_bytes_per_s
+    # Time inside is known for a ring of k, whose links carry (k-1)/k of the buffer.
+    inside = max(inside - inside_latency, 0.0) * (n - 1) / n * k / (k - 1) if k > 1 else 0.0
+    streaming = max(inside, outside)
     return CollectiveTime(ceil(latency + streaming), ceil(inside), ceil(outside), Algorithm.RING)
 
 

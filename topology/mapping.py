@@ -12,6 +12,7 @@ the blocks that the group spans.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -202,9 +203,10 @@ class GroupShape:
     num_members
         Members of the group.
     per_domain
-        Most members that share one scale-up domain.
+        Members that share one scale-up domain: their interfaces together carry what the domain exchanges
+        with others.
     num_domains
-        Scale-up domains that the group touches.
+        Scale-up domains with that many members each.
     """
 
     num_members: int
@@ -344,17 +346,16 @@ class Placement:
     def group_shape(self, axes: Iterable[Axis]) -> GroupShape:
         """Shape of the groups along `axes`.
 
-        Where domains cut groups unevenly the group of rank 0 stands for all, except that a cut is never
-        overlooked.
+        Where domains cut groups unevenly the worst cut counts, since others wait for the slowest group: its
+        smaller piece, say 8 members of 64, has the fewest interfaces for all that it lacks, and the group is
+        taken as pieces of that size. Groups that span more than a domain are taken as the one of rank 0 lies.
         """
         chosen = [axis for axis in self.mesh.order if axis in set(axes)]
         num_members = self.mesh.group_size(chosen)
         if not self.crosses_domains(chosen):
             return GroupShape(num_members, per_domain=num_members, num_domains=1)
-        per_domain = self._members_below(chosen, self.used_per_domain)
-        # A cut elsewhere than in the group of rank 0: say two domains rather than none.
-        num_domains = max(2, -(-num_members // per_domain))
-        return GroupShape(num_members, per_domain=per_domain, num_domains=num_domains)
+        per_domain = self._smallest_piece(chosen)
+        return GroupShape(num_members, per_domain=per_domain, num_domains=-(-num_members // per_domain))
 
     def hop_tier(self, axis: Axis) -> Tier:
         """Furthest tier that a transfer between neighbours on an axis crosses, over all ranks."""
@@ -372,28 +373,32 @@ class Placement:
         block = stride * self.mesh.size(axis)
         if abs(target - source) * stride >= self.used_per_domain:
             return Tier.SCALE_OUT
-        # Blocks start at multiples of `block`; where those fall inside a domain repeats after at most this
-        # many.
-        num_phases = min(
-            self.mesh.num_ranks // block, self.used_per_domain // gcd(block, self.used_per_domain)
-        )
-        for phase in range(num_phases):
+        for phase in range(self._num_phases(block)):
             for offset in range(stride):
                 base = phase * block + offset
                 if self.domain(base + source * stride) != self.domain(base + target * stride):
                     return Tier.SCALE_OUT
         return Tier.SCALE_UP
 
-    def _members_below(self, axes: list[Axis], limit: int) -> int:
-        """Members of rank 0's group with rank < limit, counted digit by digit from the outermost axis."""
-        count = 0
-        inner = self.mesh.group_size(axes)
-        for axis in reversed(axes):
-            size, stride = self.mesh.size(axis), self.mesh.stride(axis)
-            inner //= size
-            digit = (limit - 1) // stride
-            if digit >= size:
-                return count + size * inner
-            count += digit * inner
-            limit -= digit * stride
-        return count + 1
+    def _smallest_piece(self, axes: list[Axis]) -> int:
+        """Fewest members of a group in one domain, over the groups that a domain's end cuts."""
+        used = self.used_per_domain
+        outermost = max((axis for axis in axes if self.mesh.size(axis) > 1), key=self.mesh.order.index)
+        block = self.mesh.stride(outermost) * self.mesh.size(outermost)
+        places = self.mesh.group(0, axes)
+        if block > used:
+            return bisect_left(places, used)
+        firsts = [rank for rank in self.mesh.group(0, set(Axis) - set(axes)) if rank < block]
+        smallest = len(places)
+        # A block meets one end at most.
+        for phase in range(self._num_phases(block)):
+            end = used - phase * block % used
+            for first in firsts:
+                below = sum(first + place < end for place in places)
+                if 0 < below < len(places):
+                    smallest = min(smallest, below, len(places) - below)
+        return smallest
+
+    def _num_phases(self, block: int) -> int:
+        """Blocks after which the places of their starts inside a domain repeat."""
+        return min(self.mesh.num_ranks // block, self.used_per_domain // gcd(block, self.used_per_domain))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import ceil
 
 import pytest
 from hypothesis import given
@@ -109,3 +110,17 @@ def test_one_member_moves_nothing_and_negative_sizes_are_refused() -> None:
         collective_time(GB300, Collective.ALL_REDUCE, GroupShape(2, 2, 1), -1)
     with pytest.raises(InvalidInputError, match="negative size"):
         hop_time(GB300, Tier.SCALE_OUT, -1)
+
+
+def test_a_flat_ring_leaves_a_domain_with_all_but_its_own_share() -> None:
+    """2 domains of 8: each of the eight rings carries 15/16 of its eighth through every link of its way."""
+    num_bytes = 2**30
+    slow = replace(H100, scale_out=replace(H100.scale_out, bytes_per_s=30 * 10**9))
+    inside_ns = collective_time(slow, Collective.ALL_GATHER, GroupShape(8, 8, 1), num_bytes).time_ns
+
+    ring = collective_time(slow, Collective.ALL_GATHER, GroupShape(16, 8, 2), num_bytes)
+
+    assert ring.algorithm is Algorithm.RING
+    assert ring.scale_out_ns == ceil(num_bytes * 15 / 16 / 8 * 1e9 / slow.scale_out.achieved_bytes_per_s)
+    assert ring.scale_up_ns == pytest.approx(inside_ns * 15 / 14, rel=0.02)
+    assert ring.scale_out_ns < ring.time_ns < 1.02 * ring.scale_out_ns

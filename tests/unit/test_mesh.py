@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +18,11 @@ MESHES = st.builds(
     st.permutations(list(Axis)),
 )
 AXES = st.sets(st.sampled_from(list(Axis)))
+
+
+def _block(mesh: Mesh, axes: set[Axis]) -> int:
+    """Ranks from the start of a group's block to its end."""
+    return max(mesh.stride(axis) * mesh.size(axis) for axis in axes if mesh.size(axis) > 1)
 
 
 @given(MESHES)
@@ -49,8 +56,16 @@ def test_crossing_is_what_counting_the_domains_says(mesh: Mesh, axes: set[Axis],
 
     assert placement.crosses_domains(axes) == crosses
     if crosses:
-        first = next(mesh.groups(axes))
-        assert placement.group_shape(axes).per_domain == sum(rank < used for rank in first)
+        pieces = [Counter(placement.domain(rank) for rank in group) for group in mesh.groups(axes)]
+        expected = (
+            min(min(piece.values()) for piece in pieces if len(piece) > 1)
+            if _block(mesh, axes) <= used
+            else pieces[0][0]
+        )
+        shape = placement.group_shape(axes)
+        assert shape.per_domain == expected
+        assert shape.per_domain * (shape.num_domains - 1) < shape.num_members
+        assert shape.num_domains > 1
 
 
 @given(MESHES, st.sampled_from(list(Axis)), st.integers(1, 12), st.data())
@@ -85,10 +100,10 @@ def test_sub_rack_groups_leave_spares_in_every_rack() -> None:
 
 
 def test_whole_racks_would_cut_the_same_groups() -> None:
-    """With all 72 GPUs in use a group of 64 lies in two racks."""
+    """With all 72 GPUs in use groups of 64 lie in two racks; the worst has 8 members in one of them."""
     placement = Placement(Mesh(tp=64, pp=9), num_gpus=720, domain_size=72, used_per_domain=72)
 
-    assert placement.group_shape([Axis.TP]) == GroupShape(64, 64, 2)
+    assert placement.group_shape([Axis.TP]) == GroupShape(64, 8, 8)
     assert placement.hop_tier(Axis.TP) is Tier.SCALE_OUT
 
 
