@@ -61,6 +61,15 @@ def resolve_cluster(section: Marked, folder: Path, problems: Problems) -> Cluste
     """
     num_before = len(problems.found)
     written = as_mapping(section.value) or {}
+    if "num_gpus" in written and "hosts" in written:
+        problems.add(
+            InvalidInputError(
+                "the size of the cluster is given twice",
+                where=section.place(("hosts",)),
+                got=f"num_gpus {written['num_gpus']} and hosts {written['hosts']}",
+                expected="one of num_gpus, hosts",
+            )
+        )
     over = {key: value for key, value in written.items() if key not in {"catalog", "file"}}
     merged = Marked(over, section.places, section.prefix)
     origin = "the cluster section"

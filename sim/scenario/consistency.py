@@ -85,7 +85,7 @@ def _check_parallel(scenario: Scenario, conflict: _Conflict) -> None:
             ("parallel", "pp"),
             "more stages than layers",
             f"{min(space.pp) * min(space.chunks or (1,))} stages",
-            f"at most {model.layers} layers, embedding and head",
+            f"at most {model.layers + 2}: {model.layers} layers, embedding and head",
         )
     if space.microbatch is not None and all(training.batch_sequences % size for size in space.microbatch):
         conflict(
