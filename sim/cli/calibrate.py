@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from exactmap.sim.cli.console import emit, progress, table, verb
+from exactmap.sim.cli.console import emit, note, progress, table, verb
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -39,11 +39,15 @@ def calibrate(
 ) -> None:
     """Time the engine's own operators on this host, for predictions of what runs here."""
     from exactmap.sim.verbs.calibrate import calibrate as measure
+    from exactmap.sim.verbs.host_load import QUIET_SHARE
 
     with progress("calibrating", quiet=quiet) as tell:
         profile = measure(
             out, plans=plans or (), scenarios=scenarios or (), ranks=ranks, quick=quick, progress=tell
         )
+    if profile.host.others_share > QUIET_SHARE:
+        share = f"{100 * profile.host.others_share:.0f} %"
+        note(f"note: others took {share} of the cores meanwhile: calibrate again when the host is quiet")
     emit(profile.model_dump(mode="json"), _shown(profile, out), as_json=as_json)
 
 

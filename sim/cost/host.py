@@ -104,12 +104,17 @@ class AllReduceTime(_Entry):
 
 
 class HostFacts(_Entry):
-    """Which host and program were measured; for the reader, and to warn on another host."""
+    """Which host and program were measured; for the reader, and to warn on another host.
+
+    ``others_share`` is the share of the cores that other processes took meanwhile: a host that was not left
+    alone looks slower than it is.
+    """
 
     cpu: str
     num_cores: _Count
     blas: str
     engine: str
+    others_share: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
 class HostProfile(_Entry):

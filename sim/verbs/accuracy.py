@@ -29,6 +29,7 @@ from exactmap.sim.plan.plan import Plan
 from exactmap.sim.plan.writer import write_plan
 from exactmap.sim.schedules.build import OptimizerSettings, build_plan
 from exactmap.sim.verbs.calibrate import Shape, calibrate
+from exactmap.sim.verbs.host_load import QUIET_SHARE, LoadMeter, wait_until_quiet
 from exactmap.sim.workload.model import ModelConfig, ModelKind
 from exactmap.sim.workload.presets import find_preset
 
@@ -49,6 +50,8 @@ NUM_WARM_UP_STEPS = 2
 SCHEDULES = (("gpipe", 1), ("1f1b", 1), ("interleaved-1f1b", 2), ("zb-h1", 1))
 MICROBATCH_COUNTS = (2, 4, 8)
 PP = 2
+MAX_RUNS = 4
+MAX_WAIT_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,10 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class AccuracyRow:
-    """Predicted and measured step time of a plan, in ns; low and high are the 10th and 90th percentile."""
+    """Predicted and measured step time of a plan, in ns; low and high are the 10th and 90th percentile.
+
+    `others_share` is the share of the cores that other processes took while it ran.
+    """
 
     size: str
     schedule: str
@@ -87,6 +93,7 @@ class AccuracyRow:
     measured_ns: int
     low_ns: int
     high_ns: int
+    others_share: float = 0.0
 
     @property
     def error(self) -> float:
@@ -122,6 +129,11 @@ class AccuracyReport:
     def worst_error(self) -> float:
         """The largest absolute error."""
         return self.errors[-1]
+
+    @property
+    def others_share(self) -> float:
+        """Share of the cores that others took during the most disturbed run that counts."""
+        return max(row.others_share for row in self.rows)
 
     @property
     def bias(self) -> float:
@@ -160,6 +172,7 @@ class AccuracyReport:
             "worst_error": self.worst_error,
             "bias": self.bias,
             "drift": self.drift,
+            "others_share": self.others_share,
             "sizes": [
                 {"size": size, "kendall_tau": self.tau(size), "regret": self.regret(size)}
                 for size in self.sizes
@@ -251,6 +264,7 @@ def accuracy(
         build_dataset((), tokens)
     cases = accuracy_cases(sizes)
     shapes = tuple(dict.fromkeys(_shape(case.plan, sizes or accuracy_sizes(), case.size) for case in cases))
+    wait_until_quiet(MAX_WAIT_S)
     host = calibrate(
         folder / "hardware-profile.json",
         shapes=shapes,
@@ -261,7 +275,7 @@ def accuracy(
     rows: list[AccuracyRow] = []
     for number, case in enumerate(cases):
         tell(0.25 + 0.7 * number / len(cases), f"running {case.name}")
-        rows.append(_run(case, host, folder, tokens, num_steps))
+        rows.append(_run_undisturbed(case, host, folder, tokens, num_steps))
     tell(0.95, "timing once more")
     after = calibrate(None, shapes=shapes, ranks=PP, quick=True)
     return AccuracyReport(tuple(rows), host, num_steps, drift(host, after))
@@ -270,6 +284,17 @@ def accuracy(
 def _shape(plan: Plan, sizes: Sequence[Size], name: str) -> Shape:
     model = next(size.model for size in sizes if size.name == name)
     return Shape(model, plan.train.seq, plan.train.microbatch, 2)
+
+
+def _run_undisturbed(case: Case, host: HostProfile, folder: Path, data: Path, num_steps: int) -> AccuracyRow:
+    """Run once; again, up to a limit, while others take part of the cores. The least disturbed run counts."""
+    rows: list[AccuracyRow] = []
+    while len(rows) < MAX_RUNS:
+        wait_until_quiet(MAX_WAIT_S)
+        rows.append(_run(case, host, folder, data, num_steps))
+        if rows[-1].others_share <= QUIET_SHARE:
+            break
+    return min(rows, key=lambda row: row.others_share)
 
 
 def _run(case: Case, host: HostProfile, folder: Path, data: Path, num_steps: int) -> AccuracyRow:
@@ -281,7 +306,9 @@ def _run(case: Case, host: HostProfile, folder: Path, data: Path, num_steps: int
     options = RunOptions(
         steps=last + 1, trace=trace, trace_steps=(NUM_WARM_UP_STEPS, last), verify_data=False
     )
+    meter = LoadMeter()
     run_plan(path, data, options)
+    others_share = meter.others_share()
     traced = read_trace(trace)
     steps = sorted(traced.of_step(step).summary().makespan_ns for step in traced.steps)
     tenth = len(steps) // 10
@@ -293,6 +320,7 @@ def _run(case: Case, host: HostProfile, folder: Path, data: Path, num_steps: int
         measured_ns=median_low(steps),
         low_ns=steps[tenth],
         high_ns=steps[-1 - tenth],
+        others_share=round(others_share, 4),
     )
 
 

@@ -3,6 +3,8 @@
 Each shape (a model's dimensions, tokens, microbatch) is timed by ``exactmap-run --time-ops``: whole passes
 of a layer, the embedding and the head, the optimizer, the norm, with all ranks at work. Shapes are visited
 in turn, several times, so that a disturbance of seconds falls on all of them alike and the median drops it.
+A visit during which other processes took part of the cores is repeated, up to a limit, and counts only if
+none was left alone.
 What does not depend on the shape (hand-over, copies, the cost of an instruction) is the median over all
 visits.
 """
@@ -35,6 +37,7 @@ from exactmap.sim.cost.host import (
 from exactmap.sim.cost.plan_header import model_of
 from exactmap.sim.plan.check import load_plan
 from exactmap.sim.scenario.scenario import load_scenario
+from exactmap.sim.verbs.host_load import QUIET_SHARE, LoadMeter
 from exactmap.sim.workload.model import ModelConfig
 from exactmap.sim.workload.presets import find_preset
 
@@ -44,6 +47,7 @@ DEFAULT_OUT = "hardware-profile.json"
 BUDGET_S = 40.0
 QUICK_BUDGET_S = 8.0
 NUM_VISITS = 3
+MAX_VISITS = 6
 MIN_REPEATS, MAX_REPEATS = 5, 41
 MAX_RANKS = 64
 AUTO_MICROBATCHES = (1, 2, 4, 8)
@@ -190,35 +194,57 @@ def calibrate(
     wanted += [shape for path in plans for shape in shapes_of_plan(path)]
     wanted += [shape for path in scenarios for shape in shapes_of_scenario(path)]
     chosen = tuple(dict.fromkeys(wanted or default_shapes()))
-    documents = _visit(chosen, num_ranks, QUICK_BUDGET_S if quick else BUDGET_S, progress)
-    profile = _profile(documents, num_ranks)
+    visits = _visit_all(chosen, num_ranks, QUICK_BUDGET_S if quick else BUDGET_S, progress)
+    profile = _profile({shape: _undisturbed(found) for shape, found in visits.items()}, num_ranks)
     if out is not None:
         write_atomically(out, profile.to_json())
     return profile
 
 
-def _visit(
+@dataclass(frozen=True, slots=True)
+class _Visit:
+    """What the engine measured of a shape, and the share of the cores that others took meanwhile."""
+
+    timed: _Timed
+    others_share: float
+
+    @property
+    def quiet(self) -> bool:
+        return self.others_share <= QUIET_SHARE
+
+
+def _visit_all(
     shapes: Sequence[Shape],
     num_ranks: int,
     budget_s: float,
     progress: Callable[[float, str], None] | None,
-) -> dict[Shape, list[_Timed]]:
+) -> dict[Shape, list[_Visit]]:
     """Time all shapes in turn; the first visit of each says how many repeats its later ones can afford."""
-    documents: dict[Shape, list[_Timed]] = {shape: [] for shape in shapes}
+    visits: dict[Shape, list[_Visit]] = {shape: [] for shape in shapes}
     repeats = dict.fromkeys(shapes, MIN_REPEATS)
     visit_s = budget_s / (NUM_VISITS * len(shapes))
-    for visit in range(NUM_VISITS):
-        for number, shape in enumerate(shapes):
+    meter = LoadMeter()
+    for number in range(MAX_VISITS):
+        for place, shape in enumerate(shapes):
+            if sum(visit.quiet for visit in visits[shape]) >= NUM_VISITS:
+                continue
             if progress is not None:
-                share = (visit * len(shapes) + number) / (NUM_VISITS * len(shapes))
+                share = min(0.95, (number + place / len(shapes)) / NUM_VISITS)
                 model = f"{shape.model.kind} of width {shape.model.hidden}"
                 progress(share, f"timing {model}, {shape.microbatch} x {shape.seq} tokens")
+            meter.restart()
             start = time.perf_counter()
-            documents[shape].append(_time(shape, num_ranks, repeats[shape]))
+            timed = _time(shape, num_ranks, repeats[shape])
             spent_s = time.perf_counter() - start
+            visits[shape].append(_Visit(timed, meter.others_share()))
             affordable = int(repeats[shape] * visit_s / spent_s)
             repeats[shape] = min(max(affordable, MIN_REPEATS), MAX_REPEATS)
-    return documents
+    return visits
+
+
+def _undisturbed(visits: Sequence[_Visit]) -> list[_Visit]:
+    """The visits that count: the quiet ones, or all if there was none."""
+    return [visit for visit in visits if visit.quiet] or list(visits)
 
 
 def _time(shape: Shape, num_ranks: int, repeats: int) -> _Timed:
@@ -233,10 +259,12 @@ def _time(shape: Shape, num_ranks: int, repeats: int) -> _Timed:
         ) from None
 
 
-def _profile(documents: Mapping[Shape, Sequence[_Timed]], num_ranks: int) -> HostProfile:
+def _profile(counted: Mapping[Shape, Sequence[_Visit]], num_ranks: int) -> HostProfile:
+    documents = {shape: [visit.timed for visit in found] for shape, found in counted.items()}
     visits = [document for found in documents.values() for document in found]
+    others = median(visit.others_share for found in counted.values() for visit in found)
     return HostProfile(
-        host=_facts(visits[0].kernels),
+        host=_facts(visits[0].kernels, others),
         ranks_at_once=num_ranks,
         passes=tuple(entry for shape, found in documents.items() for entry in _passes(shape, found)),
         optimizer=_by_elements((visit.adamw.num_elements, visit.adamw.ns) for visit in visits),
@@ -304,9 +332,14 @@ def _medians(samples: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return [(size, round(median(values))) for size, values in sorted(groups.items())]
 
 
-def _facts(kernels: str) -> HostFacts:
-    cores = len(os.sched_getaffinity(0))
-    return HostFacts(cpu=_processor(), num_cores=cores, blas=kernels, engine=engine_version())
+def _facts(kernels: str, others_share: float) -> HostFacts:
+    return HostFacts(
+        cpu=_processor(),
+        num_cores=len(os.sched_getaffinity(0)),
+        blas=kernels,
+        engine=engine_version(),
+        others_share=round(others_share, 4),
+    )
 
 
 def _processor() -> str:

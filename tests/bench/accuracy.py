@@ -7,7 +7,6 @@ Prints one table; `--record` also writes docs/measured/accuracy-DATE-Ncore.md.
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -18,7 +17,6 @@ from exactmap.sim.verbs.accuracy import AccuracyReport, accuracy
 
 ROOT = Path(__file__).resolve().parents[2]
 GOAL = 0.10
-LOAD_WARNING = 0.5
 
 
 def main() -> int:
@@ -28,12 +26,9 @@ def main() -> int:
     parser.add_argument("--record", action="store_true", help="write the table to docs/measured")
     parser.add_argument("--quick", action="store_true", help="calibrate with fewer samples")
     args = parser.parse_args()
-    load = os.getloadavg()[0]
-    if load > LOAD_WARNING:
-        print(f"note: the load of this machine is {load:.1f}: others disturb the times", file=sys.stderr)
     report = accuracy(args.out, quick=args.quick, progress=_tell)
     print(file=sys.stderr)
-    text = render(report, load)
+    text = render(report)
     print(text)
     if args.record:
         cores = report.host.host.num_cores
@@ -44,9 +39,13 @@ def main() -> int:
     return 0 if report.median_error <= GOAL else 5
 
 
-def render(report: AccuracyReport, load: float) -> str:
+def render(report: AccuracyReport) -> str:
     """The report as a page of the documentation."""
     host = report.host.host
+    disturbed = (
+        f"- others took {show_share(report.others_share)} of the cores in the most disturbed run, "
+        f"{show_share(host.others_share)} while calibrating"
+    )
     summary = (
         f"**Median error {show_share(report.median_error)}** over {len(report.rows)} plans, each the median "
         f"of {report.num_steps} steps; nine of ten within {show_share(report.p90_error)}, worst "
@@ -57,7 +56,8 @@ def render(report: AccuracyReport, load: float) -> str:
         f"# Accuracy of the prediction on {host.num_cores} cores",
         "",
         f"- date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        f"- machine: {host.cpu}, {host.num_cores} cores; load before: {load:.1f}",
+        f"- machine: {host.cpu}, {host.num_cores} cores",
+        disturbed,
         f"- engine: {host.engine}, kernels {host.blas}",
         f"- commit: {_commit()}",
         "- command: `python tests/bench/accuracy.py --record`",

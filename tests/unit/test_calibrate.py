@@ -67,6 +67,19 @@ class TableEngine:
         }
 
 
+class Shares:
+    """Stands for `LoadMeter`: others take these shares during one visit after the other, then nothing."""
+
+    def __init__(self, *shares: float) -> None:
+        self._shares = list(shares)
+
+    def restart(self) -> None:
+        """Nothing to read."""
+
+    def others_share(self) -> float:
+        return self._shares.pop(0) if self._shares else 0.0
+
+
 def _dimensions(shape: Mapping[str, int | str]) -> dict[str, int | str]:
     return {key: value for key, value in shape.items() if key != "repeats"}
 
@@ -75,6 +88,7 @@ def _dimensions(shape: Mapping[str, int | str]) -> dict[str, int | str]:
 def engine(monkeypatch: pytest.MonkeyPatch) -> TableEngine:
     made = TableEngine()
     monkeypatch.setattr(module, "time_ops", made.time_ops)
+    monkeypatch.setattr(module, "LoadMeter", Shares)
     monkeypatch.setattr(module, "engine_version", lambda: "exactmap-run 9.9.9")
     return made
 
@@ -95,6 +109,36 @@ def test_a_disturbed_visit_leaves_no_trace_in_the_medians(engine: TableEngine) -
     assert profile.instruction_ns == 29
     assert profile.host.engine == "exactmap-run 9.9.9"
     assert len(engine.asked) == 3
+
+
+def test_visits_that_others_disturbed_are_repeated_and_do_not_count(
+    engine: TableEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first and the second, tenfold slow, were disturbed: three more come, and they alone count."""
+    monkeypatch.setattr(module, "LoadMeter", lambda: Shares(0.5, 0.3))
+
+    profile = calibrate(None, shapes=[TINY], ranks=2)
+
+    assert len(engine.asked) == 5
+    assert profile.host.others_share == 0
+    assert {entry.ns for entry in profile.optimizer} == {3200}
+
+
+def test_a_host_that_is_never_left_alone_is_measured_and_says_so(
+    engine: TableEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """After six visits all count; the profile holds the share, and the command tells people."""
+    monkeypatch.setattr(module, "default_shapes", lambda: (TINY,))
+    monkeypatch.setattr(module, "LoadMeter", lambda: Shares(*[0.4] * 6))
+    app = typer.Typer()
+    app.command()(calibrate_command)
+
+    answer = CliRunner().invoke(app, ["-o", str(tmp_path / "host.json"), "--ranks", "2"])
+
+    assert answer.exit_code == 0
+    assert len(engine.asked) == 6
+    assert read_host_profile(tmp_path / "host.json").host.others_share == 0.4
+    assert "note: others took 40 % of the cores meanwhile" in answer.stderr
 
 
 def test_shapes_take_turns(engine: TableEngine) -> None:
@@ -161,6 +205,7 @@ def test_one_rank_or_a_thousand_cannot_be_timed(engine: TableEngine, ranks: int)
 def test_an_engine_of_another_version_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A document without the hand-overs is no guess at them."""
     answer = TableEngine()
+    monkeypatch.setattr(module, "LoadMeter", Shares)
 
     def without_hand_overs(shape: Mapping[str, int | str]) -> dict[str, Any]:
         document = answer.time_ops(shape)
