@@ -215,5 +215,4 @@ class Cluster:
     @property
     def usable_gpus(self) -> int:
         """GPUs that a plan may use; a last, partly filled domain counts as far as it goes."""
-        full, rest = divmod(self.num_gpus, self.scale_up.domain_size)
-        return full * self.used_per_domain + min(rest, self.used_per_domain)
+        return self.place(Mesh()).budget.usable

@@ -62,6 +62,8 @@ def price_memory(
     *,
     stash: float,
     split_backward: bool = False,
+    stash_until_i: float | None = None,
+    num_left_to_w: int = 1,
     tp: int = 1,
     cp: int = 1,
     optimizer_shards: int = 1,
@@ -81,7 +83,11 @@ def price_memory(
     stash
         Most stashes held at once, each of one microbatch through one of the stages.
     split_backward
-        Whether I and W are apart, so that what I leaves to W is stashed too (one slot is counted).
+        Whether I and W are apart, so that what I leaves to W is stashed too.
+    stash_until_i
+        Most stashes held at once that I has not used yet; W needs only a part of a stash. Default: `stash`.
+    num_left_to_w
+        With `split_backward`, most works of I at once whose W has not run.
     tp, cp
         Ranks that share a layer; ranks that share a sequence.
     optimizer_shards
@@ -110,13 +116,14 @@ def price_memory(
     )
     state = formats.master_bytes + 2 * formats.moment_bytes
     stash_bytes = max(size.a_bytes + size.w_bytes + size.h_bytes for size in sizes)
-    left_to_w = max(size.g_bytes for size in sizes) if split_backward else 0
+    given_up = 0 if stash_until_i is None else (stash - stash_until_i) * max(size.a_bytes for size in sizes)
+    left_to_w = num_left_to_w * max(size.g_bytes for size in sizes) if split_backward else 0
     # A stage's input lives with its stash; beside it an output, a gradient in and one out are on their way.
     return RankMemory(
         parameter_bytes=elements * formats.param_bytes,
         gradient_bytes=elements * formats.grad_bytes,
         optimizer_bytes=-(-elements * state // optimizer_shards),
-        activation_bytes=round(stash * stash_bytes) + left_to_w,
+        activation_bytes=round(stash * stash_bytes - given_up) + left_to_w,
         buffer_bytes=3 * max(size.h_bytes for size in sizes),
         workspace_bytes=max(size.workspace_max_bytes for size in sizes),
     )

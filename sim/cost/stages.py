@@ -2,8 +2,8 @@
 
 Operator ::
 
-    product     max(flop / rate(m, n, k), bytes / (bandwidth x share))        rate: measured, fixed costs
-    included attention   flop / rate(batch x heads, tokens)                            rate: measured
+    product     max(flop / rate(m, n, k), bytes / (bandwidth x share))   rate: measured, fixed costs included
+    attention   flop / rate(batch x heads, tokens)                       rate: measured
     otherwise   launch + bytes / (bandwidth x share)
 
 Tensor parallelism with sequence parallelism gathers a layer's input before the qkv and up products and

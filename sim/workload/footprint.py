@@ -24,7 +24,6 @@ __all__ = [
     "StageFootprint",
     "bucket_elements",
     "stage_footprint",
-    "state_bytes",
 ]
 
 _ALIGN_BYTES = 64
@@ -320,14 +319,3 @@ def stage_footprint(
 def bucket_elements(footprint: StageFootprint, holds: tuple[str, ...]) -> int:
     """Numbers in a bucket that holds these parts of a stage, padding included."""
     return sum(footprint.elements[part] for part in holds)
-
-
-def state_bytes(num_elements: int, precision: PrecisionBytes) -> int:
-    """Bytes of parameters, gradients and AdamW's two moments of so many numbers.
-
-    Examples
-    --------
-    >>> state_bytes(1000, PrecisionBytes())
-    16000
-    """
-    return num_elements * (precision.param_bytes + precision.grad_bytes + 2 * precision.moment_bytes)

@@ -17,7 +17,7 @@ its ranks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from exactmap.errors import InvalidInputError, Place
@@ -332,31 +332,16 @@ def head_operators(
                 _memory(s, "final_norm", step, stream, stream, 1),
                 _product(s, "logits", Pass.F, s.tokens, s.hidden, s.vocab, 1),
                 _memory(s, "loss", step, 2 * logits, logits, 1),
-                _in_step(_product(s, "logits_gradient", Pass.I, s.tokens, s.hidden, s.vocab, 1), step),
+                replace(_product(s, "logits_gradient", Pass.I, s.tokens, s.hidden, s.vocab, 1), step=step),
             )
         case Pass.I:
             return (_memory(s, "final_norm", step, 2 * stream, stream, 1),)
         case Pass.W:
             return (
-                _in_step(_product(s, "logits_again", Pass.F, s.tokens, s.hidden, s.vocab, 1), step),
+                replace(_product(s, "logits_again", Pass.F, s.tokens, s.hidden, s.vocab, 1), step=step),
                 _memory(s, "loss_gradient", step, logits, logits, 1),
                 _product(s, "head", step, s.tokens, s.hidden, s.vocab, 1),
             )
-
-
-def _in_step(operator: Operator, step: Pass) -> Operator:
-    return Operator(
-        operator.name,
-        operator.kind,
-        step,
-        operator.flop,
-        operator.read_bytes,
-        operator.write_bytes,
-        operator.m,
-        operator.n,
-        operator.k,
-        operator.count,
-    )
 
 
 def stage_operators(

@@ -10,7 +10,6 @@ from exactmap.sim.workload.footprint import (
     StageFootprint,
     bucket_elements,
     stage_footprint,
-    state_bytes,
 )
 from exactmap.sim.workload.model import ModelConfig, ModelKind, StageShape
 
@@ -135,10 +134,6 @@ def test_heads_that_tensor_parallelism_does_not_divide_are_rounded_up() -> None:
     for tp, sizes in ((8, eight), (16, sixteen)):
         heads, outside = 32 // tp, 1024 // tp
         assert sizes.a_bytes == 4 * (1024 * (qkv[tp] + heads + 2 * 14336 // tp) + 2 * outside)
-
-
-def test_state_is_parameters_gradients_and_two_moments() -> None:
-    assert state_bytes(10, BF16) == 10 * (2 + 4 + 8)
 
 
 @pytest.mark.parametrize(

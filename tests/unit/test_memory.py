@@ -6,6 +6,9 @@ import pytest
 
 from exactmap.sim.cost.formats import find_formats
 from exactmap.sim.cost.memory import price_memory
+from exactmap.sim.plan.plan import Precision
+from exactmap.sim.planner.closed_form import peak_stash_chunks
+from exactmap.sim.schedules.build import build_plan
 from exactmap.sim.workload.model import StageShape
 from exactmap.sim.workload.presets import find_preset
 
@@ -61,3 +64,66 @@ def test_chunks_on_one_rank_add_their_state() -> None:
 
     assert chunks.parameter_bytes == single.parameter_bytes
     assert chunks.workspace_bytes == single.workspace_bytes
+
+
+@pytest.mark.parametrize(("num_microbatches", "rank"), [(12, 0), (12, 3), (12, 7), (4, 0), (4, 4), (4, 7)])
+def test_put_off_weight_gradients_are_priced_as_the_plan_lays_them_out(
+    num_microbatches: int, rank: int
+) -> None:
+    """ZB-H1: min(p-r, m) stashes until I, min(p, m) until W, min(r+1, m) results of I: 1 % of the arena."""
+    model, pp, tp = find_preset("llama3-70b"), 8, 8
+    plan = build_plan(
+        model,
+        schedule="zb-h1",
+        pp=pp,
+        num_microbatches=num_microbatches,
+        seq=8192,
+        tp=tp,
+        precision=Precision("bf16", "f32", "bf16", "bf16", "f32"),
+    )
+
+    memory = price_memory(
+        model,
+        [plan.stages[rank]],
+        1,
+        8192,
+        BF16,
+        stash=min(pp, num_microbatches),
+        split_backward=True,
+        stash_until_i=min(pp - rank, num_microbatches),
+        num_left_to_w=min(rank + 1, num_microbatches),
+        tp=tp,
+    )
+
+    assert memory.total_bytes == pytest.approx(plan.arenas[rank].bytes, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "chunks", "pp"), [("gpipe", 1, 4), ("1f1b", 1, 8), ("interleaved-1f1b", 5, 4)]
+)
+def test_a_candidate_is_priced_as_its_plan_lays_it_out(schedule: str, chunks: int, pp: int) -> None:
+    """Every rank within 1 % of its arena; all state is 18 bytes a parameter."""
+    model, num_microbatches = find_preset("llama3-70b"), 16
+    plan = build_plan(
+        model,
+        schedule=schedule,
+        pp=pp,
+        num_microbatches=num_microbatches,
+        seq=8192,
+        chunks=chunks,
+        tp=8,
+        cp=2,
+        precision=Precision("bf16", "f32", "bf16", "bf16", "f32"),
+    )
+
+    for arena in plan.arenas:
+        stash = peak_stash_chunks(schedule, arena.pp, pp, num_microbatches, chunks)
+        stages = plan.stages[arena.pp :: pp]
+        memory = price_memory(model, stages, 1, 8192, BF16, stash=stash, tp=8, cp=2)
+        state = memory.parameter_bytes + memory.gradient_bytes + memory.optimizer_bytes
+        regions = [
+            r.bytes for r in plan.regions if r.pp == arena.pp and r.kind in {"params", "grads", "moments"}
+        ]
+        num_elements = sum(b.elements for b in plan.buckets if b.stage % pp == arena.pp)
+        assert sum(regions) == state == 18 * num_elements
+        assert memory.total_bytes == pytest.approx(arena.bytes, rel=0.01)
