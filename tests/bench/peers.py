@@ -160,7 +160,7 @@ def report(work: Work, found: dict[str, list[Timing]], torch: str, load: tuple[f
         "",
         f"Model: {shape.kind}, {size}, float32; {work.batch} sequences of {train.seq} tokens a step.",
         f"Plan: {cut} of {train.microbatch} sequences. PyTorch: plain ops, eager, fused AdamW.",
-        f"{len(ours)} rounds in turn; {work.steps} steps in a new process, the first {DROPPED_STEPS} left out.",
+        f"{len(ours)} rounds of {work.steps} steps, each a new process; the first {DROPPED_STEPS} left out.",
         f"Losses of all differ by at most {worst_loss_difference(found):.1e} (relative).",
         "",
         "| | step, ms: median (least to most) | tokens/s | speed of exactmap-run over it (least to most) |",
