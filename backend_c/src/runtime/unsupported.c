@@ -116,21 +116,52 @@ static em_status_t check_declarations(const em_plan_t *plan, const char *name, e
     return EM_OK;
 }
 
-static em_status_t check_program(const em_plan_t *plan, const em_program_t *program,
-                                 const char *name, em_error_t *err)
+/* One norm for the whole model: its group spans all pipeline ranks. */
+static em_status_t check_norm_group(const em_plan_t *plan, const em_instr_t *norm, const char *name,
+                                    em_error_t *err)
 {
-    uint32_t num_norms = 0;
+    const em_plan_group_t *const group = &plan->groups[norm->queue];
+    uint32_t num_members = 0;
+    for (uint32_t pp = 0; pp < plan->num_ranks; pp++) {
+        num_members += em_plan_group_has(plan, (uint32_t)norm->queue, pp);
+    }
+    const bool spans = (group->axes & 1u << EM_AXIS_PP) != 0 && num_members == plan->num_ranks;
+    EM_REFUSE_IF(plan->num_ranks > 1 && !spans, norm->line,
+                 "a NORM over some pipeline ranks alone (group %s)", plan->names[group->name]);
+    return EM_OK;
+}
+
+/* *norm_seen: whether the programs before this one have a NORM. */
+static em_status_t check_program(const em_plan_t *plan, const em_program_t *program,
+                                 const char *name, bool *norm_seen, em_error_t *err)
+{
+    bool has_norm = false, waited = false;
+    uint32_t early_opt = 0; /* line of an OPT without a waited NORM before it */
     EM_REFUSE_IF(program->num_instrs > UINT32_MAX / 2, program->line, "%" PRIu64 " instructions",
                  program->num_instrs);
     for (uint64_t i = 0; i < program->num_instrs; i++) {
         const em_instr_t *const instr = &program->instrs[i];
         const em_op_t op = (em_op_t)instr->op;
-        char text[160];
-        (void)em_instr_text(plan, instr, text, sizeof text);
-        EM_REFUSE_IF(!executes(op), instr->line, "the instruction %s (%s)", em_op_name(op), text);
-        num_norms += op == EM_OP_NORM;
-        EM_REFUSE_IF(num_norms > 1, instr->line, "a second NORM (%s)", text);
+        if (!executes(op)) {
+            char text[160];
+            (void)em_instr_text(plan, instr, text, sizeof text);
+            return refuse(err, name, instr->line, "the instruction %s (%s)", em_op_name(op), text);
+        }
+        if (op == EM_OP_NORM) {
+            EM_REFUSE_IF(has_norm, instr->line, "a second NORM");
+            has_norm = true;
+            EM_RETURN_IF_ERROR(check_norm_group(plan, instr, name, err));
+        }
+        waited = waited || (op == EM_OP_WC && instr->bucket < 0);
+        if (op == EM_OP_OPT && !waited && early_opt == 0) {
+            early_opt = instr->line;
+        }
     }
+    /* the norm of all decides for all: no weight may move before it, nor without it */
+    EM_REFUSE_IF(has_norm && early_opt != 0, early_opt, "an OPT before the NORM is known");
+    EM_REFUSE_IF(has_norm != *norm_seen && program != plan->programs, program->line,
+                 "a NORM in some programs alone");
+    *norm_seen = has_norm;
     return EM_OK;
 }
 
@@ -138,8 +169,9 @@ em_status_t em_check_supported(const em_plan_t *plan, const char *name, em_error
 {
     EM_RETURN_IF_ERROR(check_header(plan, name, err));
     EM_RETURN_IF_ERROR(check_declarations(plan, name, err));
+    bool norm_seen = false;
     for (uint32_t i = 0; i < plan->num_programs; i++) {
-        EM_RETURN_IF_ERROR(check_program(plan, &plan->programs[i], name, err));
+        EM_RETURN_IF_ERROR(check_program(plan, &plan->programs[i], name, &norm_seen, err));
     }
     return EM_OK;
 }
