@@ -297,14 +297,27 @@ static void test_folders(const char *root)
 {
     char path[EM_PATH_BYTES], temporary[EM_PATH_BYTES], file[EM_PATH_BYTES];
     assert(em_path_join(path, root, "out", NULL) == EM_OK);
+    static const char *const names[] = {"own"};
     for (int round = 0; round < 2; round++) {
+        assert(em_folder_check(path, names, 1, NULL) == EM_OK);
         assert(em_folder_begin(path, temporary, NULL) == EM_OK);
-        write_text(temporary, round == 0 ? "old" : "new", "text");
+        write_text(temporary, "own", round == 0 ? "old" : "newer");
         assert(em_folder_commit(temporary, path, NULL) == EM_OK);
         assert(access(temporary, F_OK) != 0);
     }
-    assert(em_path_join(file, path, "new", NULL) == EM_OK && access(file, F_OK) == 0);
-    assert(em_path_join(file, path, "old", NULL) == EM_OK && access(file, F_OK) != 0);
+    em_mapped_t map;
+    assert(em_path_join(file, path, "own", NULL) == EM_OK);
+    assert(em_mapped_open(&map, file, NULL) == EM_OK && map.num_bytes == strlen("newer"));
+    em_mapped_close(&map);
+    /* what another put there is refused beforehand, and outlives a replacement */
+    write_text(path, "foreign", "text");
+    assert(em_folder_check(path, names, 1, NULL) == EM_ERR_IO);
+    assert(em_folder_begin(path, temporary, NULL) == EM_OK);
+    write_text(temporary, "own", "newest");
+    assert(em_folder_commit(temporary, path, NULL) == EM_OK);
+    assert(em_path_join(file, temporary, "own", NULL) == EM_OK && access(file, F_OK) != 0);
+    assert(em_path_join(file, temporary, "foreign", NULL) == EM_OK && access(file, F_OK) == 0);
+    em_folder_discard(temporary);
     assert(em_folder_begin(path, temporary, NULL) == EM_OK);
     write_text(temporary, "half", "text");
     em_folder_discard(temporary);

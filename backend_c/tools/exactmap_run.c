@@ -170,6 +170,7 @@ static int train(arguments_t *args, const em_plan_t *plan, em_error_t *err)
         struct sigaction action;
         memset(&action, 0, sizeof action);
         action.sa_handler = on_interrupt;
+        action.sa_flags = SA_RESTART; /* else a write to a pipe would end as failed */
         running = engine;
         (void)sigaction(SIGINT, &action, NULL);
         status = em_engine_run(engine, err);
@@ -191,9 +192,12 @@ static int train(arguments_t *args, const em_plan_t *plan, em_error_t *err)
         code = fail(err, status);
     }
     em_engine_free(engine);
-    if (args->engine.metrics != NULL && fclose(args->engine.metrics) != 0 && code == 0) {
-        (void)fprintf(stderr, "error: %s: cannot write the metrics\n", args->metrics_path);
-        code = em_status_exit_code(EM_ERR_IO);
+    if (args->engine.metrics != NULL) {
+        const bool failed = ferror(args->engine.metrics) != 0;
+        if ((fclose(args->engine.metrics) != 0 || failed) && code == 0) {
+            (void)fprintf(stderr, "error: %s: cannot write the metrics\n", args->metrics_path);
+            code = em_status_exit_code(EM_ERR_IO);
+        }
     }
     return code;
 }
@@ -455,7 +459,7 @@ static const char *check_arguments(arguments_t *a)
     return NULL;
 }
 
-int main(int argc, char **argv)
+static int run_program(int argc, char **argv)
 {
     arguments_t args;
     char message[256] = "";
@@ -496,4 +500,14 @@ int main(int argc, char **argv)
         args.engine.timeout_ns = (uint64_t)(args.timeout_s * 1e9);
     }
     return with_plan(&args, plan);
+}
+
+int main(int argc, char **argv)
+{
+    const int code = run_program(argc, argv);
+    if ((ferror(stdout) != 0 || fflush(stdout) != 0) && code == 0) {
+        (void)fprintf(stderr, "error: cannot write the result to stdout\n");
+        return em_status_exit_code(EM_ERR_IO);
+    }
+    return code;
 }

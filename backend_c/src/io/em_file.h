@@ -35,9 +35,15 @@ em_status_t em_file_finish(FILE *stream, const char *path, em_error_t *err);
 
 /*
  * A folder that appears under its name all at once. begin makes `<path>.tmp-<pid>`, whose name is
- * left in `temporary`; commit flushes it and puts it in the place of `path` in one step (a folder
- * that was there is swapped out, then removed). discard removes what begin made.
+ * left in `temporary`; commit flushes it and puts it in the place of `path` in one step. A folder
+ * that was there is swapped out, and of its files those that the new one has too are removed: what
+ * is not ours is never deleted. discard removes what begin made.
+ *
+ * check says beforehand whether begin and commit will do: the place can be written, and holds
+ * nothing, or a folder with none but the files of `names`.
  */
+em_status_t em_folder_check(const char *path, const char *const *names, uint32_t num_names,
+                            em_error_t *err);
 em_status_t em_folder_begin(const char *path, char temporary[EM_PATH_BYTES], em_error_t *err);
 em_status_t em_folder_commit(const char *temporary, const char *path, em_error_t *err);
 void em_folder_discard(const char *temporary);

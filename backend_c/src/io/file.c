@@ -71,6 +71,9 @@ static em_status_t close_stream(FILE *stream, const char *path, bool sync, em_er
         ferror(stream) != 0 || fflush(stream) != 0 || (sync && fsync(fileno(stream)) != 0);
     const int reason = errno;
     const bool not_closed = fclose(stream) != 0;
+    /* A write that failed before left its mark in the stream, and no reason. */
+    EM_RETURN_ERROR_IF(failed && reason == 0, err, EM_ERR_IO,
+                       "%s: cannot write: an earlier write failed (is the disk full?)", path);
     EM_RETURN_ERROR_IF(failed || not_closed, err, EM_ERR_IO, "%s: cannot write: %s", path,
                        strerror(failed ? reason : errno));
     return EM_OK;
@@ -100,6 +103,68 @@ static void remove_folder(const char *path)
     }
     closedir(folder);
     (void)rmdir(path);
+}
+
+/* Remove the files of `path` whose names stand in `other` too, and the folder if that empties it.
+ */
+static void remove_shared(const char *path, const char *other)
+{
+    DIR *const folder = opendir(path);
+    DIR *const names = opendir(other);
+    if (folder != NULL && names != NULL) {
+        for (const struct dirent *entry = readdir(names); entry != NULL; entry = readdir(names)) {
+            if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) {
+                (void)unlinkat(dirfd(folder), entry->d_name, 0);
+            }
+        }
+    }
+    if (names != NULL) {
+        closedir(names);
+    }
+    if (folder != NULL) {
+        closedir(folder);
+    }
+    (void)rmdir(path);
+}
+
+static bool is_one_of(const char *name, const char *const *names, uint32_t num_names)
+{
+    bool found = strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
+    for (uint32_t i = 0; i < num_names && !found; i++) {
+        found = strcmp(name, names[i]) == 0;
+    }
+    return found;
+}
+
+static em_status_t check_entries(const char *path, const char *const *names, uint32_t num_names,
+                                 em_error_t *err)
+{
+    DIR *const folder = opendir(path);
+    EM_RETURN_ERROR_IF(folder == NULL && errno != ENOENT, err, EM_ERR_IO,
+                       "%s: cannot be replaced by a folder: %s", path, strerror(errno));
+    em_status_t status = EM_OK;
+    for (const struct dirent *entry = folder == NULL ? NULL : readdir(folder);
+         entry != NULL && status == EM_OK; entry = readdir(folder)) {
+        if (!is_one_of(entry->d_name, names, num_names)) {
+            status = EM_FAIL(err, EM_ERR_IO, "%s: holds %s, which is not ours to replace", path,
+                             entry->d_name);
+            em_hint(err, "name a new folder, or one that holds a checkpoint alone");
+        }
+    }
+    if (folder != NULL) {
+        closedir(folder);
+    }
+    return status;
+}
+
+em_status_t em_folder_check(const char *path, const char *const *names, uint32_t num_names,
+                            em_error_t *err)
+{
+    char temporary[EM_PATH_BYTES];
+    EM_RETURN_IF_ERROR(check_entries(path, names, num_names, err));
+    EM_RETURN_IF_ERROR(em_folder_begin(path, temporary, err));
+    em_folder_discard(temporary);
+    return EM_OK;
 }
 
 static void sync_folder(const char *path)
@@ -171,7 +236,7 @@ em_status_t em_folder_commit(const char *temporary, const char *path, em_error_t
         char old[EM_PATH_BYTES];
         EM_RETURN_ERROR_IF(swap_in(temporary, path, old) != 0, err, EM_ERR_IO,
                            "%s: cannot replace the older folder: %s", path, strerror(errno));
-        remove_folder(old);
+        remove_shared(old, path);
     }
     sync_parent(path);
     return EM_OK;

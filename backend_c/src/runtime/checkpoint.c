@@ -135,6 +135,12 @@ static em_status_t write_all(const char *folder, const em_rank_t *ranks, uint32_
     return write_state(folder, state, err);
 }
 
+em_status_t em_checkpoint_check_folder(const char *folder, em_error_t *err)
+{
+    const char *const names[] = {model_file, optimizer_file, state_file, config_file};
+    return em_folder_check(folder, names, sizeof names / sizeof *names, err);
+}
+
 em_status_t em_checkpoint_write(const char *folder, const em_rank_t *ranks, uint32_t num_ranks,
                                 const em_checkpoint_state_t *state, em_error_t *err)
 {

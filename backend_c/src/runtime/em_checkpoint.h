@@ -18,6 +18,9 @@ typedef struct {
     char data_sha256[65]; /* of the training tokens */
 } em_checkpoint_state_t;
 
+/* Whether a checkpoint can be put there: known before the first step, not after the last. */
+em_status_t em_checkpoint_check_folder(const char *folder, em_error_t *err);
+
 /* Write the whole folder under a temporary name and rename it. Replica 0's weights are taken. */
 em_status_t em_checkpoint_write(const char *folder, const em_rank_t *ranks, uint32_t num_ranks,
                                 const em_checkpoint_state_t *state, em_error_t *err);

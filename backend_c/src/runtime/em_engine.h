@@ -5,6 +5,9 @@
 #include "runtime/em_checkpoint.h"
 #include "runtime/em_rank.h"
 
+/* Step times kept for the median: a run of any length takes bounded memory. */
+enum { EM_MOST_STEP_TIMES = 1 << 16 };
+
 typedef enum { EM_COMMAND_STEP = 0, EM_COMMAND_EVALUATE, EM_COMMAND_STOP } em_command_t;
 
 struct em_engine {
@@ -21,7 +24,8 @@ struct em_engine {
     uint32_t num_commands;
     bool lost; /* a rank never came back: its memory must stay */
 
-    uint64_t *step_ns;        /* of each step of this run */
+    uint64_t *step_ns; /* [num_step_ns]: of the last steps of this run, round and round */
+    uint64_t num_step_ns;
     uint64_t last_checkpoint; /* steps done when the last one was written */
     _Atomic bool stop_requested;
     em_engine_result_t result;

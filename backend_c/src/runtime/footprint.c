@@ -129,8 +129,10 @@ em_status_t em_engine_footprint(const em_plan_t *plan, uint32_t pp, em_footprint
                 raise_to(&need->region_bytes[EM_REGION_WORKSPACE], sizes.workspace_bytes[pass]);
             }
         }
-        need->region_bytes[EM_REGION_STAGING] +=
-            ((uint64_t)stage.has_embedding + (uint64_t)stage.has_head) * token_bytes;
+        const uint64_t buffers = (uint64_t)stage.has_embedding + (uint64_t)stage.has_head;
+        EM_RETURN_ERROR_IF(!em_add_u64(need->region_bytes[EM_REGION_STAGING], buffers * token_bytes,
+                                       &need->region_bytes[EM_REGION_STAGING]),
+                           err, EM_ERR_OVERFLOW, "the staging's bytes overflow");
         const em_plan_stage_t *const declared = &plan->stages[s];
         for (uint32_t k = 0; k < declared->num_buckets; k++) {
             EM_RETURN_IF_ERROR(add_parameters(plan, declared->first_bucket + k, &stage, need, err));

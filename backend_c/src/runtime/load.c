@@ -1,6 +1,7 @@
 /* Loading: all memory, weights and data of a run. See exactmap/engine.h. */
 #include <inttypes.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/em_checked.h"
 #include "cpu/em_cpu.h"
@@ -55,6 +56,65 @@ static em_status_t open_all_data(em_engine_t *engine, em_error_t *err)
     return EM_OK;
 }
 
+/* Arenas that this machine cannot hold would be given out all the same, and end the process when
+ * they are touched: so what they take together is held against its memory first. */
+static em_status_t check_memory(const em_engine_t *engine, em_error_t *err)
+{
+    const em_plan_t *const plan = engine->shared.plan;
+    const long num_pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
+    uint64_t bytes = 0, memory_bytes = UINT64_MAX;
+    bool fits = true;
+    for (uint32_t pp = 0; pp < plan->num_ranks; pp++) {
+        uint64_t replicas_bytes = 0;
+        fits =
+            fits &&
+            em_mul_u64(plan->ranks[pp].arena_bytes, plan->mesh.size[EM_AXIS_DP], &replicas_bytes) &&
+            em_add_u64(bytes, replicas_bytes, &bytes);
+    }
+    if (num_pages > 0 && page_bytes > 0) {
+        memory_bytes = (uint64_t)num_pages * (uint64_t)page_bytes;
+    }
+    EM_RETURN_ERROR_IF(!fits, err, EM_ERR_MEMORY,
+                       "%s: the arenas of all ranks do not fit 64 bits of bytes",
+                       engine->options.plan_name);
+    EM_RETURN_ERROR_IF(bytes > memory_bytes, err, EM_ERR_MEMORY,
+                       "%s: the arenas of all ranks take %" PRIu64
+                       " bytes, this machine has %" PRIu64,
+                       engine->options.plan_name, bytes, memory_bytes);
+    return EM_OK;
+}
+
+/* Bytes of one slot of a validation, as places in the arena; none without the pool. */
+static void slot_place(const em_plan_rank_t *rank, em_pool_t pool, uint64_t index,
+                       uint64_t place[2])
+{
+    const em_plan_pool_t *const declared = &rank->pools[pool];
+    place[0] = index < declared->num ? declared->at + index * declared->bytes : 0;
+    place[1] = index < declared->num ? place[0] + declared->bytes : 0;
+}
+
+/* Pools may share bytes where a program's slots never live together; a validation uses the first
+ * two h slots, the first a and the first w slot at once. */
+static em_status_t check_eval_overlap(const em_engine_t *engine, uint32_t pp, em_error_t *err)
+{
+    uint64_t places[4][2];
+    const em_plan_rank_t *const rank = &engine->shared.plan->ranks[pp];
+    slot_place(rank, EM_POOL_H, 0, places[0]);
+    slot_place(rank, EM_POOL_H, 1, places[1]);
+    slot_place(rank, EM_POOL_A, 0, places[2]);
+    slot_place(rank, EM_POOL_W, 0, places[3]);
+    for (int i = 0; i < 4; i++) {
+        for (int k = i + 1; k < 4; k++) {
+            const bool overlap = places[i][0] < places[k][1] && places[k][0] < places[i][1];
+            EM_RETURN_ERROR_IF(overlap, err, EM_ERR_UNSUPPORTED,
+                               "%s: engine.unsupported: a validation on rank %" PRIu32
+                               ", whose h, a and w slots share bytes",
+                               engine->options.plan_name, pp);
+        }
+    }
+    return EM_OK;
+}
+
 /* A validation holds the input and the output of a stage between two ranks at once. */
 static em_status_t check_eval_slots(const em_engine_t *engine, em_error_t *err)
 {
@@ -64,6 +124,9 @@ static em_status_t check_eval_slots(const em_engine_t *engine, em_error_t *err)
         EM_RETURN_ERROR_IF(plan->ranks[pp].pools[EM_POOL_H].num < 2, err, EM_ERR_UNSUPPORTED,
                            "%s: engine.unsupported: a validation needs 2 h slots on rank %" PRIu32,
                            engine->options.plan_name, pp);
+    }
+    for (uint32_t pp = 0; engine->options.eval_sequences > 0 && pp < plan->num_ranks; pp++) {
+        EM_RETURN_IF_ERROR(check_eval_overlap(engine, pp, err));
     }
     return EM_OK;
 }
@@ -157,9 +220,10 @@ static em_status_t make_records(em_engine_t *engine, em_error_t *err)
     em_engine_options_t *const options = &engine->options;
     const uint64_t first = engine->shared.first_step;
     const uint64_t num_steps = options->num_steps > first ? options->num_steps - first : 0;
-    engine->step_ns = em_alloc_zeroed(num_steps + 1, sizeof *engine->step_ns);
+    engine->num_step_ns = num_steps < EM_MOST_STEP_TIMES ? num_steps : EM_MOST_STEP_TIMES;
+    engine->step_ns = em_alloc_zeroed(engine->num_step_ns + 1, sizeof *engine->step_ns);
     EM_RETURN_ERROR_IF(engine->step_ns == NULL, err, EM_ERR_MEMORY,
-                       "no memory for the times of %" PRIu64 " steps", num_steps);
+                       "no memory for the times of %" PRIu64 " steps", engine->num_step_ns);
     if (options->trace_path == NULL) {
         return EM_OK;
     }
@@ -188,6 +252,10 @@ static em_status_t load(em_engine_t *engine, em_error_t *err)
     const em_plan_train_t *const train = &engine->shared.plan->train;
     EM_RETURN_IF_ERROR(em_engine_check(engine->shared.plan, engine->options.plan_name, err));
     EM_RETURN_IF_ERROR(check_eval_slots(engine, err));
+    EM_RETURN_IF_ERROR(check_memory(engine, err));
+    if (engine->options.out_folder != NULL) {
+        EM_RETURN_IF_ERROR(em_checkpoint_check_folder(engine->options.out_folder, err));
+    }
     EM_RETURN_IF_ERROR(open_all_data(engine, err));
     EM_RETURN_IF_ERROR(make_ranks(engine, err));
     EM_RETURN_IF_ERROR(load_weights(engine, err));

@@ -2,6 +2,7 @@
 #include "runtime/em_options.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,7 +32,7 @@ static bool read_value(const em_option_t *option, const char *text)
         return read_count(text, numbers, &end) && *end == '\0';
     case EM_OPTION_REAL:
         *(double *)option->value = strtod(text, &stop);
-        return stop != text && *stop == '\0';
+        return stop != text && *stop == '\0' && isfinite(*(const double *)option->value);
     case EM_OPTION_RANGE:
         if (!read_count(text, &numbers[0], &end)) {
             return false;

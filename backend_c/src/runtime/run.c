@@ -73,7 +73,7 @@ static em_status_t train_step(em_engine_t *engine, uint64_t step, em_step_report
     for (uint32_t r = 0; r < engine->num_ranks; r++) {
         step_ns = engine->ranks[r].end_ns > step_ns ? engine->ranks[r].end_ns : step_ns;
     }
-    engine->step_ns[shared->step_round] = step_ns;
+    engine->step_ns[shared->step_round % engine->num_step_ns] = step_ns;
     shared->step_round++;
     *report = (em_step_report_t){.step = step + 1,
                                  .loss = step_loss(engine),
@@ -166,7 +166,8 @@ em_status_t em_engine_run(em_engine_t *engine, em_error_t *err)
     em_threads_end(engine);
     EM_RETURN_IF_ERROR(status);
     EM_RETURN_IF_ERROR(write_trace(engine, err));
-    const uint64_t num = engine->shared.step_round;
+    const uint64_t num = engine->shared.step_round < engine->num_step_ns ? engine->shared.step_round
+                                                                         : engine->num_step_ns;
     if (num > 0) {
         qsort(engine->step_ns, (size_t)num, sizeof *engine->step_ns, by_size);
         engine->result.median_step_ns = engine->step_ns[num / 2];
