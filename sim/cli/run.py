@@ -55,10 +55,8 @@ def run(
 
         def on_step(step: StepMetrics, num_steps: int) -> None:
             loss = "-" if step.loss is None else f"{step.loss:.4f}"
-            share = (step.step + 1) / num_steps
-            tell(
-                share, f"step {step.step + 1} of {num_steps}  loss {loss}  {step.tokens_per_s:,.0f} tokens/s"
-            )
+            share = step.step / num_steps
+            tell(share, f"step {step.step} of {num_steps}  loss {loss}  {step.tokens_per_s:,.0f} tokens/s")
 
         done = execute(
             plan,

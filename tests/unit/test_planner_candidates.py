@@ -130,9 +130,12 @@ def test_chunks_go_with_interleaving() -> None:
     space = replace(SPACE, chunks=(1, 2), schedules=("gpipe", "1f1b", "interleaved-1f1b", "zb-h1"))
     found = [each for each in enumerate_candidates(space) if isinstance(each, Candidate)]
 
-    assert [
-        (each.schedule, each.chunks) for each in found
-    ] == [("gpipe", 1), ("1f1b", 1), ("interleaved-1f1b", 2), ("zb-h1", 1)]
+    assert [(each.schedule, each.chunks) for each in found] == [
+        ("gpipe", 1),
+        ("1f1b", 1),
+        ("interleaved-1f1b", 2),
+        ("zb-h1", 1),
+    ]
     assert len(set(found)) == len(found)
 
 
