@@ -50,7 +50,7 @@ class LoadMeter:
 
 
 def wait_until_quiet(limit_s: float, look_s: float = 0.5) -> float:
-    """Sleep until others leave the cores alone for `look_s` or `limit_s` is over; the share they last took."""
+    """Sleep until others leave the cores alone for `look_s`, at most `limit_s`; their last share."""
     meter = LoadMeter()
     end_s = time.perf_counter() + limit_s
     while True:
