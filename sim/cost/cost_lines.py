@@ -1,7 +1,8 @@
 """The `cost` lines of a plan: the profile that it was priced with, so that the file alone can be simulated again.
 
-Keys: ``F.3`` pass of a stage; ``OPT.3.0`` bucket 3/0; ``chan.f.wire`` (``lat``, ``copy``); ``group.dp.AR.3.0``;
-``copy.OFF.3``; ``post.SF``; ``issue``; ``inline`` (1: mover inline, 0: mover engine). Values are integer ns.
+Keys: ``F.3`` pass of a stage; ``OPT.3.0`` bucket 3/0; ``chan.f.wire`` (``lat``, ``copy``);
+``group.dp.AR.3.0``; ``copy.OFF.3``; ``post.SF``; ``issue``; ``inline`` (1: mover inline, 0: mover engine).
+Values are integer ns.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ _PASSES = frozenset({"F", "I", "W", "B", "RC"})
 
 def to_cost_lines(profile: Profile) -> tuple[tuple[str, int], ...]:
     """Write a profile as (key, value) pairs, sorted within each kind."""
-    pairs: list[tuple[str, int]] = [("inline", int(profile.mover is Mover.INLINE)), ("issue", profile.issue_ns)]
+    pairs: list[tuple[str, int]] = [
+        ("inline", int(profile.mover is Mover.INLINE)),
+        ("issue", profile.issue_ns),
+    ]
     pairs += [(f"{op}.{stage}", ns) for (op, stage), ns in sorted(profile.work_ns.items())]
     pairs += [(f"{op}.{stage}.{index}", ns) for (op, stage, index), ns in sorted(profile.bucket_ns.items())]
     for name, times in sorted(profile.channel.items()):
@@ -75,7 +79,9 @@ def profile_from_cost_lines(pairs: Iterable[tuple[str, int]], source: str = "") 
             case [op, _, _] if op in _BUCKET_OPS and len(numbers) == 2:
                 bucket[op, numbers[0], numbers[1]] = ns
             case _:
-                raise InvalidInputError("unknown cost", where=source or None, got=key, hint="remove the cost line")
+                raise InvalidInputError(
+                    "unknown cost", where=source or None, got=key, hint="remove the cost line"
+                )
     if not known:
         raise InvalidInputError(
             "the plan says nothing about costs",

@@ -118,12 +118,15 @@ def price_memory(
     stash_bytes = max(size.a_bytes + size.w_bytes + size.h_bytes for size in sizes)
     given_up = 0 if stash_until_i is None else (stash - stash_until_i) * max(size.a_bytes for size in sizes)
     left_to_w = num_left_to_w * max(size.g_bytes for size in sizes) if split_backward else 0
-    # A stage's input lives with its stash; beside it an output, a gradient in and one out are on their way.
+    passes = "FIW" if split_backward else "FB"
+    # A stage's input lives with its stash; beside it an output and its gradient are on their way where a
+    # stage follows, and the input's gradient where one comes before.
+    num_buffers = 2 * any(not stage.head for stage in stages) + any(not stage.embedding for stage in stages)
     return RankMemory(
         parameter_bytes=elements * formats.param_bytes,
         gradient_bytes=elements * formats.grad_bytes,
         optimizer_bytes=-(-elements * state // optimizer_shards),
         activation_bytes=round(stash * stash_bytes - given_up) + left_to_w,
-        buffer_bytes=3 * max(size.h_bytes for size in sizes),
-        workspace_bytes=max(size.workspace_max_bytes for size in sizes),
+        buffer_bytes=num_buffers * max(size.h_bytes for size in sizes),
+        workspace_bytes=max(size.workspace_bytes[letter] for size in sizes for letter in passes),
     )

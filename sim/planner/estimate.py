@@ -12,6 +12,7 @@ from exactmap.sim.planner.candidate import Candidate, Rejection
 from exactmap.sim.planner.closed_form import peak_stash_chunks, pipeline_time_ns, rank_times_ns
 from exactmap.sim.schedules.order import loop_placement
 from exactmap.sim.schedules.partition import balance_layers, stages_of
+from exactmap.sim.schedules.registry import find_schedule
 from exactmap.sim.workload.model import StageShape
 from exactmap.topology.mapping import Mesh
 
@@ -122,14 +123,22 @@ class Estimator:
 
     def _fullest(self, candidate: Candidate, stages: tuple[PlanStage, ...]) -> tuple[RankMemory, int]:
         best: tuple[RankMemory, int] | None = None
-        for rank in sorted({0, min(1, candidate.pp - 1), candidate.pp - 1}):
+        p, m = candidate.pp, candidate.num_microbatches
+        split = find_schedule(candidate.schedule).splits_backward
+        # The first has the embedding, the last the head; in between stashes fall and what waits for W grows.
+        for rank in sorted({0, min(1, p - 1), p // 2, p - 1}):
             mine = stages[rank :: candidate.pp]
             shapes = tuple(StageShape(s.num_layers, s.embedding, s.head) for s in mine)
-            stash = peak_stash_chunks(
-                candidate.schedule, rank, candidate.pp, candidate.num_microbatches, candidate.chunks
-            )
+            stash = peak_stash_chunks(candidate.schedule, rank, p, m, candidate.chunks)
+            # With I and W apart rank r puts W off by r microbatches (ZB-H1).
             memory = self._memory(
-                shapes, candidate.microbatch, candidate.tp, candidate.cp, stash, candidate.schedule == "zb-h1"
+                shapes,
+                candidate.microbatch,
+                candidate.tp,
+                candidate.cp,
+                stash,
+                min(p - rank, m) if split else stash,
+                min(rank + 1, m) if split else 0,
             )
             if best is None or memory.total_bytes > best[0].total_bytes:
                 best = memory, rank
@@ -137,7 +146,14 @@ class Estimator:
         return best
 
     def _rank_memory(
-        self, shapes: tuple[StageShape, ...], microbatch: int, tp: int, cp: int, stash: int, split: bool
+        self,
+        shapes: tuple[StageShape, ...],
+        microbatch: int,
+        tp: int,
+        cp: int,
+        stash: int,
+        stash_until_i: int,
+        num_left_to_w: int,
     ) -> RankMemory:
         return price_memory(
             self.model,
@@ -146,7 +162,9 @@ class Estimator:
             self.seq,
             self.formats,
             stash=stash,
-            split_backward=split,
+            split_backward=num_left_to_w > 0,
+            stash_until_i=stash_until_i,
+            num_left_to_w=num_left_to_w,
             tp=tp,
             cp=cp,
         )

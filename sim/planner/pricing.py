@@ -79,10 +79,10 @@ class ClusterPricing:
     def work_ns(
         self, model: ModelConfig, stages: Sequence[StageLike], microbatch: int, seq: int, mesh: Mesh
     ) -> dict[tuple[str, int], int]:
-        """Equal stages of equal tp and cp cost the same in any mesh, so each is priced once."""
+        """Equal stages whose tp and cp groups have one shape cost the same, so each is priced once."""
         out: dict[tuple[str, int], int] = {}
-        domains = self.cluster.place(mesh)
-        inner = (domains.crosses_domains([Axis.TP]), domains.crosses_domains([Axis.CP]))
+        placement = self.cluster.place(mesh)
+        inner = (placement.group_shape([Axis.TP]), placement.group_shape([Axis.CP]))
         for number, stage in enumerate(stages):
             key = (
                 model,

@@ -120,6 +120,17 @@ def _read_gpt2(keys: _Keys, name: str) -> ImportedModel:
     return ImportedModel(config)
 
 
+def _read_rope(keys: _Keys) -> _Keys:
+    """The rotary positions, as transformers 5 nests them; empty in files of older ones."""
+    nested = keys.document.get("rope_parameters")
+    if nested is not None and not isinstance(nested, dict):
+        keys.fail("rope_parameters", "wrong value", nested, "an object")
+        nested = None
+    rope = _Keys(keys.source, cast(dict[str, object], nested or {}))
+    rope.problems = keys.problems
+    return rope
+
+
 def _read_llama(keys: _Keys, name: str) -> ImportedModel:
     keys.only("hidden_act", ("silu",), "silu")
     keys.only("attention_bias", (False,), False)
@@ -136,11 +147,20 @@ def _read_llama(keys: _Keys, name: str) -> ImportedModel:
         "positions": keys.integer("max_position_embeddings"),
     }
     epsilon = keys.number("rms_norm_eps", 1e-6)
-    theta = keys.number("rope_theta", 10_000.0)
+    rope = _read_rope(keys)
+    theta = rope.number("rope_theta", keys.number("rope_theta", 10_000.0))
     tied = keys.flag("tie_word_embeddings", default=False)
     notes: tuple[str, ...] = ()
-    if keys.document.get("rope_scaling") is not None:
-        what = "rope_scaling is left out: no cost depends on it, but the C engine runs without it"
+    scaled = [
+        key
+        for key, asked in (
+            ("rope_scaling", keys.document.get("rope_scaling") is not None),
+            ("rope_parameters", rope.document.get("rope_type", "default") != "default"),
+        )
+        if asked
+    ]
+    if scaled:
+        what = f"{scaled[0]} is left out: no cost depends on it, but the C engine runs without it"
         notes = (f"{keys.source}: {what}",)
     _raise(keys)
     config = ModelConfig(

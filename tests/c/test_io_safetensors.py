@@ -128,6 +128,10 @@ def test_samples_depend_on_the_seed_alone(data: Path, tmp_path: Path) -> None:
         ({"hidden_size": 0}, "hidden_size: expected a whole number"),
         ({"hidden_size": "32"}, "hidden_size: expected a whole number"),
         ({"rope_scaling": {"type": "linear"}}, "rope_scaling is not supported"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 4.0}}, 'only "default" is supported'),
+        ({"rope_parameters": {"rope_type": 3}}, 'only "default" is supported'),
+        ({"rope_parameters": [1]}, "rope_parameters: expected an object"),
+        ({"rope_parameters": {"rope_theta": "x"}}, "rope_theta: expected a number"),
         ({"intermediate_size": 49}, "got shape"),
     ],
 )

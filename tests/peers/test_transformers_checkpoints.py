@@ -33,9 +33,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
 ]
 
-# Strict: once both readers of config.json know the key, these marks have to go.
-nested_rotation_unread = pytest.mark.xfail(reason="`rope_parameters` of transformers 5 is not read yet")
-
 Load = Callable[[Path, Any], Any]
 Tokens = NDArray[np.int32]
 
@@ -248,13 +245,7 @@ def turn(folder: Path, nested: bool) -> None:
     path.write_text(json.dumps(config))
 
 
-@pytest.mark.parametrize(
-    "nested",
-    [
-        pytest.param(False, id="rope_theta"),
-        pytest.param(True, id="rope_parameters", marks=nested_rotation_unread),
-    ],
-)
+@pytest.mark.parametrize("nested", [False, True], ids=["rope_theta", "rope_parameters"])
 def test_plan_and_sample_read_the_base_of_the_rotation(
     nested: bool, data: Path, tmp_path: Path, load_checkpoint: Load
 ) -> None:
@@ -273,7 +264,6 @@ def test_plan_and_sample_read_the_base_of_the_rotation(
     assert_likeliest(folder, turned)
 
 
-@nested_rotation_unread
 def test_a_scaled_rotation_is_refused(data: Path, tmp_path: Path) -> None:
     """The engine has no scaled rotary positions: it says so, however config.json asks for them."""
     case = CASES["llama-grouped"]

@@ -102,6 +102,19 @@ def test_a_broken_file_is_refused(tmp_path: Path, text: str) -> None:
         read_huggingface_config(path)
 
 
+def test_the_base_of_the_rotation_may_be_nested(tmp_path: Path) -> None:
+    """Transformers 5 writes it into `rope_parameters`, which wins over a key beside it."""
+    nested = {"rope_parameters": {"rope_theta": 250_000.0, "rope_type": "default"}}
+    read = read_huggingface_config(write(tmp_path, LLAMA | nested))
+    scaled = {"rope_parameters": {"rope_theta": 250_000.0, "rope_type": "llama3", "factor": 8.0}}
+    noted = read_huggingface_config(write(tmp_path, LLAMA | scaled))
+
+    assert (read.config.rope_theta, read.notes) == (250_000.0, ())
+    assert "rope_parameters is left out" in noted.notes[0]
+    with pytest.raises(InvalidInputError, match="an object"):
+        read_huggingface_config(write(tmp_path, LLAMA | {"rope_parameters": 3}))
+
+
 def test_a_scenario_takes_its_model_from_the_file(tmp_path: Path) -> None:
     """With a size changed beside it."""
     write(tmp_path, LLAMA)

@@ -95,11 +95,11 @@ static em_status_t read_dim(const em_config_t *config, const char *key, uint32_t
     return EM_OK;
 }
 
-static em_status_t read_real(const em_config_t *config, const char *key, double otherwise,
-                             float *out)
+static em_status_t read_real(const em_config_t *config, const em_json_value_t *object,
+                             const char *key, double otherwise, float *out)
 {
     double number = otherwise;
-    const em_json_value_t *const value = find(config, key);
+    const em_json_value_t *const value = em_json_get(config->json, object, key);
     EM_RETURN_ERROR_IF(value != NULL && !em_json_double(config->json, value, &number), config->err,
                        EM_ERR_DATA, "%s: %s: expected a number", config->path, key);
     *out = (float)number;
@@ -120,7 +120,26 @@ static em_status_t read_gpt2(const em_config_t *config, em_model_t *model)
     EM_RETURN_IF_ERROR(read_dim(config, "num_key_value_heads", model->heads, &model->kv_heads));
     EM_RETURN_IF_ERROR(
         read_dim(config, "head_dim", model->hidden / model->heads, &model->head_dim));
-    return read_real(config, "layer_norm_epsilon", 1e-5, &model->norm_eps);
+    return read_real(config, config->json->values, "layer_norm_epsilon", 1e-5, &model->norm_eps);
+}
+
+/* The base of the rotation: `rope_theta`, or nested in `rope_parameters` as transformers 5 does. */
+static em_status_t read_rope(const em_config_t *config, em_model_t *model)
+{
+    const em_json_value_t *const nested = find(config, "rope_parameters");
+    const em_json_value_t *const type = em_json_get(config->json, nested, "rope_type");
+    char name[32] = "default";
+    EM_RETURN_ERROR_IF(
+        nested != NULL && nested->kind != EM_JSON_NULL && nested->kind != EM_JSON_OBJECT,
+        config->err, EM_ERR_DATA, "%s: rope_parameters: expected an object", config->path);
+    EM_RETURN_ERROR_IF(type != NULL && (!em_json_string(config->json, type, name, sizeof name) ||
+                                        strcmp(name, "default") != 0),
+                       config->err, EM_ERR_UNSUPPORTED,
+                       "%s: rope_parameters.rope_type: only \"default\" is supported",
+                       config->path);
+    const bool inside = em_json_get(config->json, nested, "rope_theta") != NULL;
+    return read_real(config, inside ? nested : config->json->values, "rope_theta", 10000.0,
+                     &model->rope_theta);
 }
 
 static em_status_t read_llama(const em_config_t *config, em_model_t *model)
@@ -135,8 +154,9 @@ static em_status_t read_llama(const em_config_t *config, em_model_t *model)
     EM_RETURN_IF_ERROR(
         read_dim(config, "head_dim", model->hidden / model->heads, &model->head_dim));
     EM_RETURN_IF_ERROR(read_dim(config, "intermediate_size", 0, &model->ffn));
-    EM_RETURN_IF_ERROR(read_real(config, "rms_norm_eps", 1e-6, &model->norm_eps));
-    return read_real(config, "rope_theta", 10000.0, &model->rope_theta);
+    EM_RETURN_IF_ERROR(
+        read_real(config, config->json->values, "rms_norm_eps", 1e-6, &model->norm_eps));
+    return read_rope(config, model);
 }
 
 static em_status_t read_model(const em_config_t *config, em_model_t *model)
