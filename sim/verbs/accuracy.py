@@ -285,7 +285,7 @@ def _shape(plan: Plan, sizes: Sequence[Size], name: str) -> Shape:
 def _calibrate_undisturbed(
     path: Path, shapes: Sequence[Shape], quick: bool, progress: Callable[[float, str], None]
 ) -> HostProfile:
-    """Calibrate once; again, up to a limit, while others take part of the cores. The least disturbed counts."""
+    """Calibrate once; again, up to a limit, while others take part of the cores. The calmest counts."""
     profiles: list[HostProfile] = []
     while len(profiles) < MAX_RUNS:
         wait_until_quiet(MAX_CALIBRATION_WAIT_S)

@@ -8,8 +8,8 @@ The verbs of the command line are functions here, with the same names and argume
     prediction = exactmap.simulate("cpu.plan", out="predicted")
 
 Rooms: `exactmap.topology` (the machine), `exactmap.sim` (from scenario to plan and prediction), and
-`exactmap.backend_c` (the C engine that executes a plan). Importing this package is cheap: verbs and rooms are imported
-when they are first used.
+`exactmap.backend_c` (the C engine that executes a plan). Importing this package is cheap: verbs and rooms are
+imported when they are first used.
 """
 
 from __future__ import annotations

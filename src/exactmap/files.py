@@ -1,7 +1,7 @@
 """Writing outputs so that a reader never sees half a file.
 
-A regular file is written under a temporary name beside its target and renamed; an output that is no regular file
-(`/dev/stdout`, a named pipe) is written directly.
+A regular file is written under a temporary name beside its target and renamed; an output that is no regular
+file (`/dev/stdout`, a named pipe) is written directly.
 """
 
 from __future__ import annotations
