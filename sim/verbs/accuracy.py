@@ -298,7 +298,7 @@ def _calibrate_undisturbed(
 
 
 def _run_undisturbed(case: Case, host: HostProfile, folder: Path, data: Path, num_steps: int) -> AccuracyRow:
-    """Run once; again, up to a limit, while others take part of the cores. The least disturbed run counts."""
+    """Run once; again, up to a limit, while others take part of the cores. The quietest run counts."""
     rows: list[AccuracyRow] = []
     while len(rows) < MAX_RUNS:
         wait_until_quiet(MAX_WAIT_S)
