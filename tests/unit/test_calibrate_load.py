@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -32,9 +33,9 @@ def test_what_is_not_our_own_is_theirs(
 ) -> None:
     """Two seconds of two cores, three of them our own work; a tick of each core is rounding."""
     readings = iter([(10.0, 100.0, 7.0), (12.0, 100.0 + 3.0 + others_s, 7.0 + 3.0)])
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: {0, 1})
+    monkeypatch.setattr(os, "sched_getaffinity", Mock(return_value={0, 1}))
     monkeypatch.setattr(host_load, "_TICKS_PER_S", 100)
-    monkeypatch.setattr(LoadMeter, "_read", lambda _meter: next(readings))
+    monkeypatch.setattr(LoadMeter, "_read", Mock(side_effect=readings))
 
     assert LoadMeter().others_share() == pytest.approx(share)
 
@@ -44,18 +45,18 @@ def test_waiting_ends_when_others_leave(
     monkeypatch: pytest.MonkeyPatch, shares: list[float], looks: int
 ) -> None:
     """It looks until a look finds the cores left alone."""
-    left = list(shares)
-    monkeypatch.setattr(LoadMeter, "others_share", lambda _meter: left.pop(0))
+    look = Mock(side_effect=shares)
+    monkeypatch.setattr(LoadMeter, "others_share", look)
 
     last = host_load.wait_until_quiet(60.0, look_s=0.0)
 
     assert last == shares[looks - 1]
-    assert len(left) == len(shares) - looks
+    assert look.call_count == looks
 
 
 def test_waiting_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that others never leave is used as it is."""
-    monkeypatch.setattr(LoadMeter, "others_share", lambda _meter: 0.5)
+    monkeypatch.setattr(LoadMeter, "others_share", Mock(return_value=0.5))
 
     assert host_load.wait_until_quiet(0.0, look_s=0.0) == 0.5
 
