@@ -124,4 +124,4 @@ def test_what_the_prices_rest_on_is_named() -> None:
 
     assert "two cores" in pricing.basis
     assert pricing.peak_flop_per_s == 0
-    assert pricing.band == (-0.1, 0.1)
+    assert pricing.band == (-0.15, 0.15)
