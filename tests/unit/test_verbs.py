@@ -28,6 +28,7 @@ from exactmap.sim.cost.host import (
 )
 from exactmap.sim.cost.price_host import price_on_host
 from exactmap.sim.plan.check import load_plan
+from exactmap.sim.planner.host_pricing import MEASURED_BAND
 from exactmap.sim.report.result import read_result
 from exactmap.sim.scenario.scenario import load_scenario
 from exactmap.sim.verbs.input_kind import InputKind, input_kind, refuse_others
@@ -127,7 +128,7 @@ def test_plan_for_a_measured_host(host: Path, tmp_path: Path) -> None:
     by_lines = exactmap.simulate(tmp_path / "q.plan")
 
     assert outcome.ranking.winner.step_ns == again.result.step_time_ns == by_lines.result.step_time_ns
-    assert again.result.band == by_lines.result.band == (-0.1, 0.1)
+    assert again.result.band == by_lines.result.band == MEASURED_BAND
     assert "made_up" in dict(outcome.plan.made)["priced_with"]
     assert (
         outcome.ranking.winner.profile.work_ns
