@@ -99,7 +99,12 @@ def test_ctrl_c(tmp_path: Path) -> None:
     """A verb that is interrupted while it waits for its input ends with 130 and one line."""
     pipe = tmp_path / "scenario.yaml"
     os.mkfifo(pipe)
-    words = [sys.executable, "-c", "from exactmap.sim.cli.main import main; main()", "check", str(pipe)]
+    # A shell that runs the tests in the background has its children ignore SIGINT: undo that first.
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from exactmap.sim.cli.main import main; main()"
+    )
+    words = [sys.executable, "-c", program, "check", str(pipe)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
         writer = -1
