@@ -268,6 +268,12 @@ static int with_plan(arguments_t *args, const char *path)
             args->engine.num_steps = plan->train.steps;
         }
         code = train(args, plan, &err);
+        if (code == em_status_exit_code(EM_ERR_HUNG)) {
+            /* A lost rank still reads the plan and its arena: leave without taking anything down.
+             */
+            (void)fflush(NULL);
+            _exit(code);
+        }
     }
     em_plan_free(plan);
     free(verdict);
