@@ -224,6 +224,16 @@ def _over_budget(candidate: Candidate, error: InfeasibleError) -> Rejection:
     return Rejection(candidate, "memory", why, need - budget)
 
 
+_HINTS = {
+    "memory": "allow more values of tp and pp under parallel, more GPUs, or a smaller microbatch",
+    "too few GPUs": "allow smaller values under parallel, or more GPUs",
+    "batch not divisible": "choose a batch that dp x microbatch divides, or leave dp to the search",
+    "too few layers": "allow fewer pipeline ranks or chunks",
+    "no pipeline": "allow 1f1b under parallel.schedule, or more pipeline ranks",
+}
+"""What to change, by the rule that the nearest miss broke."""
+
+
 def _nothing_fits(rejections: list[Rejection]) -> InfeasibleError:
     counts: dict[str, int] = {}
     for rejection in rejections:
@@ -234,5 +244,5 @@ def _nothing_fits(rejections: list[Rejection]) -> InfeasibleError:
     return InfeasibleError(
         "no candidate fits",
         got=f"{len(rejections)} refused ({reasons}); nearest: {near.candidate.label}: {near.why}",
-        hint="allow more values under parallel, more GPUs, or a smaller microbatch",
+        hint=_HINTS.get(near.rule, "allow more values under parallel"),
     )

@@ -29,8 +29,7 @@ from exactmap.sim.verbs.input_kind import InputKind, refuse_others
 
 if TYPE_CHECKING:
     from exactmap.sim.plan.plan import Plan
-    from exactmap.sim.planner.host_pricing import HostPricing
-from exactmap.sim.planner.pricing import Pricing
+    from exactmap.sim.planner.pricing import Pricing
 
 __all__ = ["PlanOutcome", "plan", "space_of"]
 

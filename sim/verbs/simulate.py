@@ -183,23 +183,11 @@ def predict(
 
 
 def _model_flop(plan: Plan) -> int:
-    from exactmap.sim.workload.model import ModelConfig, ModelKind
+    from exactmap.sim.cost.plan_header import model_of
     from exactmap.sim.workload.operators import model_flop
 
-    model = plan.model
-    config = ModelConfig(
-        kind=ModelKind(model.kind),
-        layers=model.layers,
-        hidden=model.hidden,
-        heads=model.heads,
-        kv_heads=model.kv_heads,
-        head_dim=model.head_dim,
-        ffn=model.ffn,
-        vocab=model.vocab,
-        positions=model.positions,
-        tied=model.tied,
-    )
-    return model_flop(config, plan.train.seq, plan.train.microbatch * plan.train.m * plan.mesh.dp)
+    num_sequences = plan.train.microbatch * plan.train.m * plan.mesh.dp
+    return model_flop(model_of(plan.model), plan.train.seq, num_sequences)
 
 
 def _band(made: dict[str, str]) -> tuple[float, float] | None:

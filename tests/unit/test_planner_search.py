@@ -175,7 +175,7 @@ def test_nothing_fits() -> None:
     assert "memory: " in text
     assert "batch not divisible: " in text
     assert "nearest: " in text
-    assert "hint: allow more values under parallel, more GPUs, or a smaller microbatch" in text
+    assert "hint: allow more values of tp and pp under parallel, more GPUs, or a smaller microbatch" in text
     counts = [int(num) for num in re.findall(r": (\d+)[,)]", text)]
 
     assert f"got {sum(counts)} refused" in text
@@ -274,3 +274,12 @@ def test_estimate_or_refusal_of_one() -> None:
     assert isinstance(fits, Estimate)
     assert isinstance(tight, Rejection)
     assert tight.excess == fits.memory.total_bytes - 1
+
+
+def test_the_hint_follows_the_rule_that_was_broken() -> None:
+    """Zero bubble on one rank: more memory would not help, another schedule does."""
+    space = replace(TINY, pp=(1,), chunks=(1,), schedules=("zb-h1",))
+    with pytest.raises(InfeasibleError) as caught:
+        _search(space, _estimator(10**12))
+
+    assert "hint: allow 1f1b under parallel.schedule, or more pipeline ranks" in str(caught.value)
