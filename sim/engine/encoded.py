@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exactmap.errors import InvalidInputError, Place
-from exactmap.sim.plan.instruction import POSTS, WAITS, WORK, Instruction, Op
+from exactmap.sim.plan.instruction import KINDS, POSTS, WAITS, WORK, Instruction, Op
 
 if TYPE_CHECKING:
     from exactmap.sim.plan.plan import Plan, Program
@@ -32,9 +32,6 @@ __all__ = [
 ]
 
 Ints = NDArray[np.int64]
-
-KINDS: tuple[Op, ...] = tuple(Op)
-"""Kind code -> instruction kind."""
 
 WORK_KINDS = np.array([op in WORK for op in KINDS])
 POST_KINDS = np.array([op in POSTS for op in KINDS])

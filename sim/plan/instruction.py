@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-__all__ = ["NOTES", "POSTS", "WAITS", "WORK", "Instruction", "Op"]
+__all__ = ["CODES", "KINDS", "NOTES", "PASSES", "POSTS", "WAITS", "WORK", "Instruction", "Op"]
 
 
 class Op(StrEnum):
@@ -50,6 +50,13 @@ class Op(StrEnum):
     END = "END"
 
 
+KINDS: tuple[Op, ...] = tuple(Op)
+"""Kind code -> instruction kind: programs and orders that are held as arrays hold codes."""
+CODES: dict[Op, int] = {op: code for code, op in enumerate(KINDS)}
+"""Instruction kind -> kind code."""
+
+PASSES = frozenset({Op.F, Op.I, Op.W, Op.B, Op.RC})
+"""Works that compute one item."""
 WORK = frozenset({Op.F, Op.I, Op.W, Op.B, Op.RC, Op.FB, Op.ZERO, Op.OPT, Op.PV, Op.UNDO})
 POSTS = frozenset(
     {

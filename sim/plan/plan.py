@@ -6,9 +6,11 @@ check nothing; `exactmap.sim.plan.reader` reads, `writer` writes, `check` gives 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from exactmap.sim.plan.instruction import Instruction
+from exactmap.sim.plan.table import InstructionTable
 
 __all__ = [
     "Arena",
@@ -187,13 +189,66 @@ class MapLine:
     program: str
 
 
-@dataclass(frozen=True, slots=True)
 class Program:
-    """Instructions of one pipeline rank; `lines[i]`: line of instruction i in its file (empty: no file)."""
+    """Instructions of one pipeline rank, as objects or as columns: each is made from the other when asked.
 
-    name: str
-    instructions: tuple[Instruction, ...]
-    lines: tuple[int, ...] = field(default=(), compare=False, repr=False)
+    Parameters
+    ----------
+    name
+        Its name on the map lines.
+    instructions
+        The instructions in order, or their table.
+    lines
+        `lines[i]`: line of instruction i in its file; empty without a file.
+    """
+
+    __slots__ = ("_instructions", "_table", "lines", "name")
+
+    def __init__(
+        self, name: str, instructions: Sequence[Instruction] | InstructionTable, lines: Sequence[int] = ()
+    ) -> None:
+        self.name = name
+        self.lines = lines if isinstance(lines, tuple | range) else tuple(lines)
+        self._table: InstructionTable | None = None
+        self._instructions: tuple[Instruction, ...] | None = None
+        if isinstance(instructions, InstructionTable):
+            self._table = instructions
+        else:
+            self._instructions = tuple(instructions)
+
+    @property
+    def instructions(self) -> tuple[Instruction, ...]:
+        """The instructions as objects."""
+        if self._instructions is None:
+            assert self._table is not None
+            self._instructions = tuple(self._table)
+        return self._instructions
+
+    @property
+    def table(self) -> InstructionTable:
+        """The instructions as columns."""
+        if self._table is None:
+            assert self._instructions is not None
+            self._table = InstructionTable.of(self._instructions)
+        return self._table
+
+    def __len__(self) -> int:
+        """Number of instructions, END included."""
+        return len(self._instructions) if self._instructions is not None else len(self.table)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal names and instructions; lines do not count."""
+        if not isinstance(other, Program):
+            return NotImplemented
+        return self.name == other.name and self.instructions == other.instructions
+
+    def __hash__(self) -> int:
+        """By name and length."""
+        return hash((self.name, len(self)))
+
+    def __repr__(self) -> str:
+        """Name and length."""
+        return f"Program({self.name!r}, {len(self)} instructions)"
 
 
 @dataclass(frozen=True, slots=True)

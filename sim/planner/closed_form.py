@@ -29,13 +29,14 @@ __all__ = ["peak_stash_chunks", "pipeline_time_ns", "rank_times_ns"]
 
 
 def rank_times_ns(
-    work_ns: Mapping[tuple[str, int], int], placement: Sequence[int], num_ranks: int
+    work_ns: Mapping[tuple[str, int], int], placement: Sequence[Sequence[int]], num_ranks: int
 ) -> tuple[list[int], list[int]]:
     """Per rank: (F + I + W, W alone) of one microbatch over its stages, in ns."""
     total, weight = [0] * num_ranks, [0] * num_ranks
-    for stage, rank in enumerate(placement):
-        total[rank] += sum(work_ns[op, stage] for op in ("F", "I", "W"))
-        weight[rank] += work_ns["W", stage]
+    for stage, ranks in enumerate(placement):
+        for rank in ranks:
+            total[rank] += sum(work_ns[op, stage] for op in ("F", "I", "W")) // len(ranks)
+            weight[rank] += work_ns["W", stage] // len(ranks)
     return total, weight
 
 

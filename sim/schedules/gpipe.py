@@ -18,7 +18,7 @@ def gpipe(num_ranks: int, num_microbatches: int) -> Order:
 
     Examples
     --------
-    >>> [f"{w.op}{w.microbatch}" for w in gpipe(2, 3).ranks[0]]
+    >>> [f"{w.op}{w.microbatch}" for w in gpipe(2, 3).works(0)]
     ['F0', 'F1', 'F2', 'B0', 'B1', 'B2']
     """
     ranks = tuple(

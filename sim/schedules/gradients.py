@@ -75,8 +75,8 @@ def declare_gradients(
 def last_works(order: Order, gradients: Gradients) -> tuple[int, ...]:
     """For each bucket the place, in its rank's order, of the last work that adds to it."""
     last = [-1] * order.num_stages
-    for works in order.ranks:
-        for index, (op, stage, _) in enumerate(works):
+    for rank in range(order.num_ranks):
+        for index, (op, stage, _, _, _) in enumerate(order.works(rank)):
             if op is Op.W or op is Op.B:
                 last[stage] = index
     return tuple(max(last[stage] for stage in users) for users in gradients.users)

@@ -65,7 +65,7 @@ def interleaved(num_ranks: int, num_microbatches: int, num_chunks: int, group_si
 
     Examples
     --------
-    >>> [f"{w.op}{w.stage}.{w.microbatch}" for w in interleaved(2, 2, 2).ranks[1]]
+    >>> [f"{w.op}{w.stage}.{w.microbatch}" for w in interleaved(2, 2, 2).works(1)]
     ['F1.0', 'F1.1', 'F3.0', 'B3.0', 'F3.1', 'B3.1', 'B1.0', 'B1.1']
     """
     if group_size and group_size < min(num_ranks, num_microbatches):

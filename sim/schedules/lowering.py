@@ -89,13 +89,13 @@ def lower(
     _check_arguments(order, train, mesh, stages, sizes, depth, look_ahead)
     precision = precision or Precision()
     timeline = walk(order, times or WorkTimes.unit(order.num_stages))
-    gradients = declare_gradients(model, mesh, stages, order.placement, sizes)
+    gradients = declare_gradients(model, mesh, stages, [ranks[0] for ranks in order.placement], sizes)
     placed = place_posts(order, timeline, gradients, look_ahead)
     programs: list[Program] = []
     slots: list[dict[str, int]] = []
     for rank, steps in enumerate(placed):
         instructions, num_slots = assign_slots(steps, order.num_stages, order.num_microbatches)
-        buckets = [b for b in gradients.buckets if order.placement[b.stage] == rank]
+        buckets = [b for b in gradients.buckets if rank in order.placement[b.stage]]
         zero = [Instruction(Op.ZERO, b.stage, bucket=b.index) for b in buckets]
         closing = [
             Instruction(Op.WC, step.stage, bucket=step.number, queue=step.queue)
@@ -111,8 +111,8 @@ def lower(
     laid_out = [
         lay_out_arena(
             rank,
-            stages={s: sizes[s] for s in range(len(stages)) if order.placement[s] == rank},
-            passes={work.op.value for work in order.ranks[rank]},
+            stages={s: sizes[s] for s in range(len(stages)) if rank in order.placement[s]},
+            passes={work.op.value for work in order.works(rank)},
             slots=slots[rank],
             buckets=gradients.buckets,
             channels=channels,
@@ -127,7 +127,7 @@ def lower(
         precision=precision,
         mesh=mesh,
         stages=tuple(stages),
-        place=tuple((rank,) for rank in order.placement),
+        place=order.placement,
         clock=clock,
         serial=True,
         limit=max(_most_outstanding(program) for program in programs),
@@ -178,7 +178,7 @@ def _declare_channels(order: Order, sizes: Sequence[StageSizes], depth: int) -> 
     """One channel per pair of ranks and class, as wide as its widest message."""
     widest: dict[tuple[str, int, int], int] = {}
     for stage in range(order.num_stages - 1):
-        here, there = order.placement[stage], order.placement[stage + 1]
+        here, there = order.placement[stage][0], order.placement[stage + 1][0]
         if here != there:
             for key in (("F", here, there), ("B", there, here)):
                 widest[key] = max(
@@ -195,7 +195,7 @@ def _declare_channels(order: Order, sizes: Sequence[StageSizes], depth: int) -> 
 def _couple(order: Order, mesh: MeshDims) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Passes that exchange data inside over tp, cp or ep: their ranks run them together."""
     axes = tuple(name for name, size in (("tp", mesh.tp), ("cp", mesh.cp), ("ep", mesh.ep)) if size > 1)
-    used = {work.op for works in order.ranks for work in works}
+    used = {work.op for rank in range(order.num_ranks) for work in order.works(rank)}
     return tuple((op.value, axes) for op in (Op.F, Op.I, Op.W, Op.B) if op in used) if axes else ()
 
 

@@ -36,7 +36,7 @@ def one_f_one_b(num_ranks: int, num_microbatches: int) -> Order:
 
     Examples
     --------
-    >>> [f"{w.op}{w.microbatch}" for w in one_f_one_b(2, 3).ranks[1]]
+    >>> [f"{w.op}{w.microbatch}" for w in one_f_one_b(2, 3).works(1)]
     ['F0', 'B0', 'F1', 'B1', 'F2', 'B2']
     """
     ranks: list[tuple[Work, ...]] = []

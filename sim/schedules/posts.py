@@ -115,14 +115,15 @@ def place_posts(
     """
     messages, notes = _find_messages(order, timeline)
     ranks = [
-        _Rank(starts, ends, bytearray(len(ends)))
+        _Rank(starts.tolist(), ends.tolist(), bytearray(len(ends)))
         for starts, ends in zip(timeline.start_ns, timeline.end_ns, strict=True)
     ]
     for message in messages:
         ranks[message.src].sends[message.work] = 1
     placed: list[list[tuple[int, int, Step]]] = []
-    for rank, works in enumerate(order.ranks):
-        entries = [(gap * _PHASES + _WORK, 0, Step(*work)) for gap, work in enumerate(works)]
+    for rank in range(order.num_ranks):
+        works = order.works(rank)
+        entries = [(gap * _PHASES + _WORK, 0, Step(*work[:3])) for gap, work in enumerate(works)]
         entries += [(position, 0, step) for position, step in notes[rank]]
         placed.append(entries)
     events: list[_Message | _Closer] = [*messages, *_find_closers(order, timeline, gradients)]
@@ -173,24 +174,25 @@ def _find_messages(
     m, placement, last_stage = order.num_microbatches, order.placement, order.num_stages - 1
     messages: list[_Message] = []
     notes: tuple[list[tuple[int, Step]], ...] = tuple([] for _ in order.ranks)
-    for rank, works in enumerate(order.ranks):
-        ends = timeline.end_ns[rank]
-        for index, (op, stage, microbatch) in enumerate(works):
+    forward_at, backward_at = order.forward_at.tolist(), order.backward_at.tolist()
+    for rank in range(order.num_ranks):
+        ends = timeline.end_ns[rank].tolist()
+        for index, (op, stage, microbatch, _, _) in enumerate(order.works(rank)):
             if op is Op.W:
                 continue
             forward = op is Op.F
             neighbour = stage + 1 if forward else stage - 1
             if not 0 <= neighbour <= last_stage:
                 continue
-            if placement[neighbour] == rank:
+            if placement[neighbour][0] == rank:
                 note = Op.LF if forward else Op.LB
                 notes[rank].append(((index + 1) * _PHASES + _NOTE, Step(note, stage, microbatch)))
                 continue
-            users = timeline.forward_at if forward else timeline.backward_at
+            users = forward_at if forward else backward_at
             user = users[neighbour * m + microbatch]
             cls = "F" if forward else "B"
             messages.append(
-                _Message(ends[index], rank, index, placement[neighbour], user, cls, stage, microbatch)
+                _Message(ends[index], rank, index, placement[neighbour][0], user, cls, stage, microbatch)
             )
     return messages, notes
 
@@ -198,9 +200,11 @@ def _find_messages(
 def _find_closers(order: Order, timeline: Timeline, gradients: Gradients) -> list[_Closer]:
     """All ARs: over replicas when the bucket's last work ends, over tied ranks when both are there."""
     last = last_works(order, gradients)
-    rank_of = [order.placement[bucket.stage] for bucket in gradients.buckets]
+    rank_of = [order.placement[bucket.stage][0] for bucket in gradients.buckets]
     tied = [i for i, bucket in enumerate(gradients.buckets) if TIE_GROUP in bucket.reduce]
-    end_ns = [(timeline.end_ns[rank][work], rank, work) for rank, work in zip(rank_of, last, strict=True)]
+    end_ns = [
+        (int(timeline.end_ns[rank][work]), rank, work) for rank, work in zip(rank_of, last, strict=True)
+    ]
     closers: list[_Closer] = []
     for number, bucket in enumerate(gradients.buckets):
         for depth, group in enumerate(bucket.reduce):

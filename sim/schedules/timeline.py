@@ -1,20 +1,28 @@
 """Walk an order in time, before it has messages: when each work starts and ends if links only delay.
 
 A work starts when its rank is free and its inputs are there; an input from another rank arrives `hop_ns`
-after it was made. The walk gives lowering one order of events that all ranks share; the engines price the
-finished plan.
+after it was made. The works of a braid start and end together. A copy to or from the host runs beside
+compute, one after another on its rank; the backward pass of an item waits for its stash. The walk gives
+lowering one order of events that all ranks share; the engines price the finished plan.
 """
+
+# ruff: noqa: PLR1714, SIM109 - comparisons in the innermost loop.
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 from exactmap.errors import InfeasibleError, InvalidInputError
-from exactmap.sim.plan.instruction import Op
+from exactmap.sim.plan.instruction import CODES, KINDS, Op
 from exactmap.sim.schedules.order import Order
 
 __all__ = ["Timeline", "WorkTimes", "walk"]
+
+_F, _I, _W, _B, _RC, _OFF, _LD = (CODES[op] for op in (Op.F, Op.I, Op.W, Op.B, Op.RC, Op.OFF, Op.LD))
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +32,20 @@ class WorkTimes:
     Parameters
     ----------
     work_ns
-        (op, stage) -> duration for ops ``F I W B``; ``B`` defaults to I + W.
+        (op, stage) -> duration for ops ``F I W B RC``, of a whole microbatch; ``B`` defaults to I + W, ``RC``
+        to F. A slice takes its even share.
     hop_ns
         Delay of a message between two ranks.
+    braid_share
+        What a braid takes, as a share of the sum of its works.
+    copy_ns
+        (op, stage) -> duration of ``OFF`` and ``LD`` of a microbatch; 0 where nothing is said.
     """
 
     work_ns: Mapping[tuple[str, int], int]
     hop_ns: int = 0
+    braid_share: float = 1.0
+    copy_ns: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
     @staticmethod
     def unit(num_stages: int, unit_ns: int = 1_000_000, hop_ns: int = 0) -> WorkTimes:
@@ -38,15 +53,25 @@ class WorkTimes:
         work_ns = {(op, stage): unit_ns for op in ("F", "I", "W") for stage in range(num_stages)}
         return WorkTimes(work_ns, hop_ns)
 
-    def table(self, op: Op, num_stages: int) -> list[int]:
-        """Durations of `op` by stage, at least 1 ns: only then do starts follow dependence.
+    def table(self, op: Op, num_stages: int, num_slices: int = 1) -> list[int]:
+        """Durations of `op` of a slice by stage; those of passes are at least 1 ns: starts follow dependence.
 
         Raises
         ------
         InvalidInputError
             If a duration is missing.
         """
-        return [max(1, self._duration_ns(op, stage)) for stage in range(num_stages)]
+        if op in {Op.OFF, Op.LD}:
+            return [round(self.copy_ns.get((op, stage), 0) / num_slices) for stage in range(num_stages)]
+        return [
+            max(
+                1,
+                self._duration_ns(op, stage)
+                if num_slices == 1
+                else self._duration_ns(op, stage) // num_slices,
+            )
+            for stage in range(num_stages)
+        ]
 
     def _duration_ns(self, op: str, stage: int) -> int:
         value = self.work_ns.get((op, stage))
@@ -54,32 +79,27 @@ class WorkTimes:
             return value
         if op == "B":
             return self._duration_ns("I", stage) + self._duration_ns("W", stage)
+        if op == "RC":
+            return self._duration_ns("F", stage)
         raise InvalidInputError(
             f"no duration for {op} of stage {stage}", expected="one for F, I and W of each stage"
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Timeline:
-    """Start and end of every work, and where the outputs of each item are made and used.
+    """Start and end of every work of each rank, shape [works of the rank] each, in ns.
 
-    Attributes
-    ----------
-    start_ns, end_ns
-        For each rank, for each of its works.
-    forward_at, backward_at
-        For item stage*m + microbatch: place, in its rank's order, of its F, and of its I or B.
+    A copy starts when it is posted and ends when its bytes have moved.
     """
 
-    start_ns: tuple[list[int], ...]
-    end_ns: tuple[list[int], ...]
-    forward_at: list[int]
-    backward_at: list[int]
+    start_ns: tuple[NDArray[np.int64], ...]
+    end_ns: tuple[NDArray[np.int64], ...]
 
     @property
     def makespan_ns(self) -> int:
         """End of the last work."""
-        return max((ends[-1] for ends in self.end_ns if ends), default=0)
+        return max((int(ends.max()) for ends in self.end_ns if len(ends)), default=0)
 
 
 def walk(order: Order, times: WorkTimes) -> Timeline:
@@ -90,54 +110,123 @@ def walk(order: Order, times: WorkTimes) -> Timeline:
     InfeasibleError
         If works wait for each other in a circle.
     """
-    m, num_stages, placement = order.num_microbatches, order.num_stages, order.placement
-    duration_ns = {op: times.table(op, num_stages) for op in (Op.F, Op.I, Op.W, Op.B)}
-    last_stage, hop_ns = num_stages - 1, times.hop_ns
-    made_forward, made_backward = [-1] * (num_stages * m), [-1] * (num_stages * m)
-    forward_at, backward_at = [-1] * (num_stages * m), [-1] * (num_stages * m)
-    start_ns: tuple[list[int], ...] = tuple([] for _ in order.ranks)
-    end_ns: tuple[list[int], ...] = tuple([] for _ in order.ranks)
-    clock_ns = [0] * order.num_ranks
-    forward_waits: dict[int, int] = {}
-    backward_waits: dict[int, int] = {}
-    runnable = list(range(order.num_ranks))
-    while runnable:
-        rank = runnable.pop()
-        works, starts, ends, now = order.ranks[rank], start_ns[rank], end_ns[rank], clock_ns[rank]
-        for index in range(len(ends), len(works)):
-            op, stage, microbatch = works[index]
-            item = stage * m + microbatch
-            if op is Op.F and stage > 0:
-                neighbour, made, waits = stage - 1, made_forward[item - m], forward_waits
-            elif (op is Op.I or op is Op.B) and stage < last_stage:
-                neighbour, made, waits = stage + 1, made_backward[item + m], backward_waits
-            else:
-                neighbour, made, waits = stage, 0, forward_waits
-            if made < 0:
-                waits[neighbour * m + microbatch] = rank
-                break
-            now = max(now, made + (hop_ns if placement[neighbour] != rank else 0))
-            starts.append(now)
-            now += duration_ns[op][stage]
-            ends.append(now)
-            if op is Op.F:
-                made_forward[item], forward_at[item] = now, index
-                waiter = forward_waits.pop(item, -1)
-            elif op is Op.W:
+    return _Walk(order, times).run()
+
+
+class _Walk:
+    """State of a walk: what was made when, how far each rank came, who waits for what."""
+
+    def __init__(self, order: Order, times: WorkTimes) -> None:
+        self.order, self.times = order, times
+        num_items = order.num_items
+        self.item_step = order.num_microbatches * order.num_slices
+        # Index 0: outputs of F, 1: of I or B. -1 stands for not made.
+        self.made_ns = ([-1] * num_items, [-1] * num_items)
+        self.loaded_ns: dict[int, int] = {}
+        self.waiting: tuple[dict[int, int], dict[int, int]] = ({}, {})
+        self.start_ns: list[list[int]] = [[] for _ in order.ranks]
+        self.end_ns: list[list[int]] = [[] for _ in order.ranks]
+        self.rank_of = order.rank_of_item.tolist()
+
+    def run(self) -> Timeline:
+        order = self.order
+        columns = [
+            (works.op.tolist(), order.items(works).tolist(), works.stage.tolist(), works.braid.tolist())
+            for works in map(order.works, range(order.num_ranks))
+        ]
+        durations = {
+            code: self.times.table(KINDS[code], order.num_stages, order.num_slices)
+            for code in (_F, _I, _W, _B, _RC, _OFF, _LD)
+            if any((order.works(rank).op == code).any() for rank in range(order.num_ranks))
+        }
+        clock_ns, copied_ns = [0] * order.num_ranks, [0] * order.num_ranks
+        runnable = list(range(order.num_ranks))
+        while runnable:
+            rank = runnable.pop()
+            self._advance(rank, columns[rank], durations, clock_ns, copied_ns, runnable)
+        for rank, (codes, items, _, _) in enumerate(columns):
+            at = len(self.end_ns[rank])
+            if at < len(codes):
+                raise InfeasibleError(
+                    "the order of works waits for itself",
+                    where=f"rank {rank}",
+                    got=f"{KINDS[codes[at]]} {order.name(items[at])} never starts",
+                    hint="this is a fault of the schedule's generator or of a hand-made order",
+                )
+        return Timeline(
+            tuple(np.array(starts, dtype=np.int64) for starts in self.start_ns),
+            tuple(np.array(ends, dtype=np.int64) for ends in self.end_ns),
+        )
+
+    def _advance(
+        self,
+        rank: int,
+        columns: tuple[list[int], list[int], list[int], list[int]],
+        durations: dict[int, list[int]],
+        clock_ns: list[int],
+        copied_ns: list[int],
+        runnable: list[int],
+    ) -> None:
+        """Do one rank's works up to the first whose input is not made."""
+        codes, items, stages, braids = columns
+        starts, ends, now = self.start_ns[rank], self.end_ns[rank], clock_ns[rank]
+        made_ns, waiting, rank_of = self.made_ns, self.waiting, self.rank_of
+        step, last_stage, hop_ns = self.item_step, self.order.num_stages - 1, self.times.hop_ns
+        at, num = len(ends), len(codes)
+        while at < num:
+            stop = at + 1
+            if braids[at] >= 0:
+                while stop < num and braids[stop] == braids[at]:
+                    stop += 1
+            begin = now
+            for row in range(at, stop):
+                code, item, stage = codes[row], items[row], stages[row]
+                if code == _F and stage > 0:
+                    kind, source = 0, item - step
+                elif (code == _I or code == _B) and stage < last_stage:
+                    kind, source = 1, item + step
+                else:
+                    continue
+                made = made_ns[kind][source]
+                if made < 0:
+                    waiting[kind][source] = rank
+                    clock_ns[rank] = now
+                    return
+                if rank_of[source] != rank:
+                    made += hop_ns
+                begin = max(begin, made)
+            code, item = codes[at], items[at]
+            if code == _OFF or code == _LD:
+                done = copied_ns[rank] = max(begin, copied_ns[rank]) + durations[code][stages[at]]
+                if code == _LD:
+                    self.loaded_ns[item] = done
+                starts.append(begin)
+                ends.append(done)
+                at = stop
                 continue
-            else:
-                made_backward[item], backward_at[item] = now, index
-                waiter = backward_waits.pop(item, -1)
-            if waiter >= 0:
-                runnable.append(waiter)
+            if self.loaded_ns:
+                for row in range(at, stop):
+                    if codes[row] == _I or codes[row] == _B:
+                        begin = max(begin, self.loaded_ns.get(items[row], 0))
+            total = 0
+            for row in range(at, stop):
+                total += durations[codes[row]][stages[row]]
+            if stop > at + 1:
+                total = max(1, round(total * self.times.braid_share))
+            now = begin + total
+            for row in range(at, stop):
+                starts.append(begin)
+                ends.append(now)
+                code, item = codes[row], items[row]
+                if code == _F:
+                    kind = 0
+                elif code == _I or code == _B:
+                    kind = 1
+                else:
+                    continue
+                made_ns[kind][item] = now
+                waiter = waiting[kind].pop(item, -1)
+                if waiter >= 0:
+                    runnable.append(waiter)
+            at = stop
         clock_ns[rank] = now
-    for rank, works in enumerate(order.ranks):
-        if len(end_ns[rank]) < len(works):
-            op, stage, microbatch = works[len(end_ns[rank])]
-            raise InfeasibleError(
-                "the order of works waits for itself",
-                where=f"rank {rank}",
-                got=f"{op} {stage}.{microbatch} never starts",
-                hint="this is a fault of the schedule's generator or of a hand-made order",
-            )
-    return Timeline(start_ns, end_ns, forward_at, backward_at)

@@ -20,7 +20,7 @@ def zb_h1(num_ranks: int, num_microbatches: int) -> Order:
 
     Examples
     --------
-    >>> [f"{w.op}{w.microbatch}" for w in zb_h1(2, 3).ranks[1]]
+    >>> [f"{w.op}{w.microbatch}" for w in zb_h1(2, 3).works(1)]
     ['F0', 'I0', 'F1', 'I1', 'W0', 'F2', 'I2', 'W1', 'W2']
     """
     ranks: list[tuple[Work, ...]] = []

@@ -73,7 +73,7 @@ def test_uneven_stages_stay_between_their_bounds(data: st.DataObject) -> None:
     num_ranks, num_microbatches = data.draw(st.integers(2, 6)), data.draw(st.integers(1, 16))
     work_ns = {(op, stage): data.draw(st.integers(MS, 2 * MS)) for op in "FIW" for stage in range(num_ranks)}
     form_ns, walked_ns = _both(("1f1b", num_ranks, num_microbatches, 1, work_ns), 0)
-    rank_ns, _ = rank_times_ns(work_ns, range(num_ranks), num_ranks)
+    rank_ns, _ = rank_times_ns(work_ns, loop_placement(num_ranks, 1), num_ranks)
 
     assert walked_ns >= num_microbatches * max(rank_ns)
     assert abs(form_ns - walked_ns) <= (num_ranks + num_microbatches) * (max(rank_ns) - min(rank_ns))

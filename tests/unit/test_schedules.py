@@ -20,7 +20,7 @@ UNIT_NS = 1_000_000
 
 
 def spell(order: Order, rank: int) -> str:
-    return " ".join(f"{op}{stage}.{microbatch}" for op, stage, microbatch in order.ranks[rank])
+    return " ".join(f"{op}{stage}.{microbatch}" for op, stage, microbatch, *_ in order.works(rank))
 
 
 def makespan(order: Order, hop: float = 0.0, num_chunks: int = 1) -> float:
@@ -32,7 +32,7 @@ def makespan(order: Order, hop: float = 0.0, num_chunks: int = 1) -> float:
 def peak_stash(order: Order, rank: int) -> int:
     """Most items of a rank between their F and the end of their I or B."""
     most = alive = 0
-    for op, _, _ in order.ranks[rank]:
+    for op, *_ in order.works(rank):
         if op is Op.F:
             alive += 1
             most = max(most, alive)
@@ -133,7 +133,7 @@ def test_each_stage_sums_its_gradients_in_ascending_order(name: str) -> None:
         if SCHEDULES[name].problem(p, m, chunks):
             continue
         order = make_order(name, p, m, chunks)
-        for works in order.ranks:
+        for works in map(order.works, range(order.num_ranks)):
             for stage in {work.stage for work in works}:
                 adding = [w.microbatch for w in works if w.stage == stage and w.op in {Op.W, Op.B}]
                 assert adding == list(range(m))
@@ -177,12 +177,12 @@ F00, B00 = Work(Op.F, 0, 0), Work(Op.B, 0, 0)
         ((F00, Work(Op.W, 0, 0), Work(Op.I, 0, 0)), "W 0.0 comes too early"),
         ((F00, B00, Work(Op.F, 1, 0)), "F 1.0 does not belong on this rank"),
         ((F00, B00, Work(Op.F, 0, 1)), "F 0.1 does not belong on this rank"),
-        ((F00, B00, Work(Op.OPT, 0, 0)), "OPT 0.0 is no F, I, W or B"),
+        ((F00, B00, Work(Op.OPT, 0, 0)), "OPT 0.0 is no pass"),
     ],
 )
 def test_what_is_no_order_of_a_step_is_refused(works: tuple[Work, ...], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
-        Order(1, (0,), (works,))
+        Order(1, ((0,),), (works,))
 
 
 def test_an_order_that_waits_for_itself_is_found() -> None:
@@ -190,7 +190,7 @@ def test_an_order_that_waits_for_itself_is_found() -> None:
     forward = [[Work(Op.F, s, b) for b in (0, 1)] for s in (0, 1)]
     crossed = Order(
         2,
-        (0, 1),
+        ((0,), (1,)),
         (
             (forward[0][0], Work(Op.B, 0, 0), forward[0][1], Work(Op.B, 0, 1)),
             (*forward[1], Work(Op.B, 1, 1), Work(Op.B, 1, 0)),
