@@ -111,9 +111,10 @@ class Works:
         """Whether both hold the same works in the same order."""
         if not isinstance(other, Works):
             return NotImplemented
-        mine = (self.op, self.stage, self.microbatch, self.cut, self.braid)
-        theirs = (other.op, other.stage, other.microbatch, other.cut, other.braid)
-        return all(a.tobytes() == b.tobytes() for a, b in zip(mine, theirs, strict=True))
+        return bool(np.array_equal(self._stacked(), other._stacked()))
+
+    def _stacked(self) -> Ints:
+        return np.stack([self.op.astype(np.int64), self.stage, self.microbatch, self.cut, self.braid])
 
     __hash__ = None  # type: ignore[assignment]
 
