@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from exactmap.sim.plan.instruction import CODES, Op
 from exactmap.sim.schedules.order import Order, Works
 from exactmap.sim.schedules.timeline import Timeline, WorkTimes, walk
+from exactmap.sim.schedules.weave import run_bounds
 
 __all__ = ["OrderMetrics", "measure", "peak_stash_items"]
 
@@ -129,12 +130,7 @@ def _stash_rows(order: Order, works: Works) -> tuple[NDArray[np.int64], NDArray[
     """
     items = order.items(works)
     row = np.arange(len(works))
-    after = row + 1
-    inside = works.braid >= 0
-    if inside.any():
-        same = inside[1:] & (works.braid[1:] == works.braid[:-1])
-        last_of = np.append(np.flatnonzero(~same), len(works) - 1)
-        after = last_of[np.searchsorted(last_of, row)] + 1
+    after = run_bounds(works)[1] + 1
     begin = np.full(order.num_items, -1, dtype=np.int64)
     end = np.full(order.num_items, -1, dtype=np.int64)
     for code in (_F, _RC):

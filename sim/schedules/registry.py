@@ -2,134 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import NamedTuple
 
 from exactmap.errors import InvalidInputError
+from exactmap.sim.schedules.dualpipe import dualpipe, dualpipe_v
 from exactmap.sim.schedules.gpipe import gpipe, terapipe
 from exactmap.sim.schedules.interleaved import braided_interleaved, breadth_first, interleaved, interleaved_zb
+from exactmap.sim.schedules.offload import copy_reach, offload_within
 from exactmap.sim.schedules.one_f_one_b import eager_one_f_one_b, one_f_one_b, seq_one_f_one_b
 from exactmap.sim.schedules.order import Order
+from exactmap.sim.schedules.recompute import recompute, recompute_selectively
+from exactmap.sim.schedules.schedule import Request, Schedule
 from exactmap.sim.schedules.timeline import WorkTimes
+from exactmap.sim.schedules.v_repeat import v_half, v_min
+from exactmap.sim.schedules.wave import chimera, hanayo
 from exactmap.sim.schedules.zb_h import zb_h1, zb_h2
+from exactmap.sim.schedules.zb_v import zb_v
 
-__all__ = ["SCHEDULES", "Request", "Schedule", "find_schedule", "make_order"]
-
-
-class Request(NamedTuple):
-    """What a schedule is asked for: p, m, v, slices, group of microbatches, durations, stash to stay in.
-
-    A `group_size` of 0 leaves the choice to the schedule, as do no `times`; a `stash_limit` of 0 is none.
-    """
-
-    num_ranks: int
-    num_microbatches: int
-    num_chunks: int = 1
-    num_slices: int = 1
-    group_size: int = 0
-    times: WorkTimes | None = None
-    stash_limit: int = 0
+__all__ = ["SCHEDULES", "find_schedule", "make_order"]
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """A schedule of the registry.
+def _mirrored(request: Request, least_per_rank: int) -> str:
+    """Why two pipelines cannot run against each other, or nothing if they can."""
+    p, m = request.num_ranks, request.num_microbatches
+    if p % 2:
+        return f"two pipelines against each other need an even number of ranks, got {p}"
+    if m % 2:
+        return f"two pipelines against each other need an even number of microbatches, got {m}"
+    return _enough(request, least_per_rank)
 
-    Parameters
-    ----------
-    name
-        Its name in scenarios and on the command line.
-    make
-        Request -> order.
-    about
-        One line: what it does, what it costs.
-    source
-        Where it is from.
-    constraints
-        What must hold beside p, m, v >= 1, in words; empty: nothing.
-    many_chunks
-        Whether a rank may hold more than one stage.
-    fixed_chunks
-        Chunks per rank that it always has, 0: not fixed.
-    splits_backward
-        Whether I and W are works of their own.
-    two_ranks
-        Whether each stage lies on two ranks, so that parameters are held twice.
-    slices
-        Whether sequences may be cut into slices.
-    braids
-        Whether passes run as braids.
-    steady
-        Whether it gains only where the optimizer does not synchronise the ranks.
-    groups
-        Whether it takes a size of a group of microbatches.
-    limits
-        Whether it keeps to a stash limit.
-    obstacle
-        Request -> why it cannot run so, beyond what the flags say.
-    """
 
-    name: str
-    make: Callable[[Request], Order]
-    about: str
-    source: str
-    constraints: str = ""
-    many_chunks: bool = False
-    fixed_chunks: int = 0
-    splits_backward: bool = False
-    two_ranks: bool = False
-    slices: bool = False
-    braids: bool = False
-    steady: bool = False
-    groups: bool = False
-    limits: bool = False
-    obstacle: Callable[[Request], str] | None = None
+def _enough(request: Request, least_per_rank: int) -> str:
+    least = least_per_rank * request.num_ranks
+    if request.num_microbatches < least:
+        return f"at least {least_per_rank} microbatches per rank are needed, got {request.num_microbatches}"
+    return ""
 
-    def problem(
-        self,
-        num_ranks: int,
-        num_microbatches: int,
-        num_chunks: int = 1,
-        *,
-        num_slices: int = 1,
-        group_size: int = 0,
-        stash_limit: int = 0,
-    ) -> str:
-        """Why this schedule cannot run so, or nothing if it can; planners prune with it."""
-        return self._problem(
-            Request(num_ranks, num_microbatches, num_chunks, num_slices, group_size, None, stash_limit)
-        )
 
-    def _problem(self, request: Request) -> str:
-        for what, number, least in (
-            ("ranks", request.num_ranks, 1),
-            ("microbatches", request.num_microbatches, 1),
-            ("chunks", request.num_chunks, 1),
-            ("slices", request.num_slices, 1),
-            ("microbatches in a group", request.group_size, 0),
-            ("stashed microbatches", request.stash_limit, 0),
-        ):
-            if number < least:
-                return f"{self.name} needs at least {least} of {what}, got {number}"
-        if self.fixed_chunks and request.num_chunks != self.fixed_chunks:
-            return f"{self.name} runs {self.fixed_chunks} chunks per rank, got {request.num_chunks}"
-        if request.num_chunks > 1 and not self.many_chunks:
-            return f"{self.name} runs one chunk per rank, got {request.num_chunks}"
-        if request.num_slices > 1 and not self.slices:
-            return f"{self.name} does not cut sequences, got {request.num_slices} slices"
-        if request.group_size and not self.groups:
-            return f"{self.name} has no groups of microbatches, got a group of {request.group_size}"
-        if request.stash_limit and not self.limits:
-            return f"{self.name} cannot keep to a stash limit, got {request.stash_limit}"
-        least = min(request.num_ranks, request.num_microbatches)
-        if request.group_size and not least <= request.group_size <= request.num_microbatches:
-            return (
-                f"{self.name} needs groups of {least} to {request.num_microbatches} microbatches, got "
-                f"{request.group_size}"
-            )
-        return self.obstacle(request) if self.obstacle else ""
+def _whole_waves(request: Request) -> str:
+    if request.num_chunks % 2:
+        return f"a wave takes two chunks per rank, got {request.num_chunks}"
+    return ""
+
+
+def _offloaded(request: Request) -> Order:
+    order = one_f_one_b(request.num_ranks, request.num_microbatches)
+    return offload_within(order, request.stash_limit, reach=copy_reach(order, request.times))
 
 
 _ALL = (
@@ -191,6 +109,60 @@ _ALL = (
         groups=True,
     ),
     Schedule(
+        "zb-v",
+        lambda q: zb_v(q.num_ranks, q.num_microbatches),
+        about="two chunks down and up, weight gradients put off; no idle time without a barrier, stash p",
+        source="arXiv:2405.15362",
+        constraints="2 chunks per rank",
+        many_chunks=True,
+        fixed_chunks=2,
+        splits_backward=True,
+        steady=True,
+    ),
+    Schedule(
+        "v-half",
+        lambda q: v_half(q.num_ranks, q.num_microbatches),
+        about="a pattern repeated down and up; stash (p+2) div 2 microbatches, 2 x messages",
+        source="arXiv:2405.15362",
+        constraints="2 chunks per rank; W + 2I >= 2F and W + 2F >= 2I, or it idles in every microbatch",
+        many_chunks=True,
+        fixed_chunks=2,
+        splits_backward=True,
+    ),
+    Schedule(
+        "v-min",
+        lambda q: v_min(q.num_ranks, q.num_microbatches),
+        about="a pattern repeated down and up; stash (p+4) div 3 microbatches, 2 x messages",
+        source="arXiv:2405.15362",
+        constraints="2 chunks per rank; F = I = W and short hops, or it idles in every microbatch",
+        many_chunks=True,
+        fixed_chunks=2,
+        splits_backward=True,
+    ),
+    Schedule(
+        "dualpipe",
+        lambda q: dualpipe(q.num_ranks, q.num_microbatches),
+        about="two pipelines against each other, braided; idle (p/2-1)(F&B+B-3W), stash p+1, weights twice",
+        source="arXiv:2412.19437",
+        constraints="p even, m even, m >= 2p",
+        splits_backward=True,
+        two_ranks=True,
+        braids=True,
+        obstacle=lambda q: _mirrored(q, 2),
+    ),
+    Schedule(
+        "dualpipe-v",
+        lambda q: dualpipe_v(q.num_ranks, q.num_microbatches),
+        about="dualpipe folded in half: two chunks down and up, braided; stash p+1/2, parameters once",
+        source="arXiv:2412.19437",
+        constraints="2 chunks per rank, m >= 2p",
+        many_chunks=True,
+        fixed_chunks=2,
+        splits_backward=True,
+        braids=True,
+        obstacle=lambda q: _enough(q, 2),
+    ),
+    Schedule(
         "braided-interleaved",
         lambda q: braided_interleaved(q.num_ranks, q.num_microbatches, q.num_chunks, q.group_size),
         about="interleaved with one more warm-up pass: forward and backward braided; stash one chunk more",
@@ -198,6 +170,24 @@ _ALL = (
         many_chunks=True,
         braids=True,
         groups=True,
+    ),
+    Schedule(
+        "chimera",
+        lambda q: chimera(q.num_ranks, q.num_microbatches),
+        about="two pipelines against each other; p-2 of 2m+p-2 slots idle where F = B, weights twice",
+        source="arXiv:2107.06925",
+        constraints="p even, m even",
+        two_ranks=True,
+        obstacle=lambda q: _mirrored(q, 0),
+    ),
+    Schedule(
+        "hanayo",
+        lambda q: hanayo(q.num_ranks, q.num_microbatches, q.num_chunks),
+        about="v/2 waves down and up; 2(p-1) of 2vm+2(p-1) slots idle where F = B, stash p, v x messages",
+        source="arXiv:2308.15762",
+        constraints="an even number of chunks per rank",
+        many_chunks=True,
+        obstacle=_whole_waves,
     ),
     Schedule(
         "seq-1f1b",
@@ -214,6 +204,31 @@ _ALL = (
         source="arXiv:2102.07988",
         constraints="causal attention",
         slices=True,
+    ),
+    Schedule(
+        "1f1b-recompute",
+        lambda q: recompute(one_f_one_b(q.num_ranks, q.num_microbatches)),
+        about="1f1b, every forward pass done again; F more per microbatch, stash 1 microbatch",
+        source="arXiv:1604.06174",
+        recomputes=True,
+        limits=True,
+    ),
+    Schedule(
+        "1f1b-selective-recompute",
+        lambda q: recompute_selectively(one_f_one_b(q.num_ranks, q.num_microbatches), q.stash_limit),
+        about="1f1b, as many forward passes done again as the stash limit demands",
+        source="arXiv:2205.05198",
+        recomputes=True,
+        limits=True,
+    ),
+    Schedule(
+        "1f1b-offload",
+        _offloaded,
+        about="1f1b, as many stashes sent to the host as the stash limit demands, all without one",
+        source="arXiv:2503.01328",
+        constraints="a stash limit of 3 or more for p > 3: one leaves, one returns, one works",
+        copies=True,
+        limits=True,
     ),
 )
 
@@ -281,20 +296,8 @@ def make_order(
     """
     schedule = find_schedule(name)
     request = Request(num_ranks, num_microbatches, num_chunks, num_slices, group_size, times, stash_limit)
-    problem = schedule.problem(
-        num_ranks,
-        num_microbatches,
-        num_chunks,
-        num_slices=num_slices,
-        group_size=group_size,
-        stash_limit=stash_limit,
-    )
+    problem = schedule.problem_of(request)
     if problem:
-        raise InvalidInputError(problem, hint=_hint(schedule))
+        takes = schedule.constraints or "takes any p and m"
+        raise InvalidInputError(problem, hint=f"{name}: {takes}; {schedule.about}")
     return schedule.make(request)
-
-
-def _hint(schedule: Schedule) -> str:
-    if schedule.constraints:
-        return f"{schedule.name} asks for {schedule.constraints}"
-    return "interleaved-1f1b takes any number of chunks per rank"

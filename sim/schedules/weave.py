@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from exactmap.sim.plan.instruction import CODES, Op
 from exactmap.sim.schedules.order import Works
 
-__all__ = ["alternate", "braided", "by_slot", "passes", "weights_later"]
+__all__ = ["alternate", "braided", "by_slot", "passes", "run_bounds", "weights_later"]
 
 
 def passes(op: Op, stage: ArrayLike, microbatch: ArrayLike, cut: ArrayLike = 0) -> Works:
@@ -85,3 +85,20 @@ def by_slot(works: Works, slot: NDArray[np.int64]) -> Works:
     [1, 2, 0]
     """
     return works.taken(np.argsort(slot, kind="stable"))
+
+
+def run_bounds(works: Works) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each row the first and the last row of its braid; the row itself where it is in none.
+
+    Examples
+    --------
+    >>> woven = braided(passes(Op.F, 0, range(2)), passes(Op.B, 0, range(2)), 1)
+    >>> [bound.tolist() for bound in run_bounds(woven)]
+    [[0, 1, 1, 3], [0, 2, 2, 3]]
+    """
+    row = np.arange(len(works))
+    starts = np.ones(len(works), dtype=np.bool_)
+    starts[1:] = (works.braid[1:] < 0) | (works.braid[1:] != works.braid[:-1])
+    first = np.maximum.accumulate(np.where(starts, row, 0))
+    begins = np.append(np.flatnonzero(starts), len(works))
+    return first, begins[np.cumsum(starts)] - 1

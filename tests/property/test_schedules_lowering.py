@@ -22,7 +22,13 @@ from exactmap.sim.schedules.timeline import WorkTimes, walk
 from exactmap.sim.workload.model import ModelConfig, ModelKind
 
 # Schedules whose orders lowering can make plans of.
-LOWERED = [name for name, each in SCHEDULES.items() if not (each.slices or each.braids or each.two_ranks)]
+LOWERED = [
+    name
+    for name, each in SCHEDULES.items()
+    if not (each.slices or each.braids or each.two_ranks or each.recomputes or each.copies)
+    and not each.fixed_chunks
+    and name != "hanayo"
+]
 
 
 @dataclass(frozen=True)
