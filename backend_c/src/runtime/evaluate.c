@@ -3,7 +3,7 @@
  *
  * Sequences are spread evenly over the validation file and cut into microbatches of the plan's
  * size; the last is filled up with targets that count nothing. Replica d takes microbatches d,
- * d + dp, .. . Each rank walks (microbatch, stage) in ascending order, and hands a stage's output
+ * d + dp, .. . A stage on two ranks is judged on the first. Each rank walks (microbatch, stage) in ascending order, and hands a stage's output
  * to the next rank before it goes on: with one total order that cannot block for ever.
  */
 #include <string.h>
@@ -66,10 +66,27 @@ static bool take_input(em_rank_t *rank, uint32_t stage, uint32_t number, float *
     if (!em_local_wait_ready(&edge->local, number, &shared->team)) {
         return false;
     }
-    memcpy(into, edge->sources[0],
-           (size_t)(plan->train.microbatch * plan->train.seq * plan->model.hidden) * sizeof(float));
+    memcpy(into, edge->sources[0], (size_t)em_plan_message_bytes(plan));
     em_local_taken(&edge->local);
     return true;
+}
+
+/* Whether this rank judges a stage. */
+static bool judges(const em_rank_t *rank, uint32_t stage)
+{
+    const em_plan_t *const plan = rank->shared->plan;
+    return stage < plan->num_stages && em_plan_first_rank(plan, stage) == rank->pp;
+}
+
+/* Output of a stage to the next one's rank. */
+static bool hand_over(em_rank_t *rank, uint32_t stage, uint32_t number, const float *made)
+{
+    em_engine_shared_t *const shared = rank->shared;
+    em_world_channel_t *const edge =
+        &shared->world.eval_edges[stage * shared->world.num_replicas + rank->dp];
+    edge->sources[0] = made;
+    em_local_send(&edge->local);
+    return em_local_wait_sent(&edge->local, number, &shared->team);
 }
 
 static em_status_t run_microbatch(em_rank_t *rank, uint64_t microbatch, uint32_t number)
@@ -79,9 +96,12 @@ static em_status_t run_microbatch(em_rank_t *rank, uint64_t microbatch, uint32_t
     load_tokens(rank, microbatch);
     for (uint32_t i = 0; i < rank->num_stages; i++) {
         em_rank_stage_t *const stage = &rank->stages[i];
+        if (!judges(rank, stage->index)) {
+            continue;
+        }
         float *input = NULL;
         if (!stage->stage.has_embedding) {
-            const bool here = i > 0 && rank->stages[i - 1].index + 1 == stage->index;
+            const bool here = judges(rank, stage->index - 1);
             input = here ? made : any_slot(rank, EM_POOL_H, 0);
             if (!here && !take_input(rank, stage->index, number, input)) {
                 return EM_ERR_EXEC;
@@ -105,16 +125,9 @@ static em_status_t run_microbatch(em_rank_t *rank, uint64_t microbatch, uint32_t
                            shared->plan_name);
         }
         atomic_fetch_add_explicit(&rank->progress, 1, memory_order_relaxed);
-        const bool next_here =
-            i + 1 < rank->num_stages && rank->stages[i + 1].index == stage->index + 1;
-        if (!stage->stage.has_head && !next_here) {
-            em_world_channel_t *const edge =
-                &shared->world.eval_edges[stage->index * shared->world.num_replicas + rank->dp];
-            edge->sources[0] = made;
-            em_local_send(&edge->local);
-            if (!em_local_wait_sent(&edge->local, number, &shared->team)) {
-                return EM_ERR_EXEC;
-            }
+        if (!stage->stage.has_head && !judges(rank, stage->index + 1) &&
+            !hand_over(rank, stage->index, number, made)) {
+            return EM_ERR_EXEC;
         }
     }
     return EM_OK;

@@ -65,11 +65,11 @@ static em_status_t check_memory(const em_engine_t *engine, em_error_t *err)
     uint64_t bytes = 0, memory_bytes = UINT64_MAX;
     bool fits = true;
     for (uint32_t pp = 0; pp < plan->num_ranks; pp++) {
-        uint64_t replicas_bytes = 0;
-        fits =
-            fits &&
-            em_mul_u64(plan->ranks[pp].arena_bytes, plan->mesh.size[EM_AXIS_DP], &replicas_bytes) &&
-            em_add_u64(bytes, replicas_bytes, &bytes);
+        uint64_t rank_bytes = 0, replicas_bytes = 0;
+        fits = fits &&
+               em_add_u64(plan->ranks[pp].arena_bytes, em_plan_host_bytes(plan, pp), &rank_bytes) &&
+               em_mul_u64(rank_bytes, plan->mesh.size[EM_AXIS_DP], &replicas_bytes) &&
+               em_add_u64(bytes, replicas_bytes, &bytes);
     }
     if (num_pages > 0 && page_bytes > 0) {
         memory_bytes = (uint64_t)num_pages * (uint64_t)page_bytes;
