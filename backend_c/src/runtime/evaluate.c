@@ -3,8 +3,9 @@
  *
  * Sequences are spread evenly over the validation file and cut into microbatches of the plan's
  * size; the last is filled up with targets that count nothing. Replica d takes microbatches d,
- * d + dp, .. . A stage on two ranks is judged on the first. Each rank walks (microbatch, stage) in ascending order, and hands a stage's output
- * to the next rank before it goes on: with one total order that cannot block for ever.
+ * d + dp, .. . A stage on two ranks is judged on the first. Each rank walks (microbatch, stage) in
+ * ascending order, and hands a stage's output to the next rank before it goes on: with one total
+ * order that cannot block for ever.
  */
 #include <string.h>
 
