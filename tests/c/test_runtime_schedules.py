@@ -50,7 +50,9 @@ FEATURES: dict[str, dict[str, object]] = {
     "braids-split": {"braids": True, "split": True},
     "again": {"again": (0, 1, 3)},
     "away": {"away": (0, 2, 3)},
-    "all": {"again": (1, 3), "away": (0, 1), "braids": True, "split": True},
+    "slices": {"slices": 3},
+    "slices-split": {"slices": 4, "split": True},
+    "all": {"slices": 2, "again": (1, 3), "away": (0, 1), "braids": True, "split": True},
 }
 PLACEMENTS = {
     "crossed2": crossed(2) + crossed(2)[::-1],
@@ -99,7 +101,7 @@ def first_gradients(plan: PlainPlan, data: Path, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt"])
-@pytest.mark.parametrize("feature", ["two-ranks", "again", "all"])
+@pytest.mark.parametrize("feature", ["two-ranks", "again", "slices", "all"])
 def test_first_gradients_are_those_of_float64(kind: str, feature: str, data: Path, tmp_path: Path) -> None:
     """Each stage on two ranks of two replicas, one parameter tied: each gradient within 1e-4."""
     case = Case(kind=kind, tied=True, dp=2, m=2)

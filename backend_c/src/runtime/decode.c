@@ -24,8 +24,10 @@ float *em_decode_slot(const em_rank_t *rank, em_pool_t pool, const em_instr_t *i
 em_places_t *em_decode_places(const em_decoding_t *walk, int32_t stage, const em_instr_t *instr)
 {
     const em_rank_stage_t *const found = em_rank_find_stage(walk->rank, (uint32_t)stage);
+    const em_plan_train_t *const train = &walk->rank->shared->plan->train;
     const uint64_t row = (uint64_t)(found - walk->rank->stages);
-    return &walk->places[row * walk->rank->shared->plan->train.m + (uint64_t)instr->microbatch];
+    const uint64_t microbatch = row * train->m + (uint64_t)instr->microbatch;
+    return &walk->places[microbatch * train->slices + em_decode_slice(instr)];
 }
 
 em_rank_bucket_t *em_decode_bucket(const em_rank_t *rank, int32_t index)
@@ -118,7 +120,8 @@ em_status_t em_rank_decode(em_rank_t *rank, em_error_t *err)
     rank->records = em_alloc_zeroed(rank->num_records, sizeof *rank->records);
     rank->works = em_alloc_zeroed(count_works(rank, false) + 1, sizeof *rank->works);
     rank->copies = em_alloc_zeroed(count_works(rank, true) + 1, sizeof *rank->copies);
-    walk.places = em_alloc_zeroed((uint64_t)rank->num_stages * plan->train.m, sizeof *walk.places);
+    walk.places = em_alloc_zeroed((uint64_t)rank->num_stages * plan->train.m * plan->train.slices,
+                                  sizeof *walk.places);
     walk.posted = em_alloc_zeroed(num_queues, sizeof *walk.posted);
     walk.receives = em_alloc_zeroed(num_queues, sizeof *walk.receives);
     const bool enough = rank->records != NULL && rank->works != NULL && rank->copies != NULL &&

@@ -63,6 +63,7 @@ static void take_slots(const em_rank_t *rank, const em_instr_t *pass, const em_r
         at->y = h;
         at->a = em_decode_slot(rank, EM_POOL_A, pass);
         at->w = em_decode_slot(rank, EM_POOL_W, pass);
+        at->k = em_decode_slot(rank, EM_POOL_K, pass);
         if (em_is_stashless(pass)) {
             at->a = behind_forward(stage);
             at->w = at->a + stage->sizes.a_bytes / sizeof(float);
@@ -89,12 +90,14 @@ static void decode_pass(em_decoding_t *walk, const em_instr_t *pass)
     const em_plan_train_t *const train = &shared->plan->train;
     em_rank_stage_t *const stage = em_rank_find_stage(rank, (uint32_t)pass->stage);
     em_places_t *const at = em_decode_places(walk, pass->stage, pass);
+    const uint32_t slice = em_decode_slice(pass);
     take_slots(rank, pass, stage, at);
     em_work_t *const work = &rank->works[walk->num_works++];
     const uint64_t step_tokens =
         shared->plan->mesh.size[EM_AXIS_DP] * train->m * train->microbatch * train->seq;
     const bool again = pass->op == EM_OP_RC;
-    double *const loss = &shared->losses[rank->dp * train->m + (uint64_t)pass->microbatch];
+    const uint64_t microbatch = rank->dp * train->m + (uint64_t)pass->microbatch;
+    double *const loss = &shared->losses[microbatch * train->slices + slice];
     work->op = pass->op;
     work->stage = stage;
     work->microbatch = (uint32_t)pass->microbatch;
@@ -107,6 +110,8 @@ static void decode_pass(em_decoding_t *walk, const em_instr_t *pass)
                              .a = at->a,
                              .w = at->w,
                              .g = at->g,
+                             .k = (at - slice)->k,
+                             .slice = slice,
                              .loss_sum = again ? &rank->unread_loss : loss,
                              .scale = (float)(1.0 / (double)step_tokens),
                              .forward_only = em_is_stashless(pass)};

@@ -164,7 +164,7 @@ struct em_engine_shared {
     em_tokens_t val;
     uint64_t train_windows;
     uint64_t val_windows;
-    double *losses;      /* [replica][microbatch] sums over tokens */
+    double *losses;      /* [replica][microbatch][slice] sums over tokens */
     double *eval_losses; /* [eval microbatch] */
     uint64_t num_eval_sequences;
     uint64_t num_eval_microbatches;

@@ -3,9 +3,9 @@
  *
  * Sequences are spread evenly over the validation file and cut into microbatches of the plan's
  * size; the last is filled up with targets that count nothing. Replica d takes microbatches d,
- * d + dp, .. . A stage on two ranks is judged on the first. Each rank walks (microbatch, stage) in
- * ascending order, and hands a stage's output to the next rank before it goes on: with one total
- * order that cannot block for ever.
+ * d + dp, .. . A stage on two ranks is judged on the first. Each rank walks (microbatch, slice,
+ * stage) in ascending order, and hands a stage's output to the next rank before it goes on: with
+ * one total order that cannot block for ever.
  */
 #include <string.h>
 
@@ -90,11 +90,13 @@ static bool hand_over(em_rank_t *rank, uint32_t stage, uint32_t number, const fl
     return em_local_wait_sent(&edge->local, number, &shared->team);
 }
 
-static em_status_t run_microbatch(em_rank_t *rank, uint64_t microbatch, uint32_t number)
+/* One slice of one microbatch through all stages that this rank judges. */
+static em_status_t run_slice(em_rank_t *rank, uint64_t microbatch, uint32_t slice, uint32_t number)
 {
     em_engine_shared_t *const shared = rank->shared;
     float *made = NULL; /* output of the stage before, if it is this rank's */
-    load_tokens(rank, microbatch);
+    double loss = 0.0;
+    uint64_t num_judged = 0;
     for (uint32_t i = 0; i < rank->num_stages; i++) {
         em_rank_stage_t *const stage = &rank->stages[i];
         if (!judges(rank, stage->index)) {
@@ -116,7 +118,9 @@ static em_status_t run_microbatch(em_rank_t *rank, uint64_t microbatch, uint32_t
                                 .y = stage->stage.has_head ? NULL : made,
                                 .a = any_slot(rank, EM_POOL_A, 0),
                                 .w = any_slot(rank, EM_POOL_W, 0),
-                                .loss_sum = &shared->eval_losses[microbatch],
+                                .k = any_slot(rank, EM_POOL_K, num_judged++),
+                                .slice = slice,
+                                .loss_sum = &loss,
                                 .scale = 1.0f,
                                 .forward_only = true};
         const em_status_t status = em_stage_f(&stage->ctx, &item);
@@ -130,6 +134,9 @@ static em_status_t run_microbatch(em_rank_t *rank, uint64_t microbatch, uint32_t
             !hand_over(rank, stage->index, number, made)) {
             return EM_ERR_EXEC;
         }
+        if (stage->stage.has_head) {
+            shared->eval_losses[microbatch] += loss;
+        }
     }
     return EM_OK;
 }
@@ -140,10 +147,14 @@ em_status_t em_rank_evaluate(em_rank_t *rank)
     const uint64_t replicas = shared->world.num_replicas;
     const uint64_t num = shared->num_eval_microbatches;
     const uint64_t mine = num / replicas + (rank->dp < num % replicas ? 1 : 0);
-    uint32_t number = (uint32_t)(shared->num_evals * mine);
+    const uint32_t slices = (uint32_t)shared->plan->train.slices;
+    uint32_t number = (uint32_t)(shared->num_evals * mine * slices);
     for (uint64_t i = rank->dp; i < num; i += replicas) {
-        EM_RETURN_IF_ERROR(run_microbatch(rank, i, number));
-        number++;
+        load_tokens(rank, i);
+        for (uint32_t slice = 0; slice < slices; slice++) {
+            EM_RETURN_IF_ERROR(run_slice(rank, i, slice, number));
+            number++;
+        }
     }
     return EM_OK;
 }

@@ -41,7 +41,8 @@ void em_plan_stage(const em_plan_t *plan, uint32_t stage, em_stage_t *out)
 
 uint64_t em_plan_message_bytes(const em_plan_t *plan)
 {
-    return plan->train.microbatch * plan->train.seq * plan->model.hidden * sizeof(float);
+    const uint64_t tokens = plan->train.microbatch * (plan->train.seq / plan->train.slices);
+    return tokens * plan->model.hidden * sizeof(float);
 }
 
 const em_instr_t *em_plan_passes(const em_plan_t *plan, const em_instr_t *instr, uint32_t *num)
@@ -87,15 +88,13 @@ static uint32_t needs_of_rank(const em_plan_t *plan, uint32_t pp)
     return needs;
 }
 
-/* Workspace bytes of one need. A stash that is thrown away lies behind F's own scratch, and so does
- * the output of a recomputation, which nobody reads. */
 static uint64_t workspace_bytes(const em_stage_sizes_t *sizes, uint32_t need)
 {
     switch (need) {
     case NEED_STASHLESS:
-        return sizes->workspace_bytes[EM_PASS_F] + sizes->a_bytes + sizes->w_bytes;
+        return em_stage_stashless_bytes(sizes);
     case NEED_RECOMPUTE:
-        return sizes->workspace_bytes[EM_PASS_F] + sizes->h_bytes;
+        return em_stage_recompute_bytes(sizes);
     default:
         return sizes->workspace_bytes[need];
     }
@@ -152,13 +151,15 @@ em_status_t em_engine_footprint(const em_plan_t *plan, uint32_t pp, em_footprint
         em_stage_sizes_t sizes;
         em_plan_stage(plan, s, &stage);
         EM_RETURN_IF_ERROR(em_stage_check(&stage, err));
-        EM_RETURN_IF_ERROR(em_stage_sizes(&stage, (uint32_t)plan->train.microbatch,
-                                          (uint32_t)plan->train.seq, &sizes, err));
+        EM_RETURN_IF_ERROR(em_stage_slice_sizes(&stage, (uint32_t)plan->train.microbatch,
+                                                (uint32_t)plan->train.seq,
+                                                (uint32_t)plan->train.slices, &sizes, err));
         raise_to(&need->slot_bytes[EM_POOL_H], sizes.h_bytes);
         raise_to(&need->slot_bytes[EM_POOL_A], sizes.a_bytes);
         raise_to(&need->slot_bytes[EM_POOL_W], sizes.w_bytes);
         raise_to(&need->slot_bytes[EM_POOL_G], sizes.g_bytes);
-        raise_to(&need->slot_bytes[EM_POOL_O], sizes.a_bytes + sizes.w_bytes);
+        raise_to(&need->slot_bytes[EM_POOL_K], sizes.k_bytes);
+        raise_to(&need->slot_bytes[EM_POOL_O], em_stage_offload_bytes(&sizes));
         for (uint32_t i = 0; i < NUM_NEEDS; i++) {
             if ((needs & 1u << i) != 0) {
                 raise_to(&need->region_bytes[EM_REGION_WORKSPACE], workspace_bytes(&sizes, i));

@@ -31,8 +31,9 @@ static em_status_t make_stage(em_rank_t *rank, uint32_t index, em_error_t *err)
     em_rank_stage_t *const made = &rank->stages[rank->num_stages];
     made->index = index;
     em_plan_stage(plan, index, &made->stage);
-    EM_RETURN_IF_ERROR(em_stage_sizes(&made->stage, (uint32_t)plan->train.microbatch,
-                                      (uint32_t)plan->train.seq, &made->sizes, err));
+    EM_RETURN_IF_ERROR(em_stage_slice_sizes(&made->stage, (uint32_t)plan->train.microbatch,
+                                            (uint32_t)plan->train.seq, (uint32_t)plan->train.slices,
+                                            &made->sizes, err));
     rank->num_stages++;
     const uint32_t num_pointers = em_stage_num_pointers(&made->stage);
     made->params = em_alloc_zeroed(num_pointers, sizeof *made->params);
@@ -44,6 +45,7 @@ static em_status_t make_stage(em_rank_t *rank, uint32_t index, em_error_t *err)
                                  .kernels = rank->shared->kernels,
                                  .microbatch = (uint32_t)plan->train.microbatch,
                                  .seq = (uint32_t)plan->train.seq,
+                                 .slices = (uint32_t)plan->train.slices,
                                  .params = made->params,
                                  .grads = made->grads,
                                  .workspace = region(rank, EM_REGION_WORKSPACE)};

@@ -60,8 +60,6 @@ static em_status_t check_header(const em_plan_t *plan, const char *name, em_erro
     EM_REFUSE_IF(plan->mesh.size[EM_AXIS_DP] * plan->num_ranks > EM_MAX_RANKS, 0,
                  "%" PRIu64 " ranks, at most %d threads",
                  plan->mesh.size[EM_AXIS_DP] * plan->num_ranks, EM_MAX_RANKS);
-    EM_REFUSE_IF(plan->train.slices != 1, 0, "slices=%" PRIu64 ", only 1 is executed",
-                 plan->train.slices);
     EM_REFUSE_IF(plan->clock_free, 0, "clock=free");
     const em_plan_precision_t *const p = &plan->precision;
     EM_REFUSE_IF(p->param != EM_DTYPE_F32 || p->grad != EM_DTYPE_F32 || p->act != EM_DTYPE_F32 ||
