@@ -145,7 +145,7 @@ class StepMetrics:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """How a run ended, and all its steps; `arena_bytes` per pipeline rank."""
+    """How a run ended, and all its steps; `arena_bytes`, `host_bytes` (stashes there) per pipeline rank."""
 
     plan_sha256: str
     first_step: int
@@ -158,6 +158,7 @@ class RunResult:
     skipped_steps: int
     step_allocations: int
     arena_bytes: tuple[int, ...]
+    host_bytes: tuple[int, ...]
     interrupted: bool
     history: tuple[StepMetrics, ...]
 
@@ -233,6 +234,7 @@ def run_plan(
         skipped_steps=document["skipped_steps"],
         step_allocations=document["step_allocations"],
         arena_bytes=tuple(document["arena_bytes"]),
+        host_bytes=tuple(document["host_bytes"]),
         interrupted=document["interrupted"],
         history=tuple(history),
     )
@@ -252,7 +254,7 @@ def check_support(plan: str | Path) -> None:
 
 
 def footprint(plan: str | Path) -> list[dict[str, int]]:
-    """Bytes that the engine needs, for each rank: ``arena_bytes``, regions, and slots ``h a w g``."""
+    """Bytes for each rank: the plan's arena and host memory; what the engine needs for regions and slots."""
     document: dict[str, Any] = json.loads(_call([str(plan), "--footprint"]))
     return list(document["ranks"])
 

@@ -94,8 +94,8 @@ static void run(rig_t *rig, em_pass_kind_t pass, const em_kernels_t *kernels, em
     if (workspace != NULL) {
         em_workspace_prepare(&rig->stage, SEQ, workspace);
     }
-    const em_stage_ctx_t ctx = {&rig->stage,        kernels,  MICROBATCH, SEQ, rig->param_pointers,
-                                rig->grad_pointers, workspace};
+    const em_stage_ctx_t ctx = {&rig->stage,        kernels,   MICROBATCH, SEQ, rig->param_pointers,
+                                rig->grad_pointers, workspace, 1};
     item.y = rig->stage.has_head ? NULL : rig->y;
     item.dx = rig->stage.has_embedding ? NULL : rig->dx;
     item.a = rig->a;
@@ -208,8 +208,8 @@ static void test_odd_stages(em_model_kind_t kind)
 /* em_numerics_open gives all memory back at whichever allocation it fails. */
 static void test_allocation_faults(void)
 {
-    const em_numerics_config_t config = {1, 2, 36, 4, 2, 10, 52, 261,   64,  0,
-                                         0, 2, 1,  1, 2, 37, 0,  1e-5f, 1e4f};
+    const em_numerics_config_t config = {1, 2, 36, 4, 2, 10, 52, 261,   64,   0,
+                                         0, 2, 1,  1, 2, 37, 0,  1e-5f, 1e4f, 1};
     em_numerics_t *handle = NULL;
     for (uint64_t fail = 0; fail < 5; ++fail) {
         em_error_t err;

@@ -177,8 +177,8 @@ def test_rotary_turns_and_turns_back(table: Any) -> None:
 def test_attention(table: Any, numerics: ctypes.CDLL, shape: tuple[int, int, int, int, int]) -> None:
     """Forward and backward over one and several tiles, groups of 1, 2 and 4, large scores."""
     batch, seq, heads, groups, d = shape
-    at = Attention(*shape)
     width = (heads + 2 * groups) * d
+    at = Attention(batch, seq, 0, seq, heads, groups, d, width, width, width, width)
     qkv, d_o = random(batch * seq, width, spread=2.0), random(batch * seq, heads * d, seed=1)
     o, lse, dqkv = np.empty_like(d_o), np.empty((heads, batch * seq), np.float32), np.full_like(qkv, np.nan)
     floats = []
@@ -199,8 +199,9 @@ def test_attention(table: Any, numerics: ctypes.CDLL, shape: tuple[int, int, int
     dv = (weights.swapaxes(-1, -2) @ grad).reshape(split).sum(2)
     want_dqkv = np.concatenate([ref._join(x) for x in (scores @ k.repeat(repeat, 1), dk, dv)], axis=-1)
 
-    call(table, "attention_forward", ctypes.byref(at), qkv, o, lse, work)
-    call(table, "attention_backward", ctypes.byref(at), qkv, o, lse, d_o, dqkv, work)
+    kv, dkv = qkv.ravel()[heads * d :], dqkv.ravel()[heads * d :]
+    call(table, "attention_forward", ctypes.byref(at), qkv, kv, o, lse, work)
+    call(table, "attention_backward", ctypes.byref(at), qkv, kv, o, lse, d_o, dqkv, dkv, True, work)
 
     assert error(o.reshape(batch, seq, -1), ref._join(want)) < 2e-6
     assert error(dqkv.reshape(batch, seq, -1), want_dqkv) < 1e-5

@@ -34,14 +34,23 @@ static uint32_t drop_copies(em_tensor_out_t *tensors, uint32_t num)
     return kept;
 }
 
-/* All tensors of replica 0: which = 0 the parameters, 1 and 2 the moments, appended at *num. */
+/* The tensors that a rank writes: those of replica 0, of a stage on two ranks the first one's. */
+static bool writes(const em_rank_t *rank, const em_rank_bucket_t *bucket)
+{
+    return rank->dp == 0 && bucket->is_first;
+}
+
+/* All tensors to be written: which = 0 the parameters, 1 and 2 the moments, appended at *num. */
 static void collect(const em_rank_t *ranks, uint32_t num_ranks, int which, em_tensor_out_t *tensors,
                     uint32_t *num)
 {
     for (uint32_t r = 0; r < num_ranks; r++) {
         const em_rank_t *const rank = &ranks[r];
-        for (uint32_t b = 0; rank->dp == 0 && b < rank->num_buckets; b++) {
+        for (uint32_t b = 0; b < rank->num_buckets; b++) {
             const em_rank_bucket_t *const bucket = &rank->buckets[b];
+            if (!writes(rank, bucket)) {
+                continue;
+            }
             const float *const base =
                 which == 0 ? bucket->param : (which == 1 ? bucket->m : bucket->v);
             for (uint32_t i = 0; i < bucket->num_params; i++) {
@@ -63,8 +72,9 @@ static uint32_t count_tensors(const em_rank_t *ranks, uint32_t num_ranks)
 {
     uint32_t num = 0;
     for (uint32_t r = 0; r < num_ranks; r++) {
-        for (uint32_t b = 0; ranks[r].dp == 0 && b < ranks[r].num_buckets; b++) {
-            num += ranks[r].buckets[b].num_params;
+        for (uint32_t b = 0; b < ranks[r].num_buckets; b++) {
+            const em_rank_bucket_t *const bucket = &ranks[r].buckets[b];
+            num += writes(&ranks[r], bucket) ? bucket->num_params : 0;
         }
     }
     return num;

@@ -38,16 +38,28 @@ typedef struct {
     float *grad;
     float *m;
     float *v;
-    bool in_norm;   /* false for the second of two tied buckets: each parameter counts once */
+    bool is_first;  /* this rank is the first that the bucket's stage is placed on */
+    bool in_norm;   /* each parameter counts once: on that rank, in the first of two tied buckets */
     uint32_t fresh; /* decoding: parts that the next W or B writes instead of adding */
+    uint32_t zero;  /* decoding: index of its last ZERO */
 } em_rank_bucket_t;
 
-/* F, I, W or B with every pointer resolved. */
+/* F, I, W, B or RC with every pointer resolved. */
 typedef struct {
+    uint8_t op; /* em_op_t */
     em_rank_stage_t *stage;
     em_item_t item;
     uint32_t microbatch;
 } em_work_t;
+
+/* OFF or LD: the stash of an item between the arena and the host. */
+typedef struct {
+    float *a;
+    float *w;
+    float *host; /* a, then w */
+    uint64_t a_bytes;
+    uint64_t w_bytes;
+} em_copy_t;
 
 /* A channel of one replica. Message n of a step lies at sources[n]. */
 typedef struct {
@@ -87,8 +99,11 @@ typedef struct {
     const float *const *source; /* WR: where the message is */
     float *target;              /* RF, RB, WR: where it goes */
     em_local_reduce_t reduce;   /* WC of an AR */
-    em_rank_bucket_t *bucket;   /* OPT */
-    em_work_t *work;            /* F I W B */
+    em_rank_bucket_t *bucket;   /* ZERO OPT */
+    uint32_t parts;             /* ZERO: those that no pass of this program writes */
+    uint32_t num_works;
+    em_work_t *work; /* F I W B RC: one; FB: its members */
+    em_copy_t *copy; /* WOFF WLD */
 } em_record_t;
 
 /* Times of one instruction, from the step's start barrier. */
@@ -108,15 +123,18 @@ typedef struct {
     em_record_t *records;
     uint32_t num_records;
     em_work_t *works;
+    em_copy_t *copies;
 
     em_arena_t arena;
+    em_arena_t host; /* pool o */
     uint32_t num_stages;
     em_rank_stage_t *stages;
     uint32_t num_buckets;
     em_rank_bucket_t *buckets;
     int32_t *tokens; /* [T] of one microbatch, in the staging; NULL where no stage reads them */
     int32_t *targets;
-    uint64_t loaded; /* 1 + the microbatch that they hold; 0: none */
+    uint64_t loaded;    /* 1 + the microbatch that they hold; 0: none */
+    double unread_loss; /* of a head that is computed again: it was counted the first time */
 
     /* within a step */
     double norm_sum; /* sum of squares over the group */
@@ -146,7 +164,7 @@ struct em_engine_shared {
     em_tokens_t val;
     uint64_t train_windows;
     uint64_t val_windows;
-    double *losses;      /* [replica][microbatch] sums over tokens */
+    double *losses;      /* [replica][microbatch][slice] sums over tokens */
     double *eval_losses; /* [eval microbatch] */
     uint64_t num_eval_sequences;
     uint64_t num_eval_microbatches;
@@ -169,6 +187,24 @@ em_status_t em_check_supported(const em_plan_t *plan, const char *name, em_error
 
 /* footprint.c: the plan's stages as nn sees them, and what a rank needs. */
 void em_plan_stage(const em_plan_t *plan, uint32_t stage, em_stage_t *out);
+uint64_t em_plan_message_bytes(const em_plan_t *plan);
+/* Host memory of a rank: its o slots. Fits 64 bits where em_check_bytes accepts the plan. */
+static inline uint64_t em_plan_host_bytes(const em_plan_t *plan, uint32_t pp)
+{
+    const em_plan_pool_t *const pool = &plan->ranks[pp].pools[EM_POOL_O];
+    return pool->num * pool->bytes;
+}
+static inline uint32_t em_plan_first_rank(const em_plan_t *plan, uint32_t stage)
+{
+    return plan->place_ranks[plan->stages[stage].first_rank];
+}
+/* Passes that a record or an instruction stands for: itself, or the members of a braid. */
+const em_instr_t *em_plan_passes(const em_plan_t *plan, const em_instr_t *instr, uint32_t *num);
+/* F without a stash: its item is computed again. */
+static inline bool em_is_stashless(const em_instr_t *pass)
+{
+    return pass->op == EM_OP_F && pass->slot[EM_POOL_W] == EM_NONE;
+}
 em_status_t em_check_bytes(const em_plan_t *plan, const char *name, em_error_t *err);
 
 /* world.c: channels and groups. */

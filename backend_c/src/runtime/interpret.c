@@ -45,31 +45,68 @@ static em_status_t fail_at(em_rank_t *rank, uint32_t index, em_status_t status, 
                    rank->shared->step + 1, what);
 }
 
-static em_status_t run_work(em_rank_t *rank, const em_record_t *record, uint32_t index)
+static em_status_t run_pass(em_rank_t *rank, const em_work_t *work, uint32_t index)
 {
-    const em_work_t *const work = record->work;
     if (work->item.tokens != NULL || work->item.targets != NULL) {
         load_tokens(rank, work->microbatch);
     }
     const em_stage_ctx_t *const ctx = &work->stage->ctx;
     em_status_t status;
-    switch ((em_op_t)record->op) {
-    case EM_OP_F:
-        status = em_stage_f(ctx, &work->item);
-        break;
+    switch ((em_op_t)work->op) {
     case EM_OP_I:
         status = em_stage_i(ctx, &work->item);
         break;
     case EM_OP_W:
         status = em_stage_w(ctx, &work->item);
         break;
-    default:
+    case EM_OP_B:
         status = em_stage_b(ctx, &work->item);
+        break;
+    default: /* F, RC */
+        status = em_stage_f(ctx, &work->item);
         break;
     }
     return status == EM_OK
                ? EM_OK
                : fail_at(rank, index, status, "a token is outside of the model's vocabulary");
+}
+
+/* A pass, or the members of a braid in listed order. */
+static em_status_t run_passes(em_rank_t *rank, const em_record_t *record, uint32_t index)
+{
+    for (uint32_t i = 0; i < record->num_works; i++) {
+        EM_RETURN_IF_ERROR(run_pass(rank, &record->work[i], index));
+    }
+    return EM_OK;
+}
+
+/* The mover is inline: comp copies, in the wait. */
+static void copy_stash(em_rank_t *rank, const em_record_t *record, em_times_t *times)
+{
+    const em_copy_t *const copy = record->copy;
+    float *const host_w = copy->host + copy->a_bytes / sizeof(float);
+    if (times != NULL) {
+        times->s_ns = em_clock_ns() - rank->shared->t0_ns;
+    }
+    if (record->op == EM_OP_WOFF) {
+        memcpy(copy->host, copy->a, (size_t)copy->a_bytes);
+        memcpy(host_w, copy->w, (size_t)copy->w_bytes);
+    } else {
+        memcpy(copy->a, copy->host, (size_t)copy->a_bytes);
+        memcpy(copy->w, host_w, (size_t)copy->w_bytes);
+    }
+}
+
+/* Gradients of parts that this rank's passes never write: without them it adds nothing. */
+static void zero_parts(const em_record_t *record)
+{
+    const em_rank_bucket_t *const bucket = record->bucket;
+    for (uint32_t i = 0; record->parts != 0 && i < bucket->num_params; i++) {
+        const em_param_t *const param = &bucket->table[i];
+        if ((record->parts & param->part) != 0) {
+            memset(bucket->grad + param->offset, 0, (size_t)param->num_elements * sizeof(float));
+        }
+    }
 }
 
 /* Squares of the gradients that this rank counts: each parameter on one rank of the group. */
@@ -140,10 +177,7 @@ static em_status_t wait_message(em_rank_t *rank, const em_record_t *record, em_t
     if (times != NULL) {
         times->s_ns = em_clock_ns() - rank->shared->t0_ns;
     }
-    const em_plan_train_t *const train = &rank->shared->plan->train;
-    memcpy(record->target, *record->source,
-           (size_t)(train->microbatch * train->seq * rank->shared->plan->model.hidden) *
-               sizeof(float));
+    memcpy(record->target, *record->source, (size_t)em_plan_message_bytes(rank->shared->plan));
     em_local_taken(record->channel);
     return EM_OK;
 }
@@ -174,7 +208,9 @@ static em_status_t run_record(em_rank_t *rank, uint32_t index, em_times_t *times
     case EM_OP_I:
     case EM_OP_W:
     case EM_OP_B:
-        return run_work(rank, record, index);
+    case EM_OP_RC:
+    case EM_OP_FB:
+        return run_passes(rank, record, index);
     case EM_OP_SF:
     case EM_OP_SB:
         em_local_send(record->channel);
@@ -184,10 +220,17 @@ static em_status_t run_record(em_rank_t *rank, uint32_t index, em_times_t *times
         return wait_message(rank, record, times);
     case EM_OP_WC:
         return wait_group(rank, record, times);
+    case EM_OP_WOFF:
+    case EM_OP_WLD:
+        copy_stash(rank, record, times);
+        return EM_OK;
+    case EM_OP_ZERO:
+        zero_parts(record);
+        return EM_OK;
     case EM_OP_OPT:
         run_optimizer(rank, record);
         return EM_OK;
-    default: /* RF RB AR NORM: the wait does it; ZERO LF LB MARK END: nothing to do */
+    default: /* RF RB AR NORM OFF LD: the wait does it; LF LB MARK END: nothing to do */
         return EM_OK;
     }
 }

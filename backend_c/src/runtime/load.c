@@ -65,11 +65,11 @@ static em_status_t check_memory(const em_engine_t *engine, em_error_t *err)
     uint64_t bytes = 0, memory_bytes = UINT64_MAX;
     bool fits = true;
     for (uint32_t pp = 0; pp < plan->num_ranks; pp++) {
-        uint64_t replicas_bytes = 0;
-        fits =
-            fits &&
-            em_mul_u64(plan->ranks[pp].arena_bytes, plan->mesh.size[EM_AXIS_DP], &replicas_bytes) &&
-            em_add_u64(bytes, replicas_bytes, &bytes);
+        uint64_t rank_bytes = 0, replicas_bytes = 0;
+        fits = fits &&
+               em_add_u64(plan->ranks[pp].arena_bytes, em_plan_host_bytes(plan, pp), &rank_bytes) &&
+               em_mul_u64(rank_bytes, plan->mesh.size[EM_AXIS_DP], &replicas_bytes) &&
+               em_add_u64(bytes, replicas_bytes, &bytes);
     }
     if (num_pages > 0 && page_bytes > 0) {
         memory_bytes = (uint64_t)num_pages * (uint64_t)page_bytes;
@@ -115,17 +115,33 @@ static em_status_t check_eval_overlap(const em_engine_t *engine, uint32_t pp, em
     return EM_OK;
 }
 
-/* A validation holds the input and the output of a stage between two ranks at once. */
+/* Stages of a rank that a validation runs there. */
+static uint32_t count_judged(const em_plan_t *plan, uint32_t pp)
+{
+    uint32_t num = 0;
+    for (uint32_t s = 0; s < plan->num_stages; s++) {
+        num += em_plan_first_rank(plan, s) == pp;
+    }
+    return num;
+}
+
+/* A validation holds the input and the output of a stage between two ranks at once, and, of a
+ * sequence in slices, the keys and values of all the rank's stages. */
 static em_status_t check_eval_slots(const em_engine_t *engine, em_error_t *err)
 {
     const em_plan_t *const plan = engine->shared.plan;
     for (uint32_t s = 1; engine->options.eval_sequences > 0 && s + 1 < plan->num_stages; s++) {
-        const uint32_t pp = plan->place_ranks[plan->stages[s].first_rank];
+        const uint32_t pp = em_plan_first_rank(plan, s);
         EM_RETURN_ERROR_IF(plan->ranks[pp].pools[EM_POOL_H].num < 2, err, EM_ERR_UNSUPPORTED,
                            "%s: engine.unsupported: a validation needs 2 h slots on rank %" PRIu32,
                            engine->options.plan_name, pp);
     }
     for (uint32_t pp = 0; engine->options.eval_sequences > 0 && pp < plan->num_ranks; pp++) {
+        const uint32_t num = plan->train.slices > 1 ? count_judged(plan, pp) : 0;
+        EM_RETURN_ERROR_IF(plan->ranks[pp].pools[EM_POOL_K].num < num, err, EM_ERR_UNSUPPORTED,
+                           "%s: engine.unsupported: a validation needs %" PRIu32
+                           " k slots on rank %" PRIu32,
+                           engine->options.plan_name, num, pp);
         EM_RETURN_IF_ERROR(check_eval_overlap(engine, pp, err));
     }
     return EM_OK;
@@ -137,8 +153,8 @@ static em_status_t make_ranks(em_engine_t *engine, em_error_t *err)
     const em_plan_t *const plan = shared->plan;
     EM_RETURN_IF_ERROR(em_world_make(&shared->world, plan, err));
     const uint32_t num_ranks = plan->num_ranks * shared->world.num_replicas;
-    shared->losses =
-        em_alloc_zeroed(shared->world.num_replicas * plan->train.m, sizeof *shared->losses);
+    shared->losses = em_alloc_zeroed(
+        shared->world.num_replicas * plan->train.m * plan->train.slices, sizeof *shared->losses);
     engine->ranks = em_alloc_zeroed(num_ranks, sizeof *engine->ranks);
     EM_RETURN_ERROR_IF(shared->losses == NULL || engine->ranks == NULL, err, EM_ERR_MEMORY,
                        "no memory for %" PRIu32 " ranks", num_ranks);

@@ -16,9 +16,14 @@ static double step_loss(const em_engine_t *engine)
 {
     const em_engine_shared_t *const shared = &engine->shared;
     const uint64_t num = shared->world.num_replicas * shared->plan->train.m;
+    const uint64_t slices = shared->plan->train.slices;
     double sum = 0.0;
     for (uint64_t i = 0; i < num; i++) {
-        sum += shared->losses[i];
+        double microbatch = shared->losses[i * slices];
+        for (uint64_t k = 1; k < slices; k++) {
+            microbatch += shared->losses[i * slices + k];
+        }
+        sum += microbatch;
     }
     return sum / (double)engine->result.tokens_per_step;
 }

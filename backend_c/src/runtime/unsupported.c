@@ -6,32 +6,22 @@
 
 enum { EM_MAX_RANKS = 1024 };
 
-/* F I W B ZERO OPT SF SB RF RB AR NORM WS WR WC LF LB MARK END */
+/* All but what cuts a pass into parts, the sharded buckets and the late validation. */
 static bool executes(em_op_t op)
 {
     switch (op) {
-    case EM_OP_F:
-    case EM_OP_I:
-    case EM_OP_W:
-    case EM_OP_B:
-    case EM_OP_ZERO:
-    case EM_OP_OPT:
-    case EM_OP_SF:
-    case EM_OP_SB:
-    case EM_OP_RF:
-    case EM_OP_RB:
-    case EM_OP_AR:
-    case EM_OP_NORM:
-    case EM_OP_WS:
-    case EM_OP_WR:
-    case EM_OP_WC:
-    case EM_OP_LF:
-    case EM_OP_LB:
-    case EM_OP_MARK:
-    case EM_OP_END:
-        return true;
-    default:
+    case EM_OP_PV:
+    case EM_OP_UNDO:
+    case EM_OP_AG:
+    case EM_OP_RS:
+    case EM_OP_A2A_D:
+    case EM_OP_A2A_C:
+    case EM_OP_KV:
+    case EM_OP_CHK:
+    case EM_OP_FREE:
         return false;
+    default:
+        return true;
     }
 }
 
@@ -70,8 +60,6 @@ static em_status_t check_header(const em_plan_t *plan, const char *name, em_erro
     EM_REFUSE_IF(plan->mesh.size[EM_AXIS_DP] * plan->num_ranks > EM_MAX_RANKS, 0,
                  "%" PRIu64 " ranks, at most %d threads",
                  plan->mesh.size[EM_AXIS_DP] * plan->num_ranks, EM_MAX_RANKS);
-    EM_REFUSE_IF(plan->train.slices != 1, 0, "slices=%" PRIu64 ", only 1 is executed",
-                 plan->train.slices);
     EM_REFUSE_IF(plan->clock_free, 0, "clock=free");
     const em_plan_precision_t *const p = &plan->precision;
     EM_REFUSE_IF(p->param != EM_DTYPE_F32 || p->grad != EM_DTYPE_F32 || p->act != EM_DTYPE_F32 ||
@@ -87,12 +75,25 @@ static em_status_t check_header(const em_plan_t *plan, const char *name, em_erro
     return EM_OK;
 }
 
+/* Whether one group of the bucket's list has all ranks of its stage. */
+static bool joins_placement(const em_plan_t *plan, const em_plan_bucket_t *bucket)
+{
+    const em_plan_stage_t *const stage = &plan->stages[bucket->stage];
+    bool joins = stage->num_ranks == 1;
+    for (uint32_t k = 0; !joins && k < bucket->num_reduce; k++) {
+        const uint32_t group = (uint32_t)plan->reduce_groups[bucket->first_reduce + k];
+        joins = (plan->groups[group].axes & 1u << EM_AXIS_PP) != 0;
+        for (uint32_t r = 0; joins && r < stage->num_ranks; r++) {
+            joins = em_plan_group_has(plan, group, plan->place_ranks[stage->first_rank + r]);
+        }
+    }
+    return joins;
+}
+
 static em_status_t check_declarations(const em_plan_t *plan, const char *name, em_error_t *err)
 {
     for (uint32_t i = 0; i < plan->num_stages; i++) {
         const em_plan_stage_t *const stage = &plan->stages[i];
-        EM_REFUSE_IF(stage->num_ranks != 1, stage->line, "stage %" PRIu32 " on %" PRIu32 " ranks",
-                     i, stage->num_ranks);
         EM_REFUSE_IF(stage->num_parts != 0, stage->line, "stage %" PRIu32 " has parts", i);
     }
     for (uint32_t i = 0; i < plan->num_groups; i++) {
@@ -111,6 +112,10 @@ static em_status_t check_declarations(const em_plan_t *plan, const char *name, e
         EM_REFUSE_IF(!summed, bucket->line,
                      "bucket %" PRIu32 "/%" PRIu32 " is not reduced over "
                      "the replicas, which would drift apart",
+                     bucket->stage, bucket->index);
+        EM_REFUSE_IF(!joins_placement(plan, bucket), bucket->line,
+                     "bucket %" PRIu32 "/%" PRIu32 " is not reduced over the ranks of its stage, "
+                     "which would drift apart",
                      bucket->stage, bucket->index);
     }
     return EM_OK;
