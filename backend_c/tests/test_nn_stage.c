@@ -78,6 +78,9 @@ static void rig_open_sliced(rig_t *rig, em_stage_t stage, uint32_t seq, uint32_t
     rig->w = floats(rig->sizes.w_bytes);
     rig->g = floats(rig->sizes.g_bytes);
     rig->k = floats(rig->sizes.k_bytes);
+    if (rig->k != NULL) {
+        memset(rig->k, 0xff, rig->sizes.k_bytes); /* NaN: what is read was written before */
+    }
 }
 
 static void rig_open(rig_t *rig, em_stage_t stage)

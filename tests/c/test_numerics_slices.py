@@ -12,8 +12,8 @@ from numerics_case import Tokens, assert_close_gradients, batch, rounded
 from numerics_library import ALL_PARTS, Buffers, NumericsError, Stage, config_of
 from numpy.typing import NDArray
 
-# Sequences: shorter than a tile of queries (64); slices that end within one; longer than a tile of keys (256),
-# so that one begins amid a tile of queries, whose first rows see none of it.
+# Sequences shorter than a tile of queries (64), slices that end within one, longer than a tile of keys (256)
+# where one begins amid a tile of queries, whose first rows see none of it.
 MODELS = {
     "gpt2": (ref.Model("gpt2", 4, 48, 4, 4, 12, 80, 257, 48), 48),
     "gpt2 grouped tied": (ref.Model("gpt2", 2, 40, 4, 2, 10, 70, 260, 280, tied=True), 276),
