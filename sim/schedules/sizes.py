@@ -155,8 +155,7 @@ def size_stage(
         grad_bytes=dtype_bytes(precision.grad, 1),
         moment_bytes=dtype_bytes(precision.moment, 1),
     )
-    footprint = stage_footprint(model, stage, microbatch, seq // cp // slices, precision=widths, tp=tp)
-    num_keys = stage.num_layers * microbatch * (seq // cp) * -(-model.kv_heads // tp) * model.head_dim
+    footprint = stage_footprint(model, stage, microbatch, seq // cp, precision=widths, tp=tp, slices=slices)
     token_bytes = align(microbatch * (seq // cp) * _TOKEN_BYTES)
     return StageSizes(
         h_bytes=footprint.h_bytes,
@@ -169,5 +168,5 @@ def size_stage(
         workspace_bytes=footprint.workspace_bytes,
         elements=footprint.elements,
         staging_bytes=(stage.embedding + stage.head) * token_bytes,
-        k_bytes=align(4 * num_keys * widths.act_bytes) if slices > 1 else 0,
+        k_bytes=footprint.k_bytes,
     )
