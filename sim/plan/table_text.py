@@ -50,7 +50,7 @@ def _by_shape(table: InstructionTable) -> list[_Ints]:
     """Rows of each shape."""
     if not len(table):
         return []
-    shape = np.packbits(table.slots >= 0, axis=1)[:, 0].astype(np.int64)
+    shape: _Ints = np.packbits(table.slots >= 0, axis=1)[:, 0].astype(np.int64)
     for column in (table.stage, table.bucket, table.slice):
         shape = shape * 2 + (column >= 0)
     numbers: tuple[tuple[_Ints, int], ...] = (
@@ -59,8 +59,8 @@ def _by_shape(table: InstructionTable) -> list[_Ints]:
         (table.part + 1, len(table.parts) + 1),
         (table.queue + 1, len(table.queues) + 1),
     )
-    for column, num in numbers:
-        shape = shape * num + column
+    for codes, num in numbers:
+        shape = shape * num + codes
     order = np.argsort(shape, kind="stable")
     cuts = np.flatnonzero(np.diff(shape[order])) + 1
     return np.split(order, cuts)
