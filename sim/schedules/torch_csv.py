@@ -95,15 +95,17 @@ class TorchSchedule:
         """Where a cell of a rank stands in the file; cell 0: the rank's line."""
         return Place(self.name, self.lines[rank], f"cell {cell}" if cell else None)
 
-    def refusal(self, what: str, findings: Sequence[Finding]) -> InvalidInputError:
+    def refusal(
+        self, what: str, findings: Sequence[Finding], *, hint: str | None = None
+    ) -> InvalidInputError:
         """An error that lists findings with their places, the first twenty of them."""
         problems = [
             InvalidInputError(f"{finding.action} {finding.why}", where=self.place(finding.rank, finding.cell))
             for finding in findings[:MAX_PROBLEMS]
         ]
-        rest = len(findings) - len(problems)
-        hint = None if rest <= 0 else f"and {rest} more"
-        return InvalidInputError(what, where=self.name, problems=problems, hint=hint)
+        return InvalidInputError(
+            what, where=self.name, problems=problems, hint=_with_rest(len(findings), hint)
+        )
 
 
 def read_torch_csv(path: str | Path) -> TorchSchedule:
@@ -179,14 +181,21 @@ def parse_torch_csv(text: str, name: str = "schedule.csv") -> TorchSchedule:
     if len(problems) == 1:
         raise problems[0]
     if problems:
-        rest = len(problems) - MAX_PROBLEMS
-        hint = None if rest <= 0 else f"and {rest} more"
         raise InvalidInputError(
-            "this is no schedule of torch", where=name, problems=problems[:MAX_PROBLEMS], hint=hint
+            "this is no schedule of torch",
+            where=name,
+            problems=problems[:MAX_PROBLEMS],
+            hint=_with_rest(len(problems)),
         )
     if not ranks:
         raise InvalidInputError("the schedule is empty", where=name, expected="one line of actions per rank")
     return _placed(name, tuple(ranks), tuple(lines))
+
+
+def _with_rest(num_problems: int, hint: str | None = None) -> str | None:
+    """A hint that begins with how many problems are not shown."""
+    rest = f"{num_problems - MAX_PROBLEMS} more problems" if num_problems > MAX_PROBLEMS else None
+    return "; ".join(part for part in (rest, hint) if part) or None
 
 
 def _bad_cell(what: str, where: Place, cell: str, hint: str | None) -> InvalidInputError:
