@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from exactmap.errors import InvalidInputError
+from exactmap.sim.planner.closed_form import CLOSED_FORMS
 from exactmap.sim.schedules.registry import find_schedule
 
 __all__ = ["Candidate", "Rejection", "SearchSpace", "divisors", "enumerate_candidates", "nearest_miss"]
@@ -93,6 +94,14 @@ class SearchSpace:
         for name in ("tp", "cp", "pp", "chunks", "microbatch", "schedules"):
             if not getattr(self, name):
                 raise InvalidInputError(f"nothing to choose from for {name}", expected="at least one value")
+        for schedule in self.schedules:
+            if find_schedule(schedule).name not in CLOSED_FORMS:
+                raise InvalidInputError(
+                    "the search cannot estimate this schedule",
+                    where="parallel.schedule",
+                    got=schedule,
+                    expected=", ".join(CLOSED_FORMS),
+                )
         if not any(_go_together(schedule, chunks) for schedule in self.schedules for chunks in self.chunks):
             raise InvalidInputError(
                 "no schedule goes with these chunks",

@@ -115,7 +115,8 @@ EM_API em_status_t em_numerics_init(const em_numerics_t *handle, uint32_t parts,
 EM_API em_status_t em_numerics_pass(const em_numerics_t *handle, uint32_t pass,
                                     const em_numerics_item_t *item, em_error_t *err);
 
-/* Logits of position last_position of each sequence, or of all positions (all_positions 1). */
+/* Logits of position last_position of each sequence, or of all positions (all_positions 1); of
+ * sequences in one slice. */
 EM_API em_status_t em_numerics_logits(const em_numerics_t *handle, const em_numerics_item_t *item,
                                       uint32_t all_positions, uint32_t last_position, float *logits,
                                       em_error_t *err);

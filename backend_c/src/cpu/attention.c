@@ -33,10 +33,13 @@ typedef struct {
     uint64_t cols;
 } tile_t;
 
-/* Keys of the tile that query row r may see. */
+/* Keys of the tile that query row r may see: none where a slice begins amid a tile's rows. */
 EM_INLINE uint64_t visible(const tile_t *t, uint64_t r)
 {
     const uint64_t end = t->row + r + 1;
+    if (end <= t->col) {
+        return 0;
+    }
     return end - t->col < t->cols ? end - t->col : t->cols;
 }
 

@@ -219,9 +219,10 @@ em_status_t em_numerics_logits(const em_numerics_t *handle, const em_numerics_it
     const em_item_t it = item_of(item);
     const em_status_t status =
         em_stage_logits(&handle->ctx, &it, all_positions != 0, last_position, logits);
-    EM_RETURN_ERROR_IF(status != EM_OK, err, status,
-                       "logits: a token is not in the vocabulary, the stage has no head, or the "
-                       "position is not in the sequence");
+    EM_RETURN_ERROR_IF(
+        status != EM_OK, err, status,
+        "logits: a token is not in the vocabulary, the stage has no head, the position "
+        "is not in the sequence, or the sequence is in several slices");
     return EM_OK;
 }
 

@@ -11,7 +11,7 @@
  *
  * Shapes: T = microbatch * seq / slices tokens of an item; S = seq; H hidden; A = heads * head_dim;
  * K = kv_heads * head_dim; Q = A + 2 K (fused q, k, v); M = ffn; U = M (GPT-2) or 2 M (Llama: gate
- * and up); V vocab. All tensors are float32, row-major. What a, w and g hold:
+ * and up); V vocab. All tensors are float32, row-major. What a, w, g and k hold:
  * docs/reference/memory-layout.md.
  *
  * Rules: nothing here allocates, prints or keeps state; the caller owns every byte and gives a
@@ -235,8 +235,8 @@ typedef struct {
 } em_item_t;
 
 /* Put what all passes of a rank share (the rotary table, nothing for GPT-2) at the start of the
- * workspace; seq is the whole sequence, whatever the slices. Once after the
- * workspace is made; stages of one model may share a workspace. */
+ * workspace; seq is the whole sequence, whatever the slices. Once after the workspace is made;
+ * stages of one model may share a workspace. */
 EM_API void em_workspace_prepare(const em_stage_t *stage, uint32_t seq, float *workspace);
 
 /* Passes of one item. EM_ERR_DATA: a token or target out of range (nothing else fails). */

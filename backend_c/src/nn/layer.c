@@ -160,8 +160,7 @@ static void copy_keys(const em_dims_t *d, bool to_slot, float *wide, float *kv)
     }
 }
 
-/* o = attention(n Wqkv). Sliced: keys and values go to the k slot, the queries alone to the stash.
- */
+/* o = attention(n Wqkv). Sliced: keys and values go to the k slot, queries alone to the stash. */
 static void attend(const em_layer_ctx_t *ctx, const float *n, const em_layer_a_t *a, float *o)
 {
     const em_dims_t *const d = ctx->d;

@@ -1,5 +1,5 @@
 /*
- * Layout of stash, hand-over and workspace. See em_layout.h.
+ * Layout of stash, hand-over, keys and values, and workspace. See em_layout.h.
  *
  * Every function lays pieces out with one cursor, so that a piece's place and the total come from
  * the same lines. em_stage_check has bounded the sizes: nothing here can wrap.
