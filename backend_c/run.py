@@ -130,7 +130,8 @@ class StepMetrics:
     """What the engine says after a step; losses in nats per token, None if not finite or not known.
 
     `grad_norm` is taken before clipping. A `skipped` step left the weights as they were, since its gradients
-    were not finite.
+    were not finite. `repeats`: how often the step was run again, since the norm of the step before, which came
+    late, put the weights right that it had begun with; `step_ns` is the time of all its runs.
     """
 
     step: int
@@ -141,6 +142,7 @@ class StepMetrics:
     tokens_per_s: float
     val_loss: float | None = None
     skipped: bool = False
+    repeats: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,7 @@ class RunResult:
     loss: float | None
     val_loss: float | None
     skipped_steps: int
+    repeated_steps: int
     step_allocations: int
     arena_bytes: tuple[int, ...]
     host_bytes: tuple[int, ...]
@@ -232,6 +235,7 @@ def run_plan(
         loss=document["loss"],
         val_loss=document["val_loss"],
         skipped_steps=document["skipped_steps"],
+        repeated_steps=document["repeated_steps"],
         step_allocations=document["step_allocations"],
         arena_bytes=tuple(document["arena_bytes"]),
         host_bytes=tuple(document["host_bytes"]),

@@ -120,14 +120,14 @@ static uint64_t host_bytes(const em_plan_t *plan, uint32_t pp)
 static void print_json(const arguments_t *args, const em_plan_t *plan,
                        const em_engine_result_t *result)
 {
-    (void)printf("{\"schema_version\": 1, \"plan_sha256\": \"%s\", \"version\": \"%s\", "
-                 "\"first_step\": %" PRIu64 ", \"steps\": %" PRIu64
-                 ", \"tokens_per_step\": %" PRIu64 ", \"median_step_ns\": %" PRIu64
-                 ", \"skipped_steps\": %" PRIu64 ", \"step_allocations\": %" PRIu64
-                 ", \"interrupted\": %s",
-                 plan->file_sha256, EM_VERSION_STRING, result->first_step, result->steps_done,
-                 result->tokens_per_step, result->median_step_ns, result->skipped_steps,
-                 result->step_allocations, result->interrupted ? "true" : "false");
+    (void)printf(
+        "{\"schema_version\": 1, \"plan_sha256\": \"%s\", \"version\": \"%s\", "
+        "\"first_step\": %" PRIu64 ", \"steps\": %" PRIu64 ", \"tokens_per_step\": %" PRIu64
+        ", \"median_step_ns\": %" PRIu64 ", \"skipped_steps\": %" PRIu64
+        ", \"repeated_steps\": %" PRIu64 ", \"step_allocations\": %" PRIu64 ", \"interrupted\": %s",
+        plan->file_sha256, EM_VERSION_STRING, result->first_step, result->steps_done,
+        result->tokens_per_step, result->median_step_ns, result->skipped_steps,
+        result->repeated_steps, result->step_allocations, result->interrupted ? "true" : "false");
     put_number("tokens_per_s", tokens_per_s(result));
     put_number("first_loss", result->first_loss);
     put_number("loss", result->loss);
@@ -158,6 +158,10 @@ static void print_text(const em_plan_t *plan, const em_engine_result_t *result)
     if (result->skipped_steps > 0) {
         (void)printf("%" PRIu64 " steps were skipped: their gradients were not finite\n",
                      result->skipped_steps);
+    }
+    if (result->repeated_steps > 0) {
+        (void)printf("%" PRIu64 " steps were repeated: the norm of the step before came late\n",
+                     result->repeated_steps);
     }
 }
 

@@ -72,6 +72,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cross_entropy_backward": (None, _u64, _u64, _ptr, _ptr, _f32, _ptr),
     "adamw": (None, _u64, POINTER(AdamwStep), _ptr, _ptr, _ptr, _ptr),
     "sum_squares": (c_double, _u64, _ptr),
+    "adamw_undo": (None, _u64, POINTER(AdamwStep), _flag, _f32, _ptr, _ptr, _ptr, _ptr),
 }
 
 

@@ -58,6 +58,8 @@ void em_cpu_cross_entropy_backward(uint64_t rows, uint64_t vocab, const int32_t 
 
 void em_cpu_adamw(uint64_t n, const em_adamw_step_t *step, const float *grad, float *param,
                   float *m, float *v);
+void em_cpu_adamw_undo(uint64_t n, const em_adamw_step_t *step, bool redo, float right_scale,
+                       const float *grad, float *param, float *m, float *v);
 double em_cpu_sum_squares(uint64_t n, const float *x);
 
 #endif

@@ -11,7 +11,7 @@
     .embed_forward = em_cpu_embed_forward, .embed_backward = em_cpu_embed_backward,                \
     .cross_entropy_forward = em_cpu_cross_entropy_forward,                                         \
     .cross_entropy_backward = em_cpu_cross_entropy_backward, .adamw = em_cpu_adamw,                \
-    .sum_squares = em_cpu_sum_squares
+    .sum_squares = em_cpu_sum_squares, .adamw_undo = em_cpu_adamw_undo
 
 static void attention_forward_portable(const em_attention_t *at, const float *q, const float *kv,
                                        float *o, float *lse, float *workspace)

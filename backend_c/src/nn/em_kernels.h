@@ -129,6 +129,11 @@ typedef struct {
     void (*adamw)(uint64_t n, const em_adamw_step_t *step, const float *grad, float *param,
                   float *m, float *v);
     double (*sum_squares)(uint64_t n, const float *x);
+
+    /* Take the update `step`, made with the same grad, back: and, with redo, make it again with
+     * right_scale in place of step->grad_scale. Within rounding. */
+    void (*adamw_undo)(uint64_t n, const em_adamw_step_t *step, bool redo, float right_scale,
+                       const float *grad, float *param, float *m, float *v);
 } em_kernels_t;
 
 /* Floats of workspace of the attention kernels. */

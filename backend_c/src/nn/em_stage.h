@@ -271,6 +271,14 @@ EM_API void em_bucket_adamw(const em_kernels_t *kernels, const em_param_t *table
                             const em_adamw_t *adamw, float *param, const float *grad, float *m,
                             float *v);
 
+/* Take em_bucket_adamw with `done` and the same gradients back: weights and moments are what they
+ * were, within rounding; with `redo` that update made with right_scale as its grad_scale instead.
+ */
+EM_API void em_bucket_adamw_undo(const em_kernels_t *kernels, const em_param_t *table,
+                                 uint32_t num_params, uint64_t begin, uint64_t end,
+                                 const em_adamw_t *done, bool redo, double right_scale,
+                                 float *param, const float *grad, float *m, float *v);
+
 /* Sum of squares, in double, of the gradients [begin, end) of a bucket, tensor after tensor;
  * the pointer is that of float `begin`. */
 EM_API double em_bucket_sum_squares(const em_kernels_t *kernels, const em_param_t *table,

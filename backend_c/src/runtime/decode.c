@@ -68,8 +68,11 @@ static void decode_instr(em_decoding_t *walk, uint32_t index)
     case EM_OP_WR:
         em_decode_channel(walk, instr, record);
         break;
+    case EM_OP_AG:
+    case EM_OP_RS:
     case EM_OP_AR:
     case EM_OP_NORM:
+    case EM_OP_CHK:
     case EM_OP_WC:
         em_decode_group(walk, instr, record);
         break;
@@ -90,11 +93,15 @@ static void decode_instr(em_decoding_t *walk, uint32_t index)
     case EM_OP_ZERO:
         em_decode_zero(walk, instr, record, index);
         break;
+    case EM_OP_PV:
+    case EM_OP_UNDO:
+        record->bucket = em_decode_bucket(rank, instr->bucket);
+        break;
     case EM_OP_OPT:
         record->bucket = em_decode_bucket(rank, instr->bucket);
         em_decode_clear(walk, record->bucket);
         break;
-    default: /* MARK, END */
+    default: /* FREE, MARK, END */
         break;
     }
 }

@@ -34,9 +34,12 @@ static uint32_t accumulate_mask(em_rank_t *rank, const em_rank_stage_t *stage)
 void em_decode_zero(em_decoding_t *walk, const em_instr_t *instr, em_record_t *record,
                     uint32_t index)
 {
-    record->bucket = em_decode_bucket(walk->rank, instr->bucket);
-    record->bucket->fresh = walk->rank->shared->plan->buckets[instr->bucket].holds;
-    record->bucket->zero = index;
+    em_rank_bucket_t *const bucket = em_decode_bucket(walk->rank, instr->bucket);
+    bucket->fresh = walk->rank->shared->plan->buckets[instr->bucket].holds;
+    bucket->zero = index;
+    bucket->open = bucket->sharded ? em_decode_slot(walk->rank, EM_POOL_Q, instr) : bucket->grad;
+    record->bucket = bucket;
+    record->target = bucket->open;
 }
 
 void em_decode_clear(em_decoding_t *walk, em_rank_bucket_t *bucket)

@@ -123,6 +123,7 @@ static em_status_t run_slice(em_rank_t *rank, uint64_t microbatch, uint32_t slic
                                 .loss_sum = &loss,
                                 .scale = 1.0f,
                                 .forward_only = true};
+        em_rank_gather_stage(rank, stage);
         const em_status_t status = em_stage_f(&stage->ctx, &item);
         if (status != EM_OK) {
             return EM_FAIL(&rank->error, status,

@@ -113,11 +113,18 @@ static em_status_t add_parameters(const em_plan_t *plan, uint32_t index, const e
     uint64_t num_floats = 0, bytes = 0;
     EM_RETURN_IF_ERROR(
         em_stage_layout(stage, bucket->holds, NULL, 0, &num_params, &num_floats, err));
+    const uint64_t replicas = bucket->shard == EM_NONE ? 1 : plan->mesh.size[EM_AXIS_DP];
+    if (bucket->shard != EM_NONE) { /* filled up to equal parts of whole cache lines */
+        const uint64_t unit = replicas * (EM_ALIGN / sizeof(float));
+        num_floats = (num_floats + unit - 1) / unit * unit;
+        raise_to(&need->slot_bytes[EM_POOL_P], num_floats * sizeof(float));
+        raise_to(&need->slot_bytes[EM_POOL_Q], num_floats * sizeof(float));
+    }
     EM_RETURN_ERROR_IF(num_floats != bucket->elements, err, EM_ERR_FIELD,
                        "line %" PRIu32 ": engine.bytes: bucket %" PRIu32 "/%" PRIu32
                        " elements: got %" PRIu64 ", expected %" PRIu64,
                        bucket->line, bucket->stage, bucket->index, bucket->elements, num_floats);
-    EM_RETURN_ERROR_IF(!em_mul_u64(num_floats, 8, &bytes) ||
+    EM_RETURN_ERROR_IF(!em_mul_u64(num_floats / replicas, 8, &bytes) ||
                            !em_add_u64(need->region_bytes[EM_REGION_MOMENTS], bytes,
                                        &need->region_bytes[EM_REGION_MOMENTS]),
                        err, EM_ERR_OVERFLOW, "the parameters' bytes overflow");

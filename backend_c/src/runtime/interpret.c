@@ -97,70 +97,25 @@ static void copy_stash(em_rank_t *rank, const em_record_t *record, em_times_t *t
     }
 }
 
-/* Gradients of parts that this rank's passes never write: without them it adds nothing. */
-static void zero_parts(const em_record_t *record)
+/* Gradients of parts that this rank's passes never write: without them it adds nothing. And the
+ * padding of a q slot, where anything may lie. */
+static void open_bucket(em_rank_t *rank, const em_record_t *record)
 {
     const em_rank_bucket_t *const bucket = record->bucket;
-    for (uint32_t i = 0; record->parts != 0 && i < bucket->num_params; i++) {
+    float *const grad = record->target;
+    if (bucket->sharded) {
+        em_rank_bind_grads(rank, bucket, grad);
+    } else if (record->parts == 0) {
+        return;
+    }
+    for (uint32_t i = 0; i < bucket->num_params; i++) {
         const em_param_t *const param = &bucket->table[i];
-        if ((record->parts & param->part) != 0) {
-            memset(bucket->grad + param->offset, 0, (size_t)param->num_elements * sizeof(float));
-        }
+        const uint64_t next =
+            i + 1 < bucket->num_params ? bucket->table[i + 1].offset : bucket->num_floats;
+        const uint64_t used = (record->parts & param->part) != 0 ? 0 : param->num_elements;
+        memset(grad + param->offset + used, 0,
+               (size_t)(next - param->offset - used) * sizeof(float));
     }
-}
-
-/* Squares of the gradients that this rank counts: each parameter on one rank of the group. */
-static double own_squares(const em_rank_t *rank, const em_record_t *record)
-{
-    const em_plan_group_t *const group =
-        &rank->shared->plan->groups[rank->program->instrs[record->post].queue];
-    const bool counts = (group->axes & 1u << EM_AXIS_DP) == 0 || rank->dp == 0;
-    double sum = 0.0;
-    for (uint32_t i = 0; counts && i < rank->num_buckets; i++) {
-        const em_rank_bucket_t *const bucket = &rank->buckets[i];
-        if (bucket->in_norm) {
-            sum += em_bucket_sum_squares(rank->shared->kernels, bucket->table, bucket->num_params,
-                                         0, bucket->num_floats, bucket->grad);
-        }
-    }
-    return sum;
-}
-
-static void judge_norm(em_rank_t *rank, double sum)
-{
-    const double clip = rank->shared->plan->train.clip;
-    const double norm = sqrt(sum);
-    rank->has_norm = true;
-    rank->norm_sum = sum;
-    rank->norm_finite = isfinite(sum);
-    rank->grad_scale = clip > 0.0 && norm > clip ? clip / norm : 1.0;
-}
-
-/* The sum of squares must be in place before the members meet the second time; `leave` of the
- * operation before keeps them from overwriting what others still read. */
-static em_status_t wait_group(em_rank_t *rank, const em_record_t *record, em_times_t *times)
-{
-    em_team_t *const team = &rank->shared->team;
-    const uint32_t number =
-        em_local_number(rank->shared->step_round, record->per_step, record->number);
-    if (!em_local_group_enter(record->group, number, team)) {
-        return stopped();
-    }
-    if (times != NULL) {
-        times->s_ns = em_clock_ns() - rank->shared->t0_ns;
-    }
-    if (record->post_op == EM_OP_NORM) {
-        record->group->values[record->member] = own_squares(rank, record);
-    } else {
-        em_local_sum_share(record->group, &record->reduce);
-    }
-    if (!em_local_group_leave(record->group, number, team)) {
-        return stopped();
-    }
-    if (record->post_op == EM_OP_NORM) {
-        judge_norm(rank, em_local_sum_values(record->group));
-    }
-    return EM_OK;
 }
 
 static em_status_t wait_message(em_rank_t *rank, const em_record_t *record, em_times_t *times)
@@ -184,20 +139,13 @@ static em_status_t wait_message(em_rank_t *rank, const em_record_t *record, em_t
 
 static void run_optimizer(em_rank_t *rank, const em_record_t *record)
 {
-    const em_plan_train_t *const train = &rank->shared->plan->train;
     const em_rank_bucket_t *const bucket = record->bucket;
-    if (rank->has_norm && !rank->norm_finite) {
+    if ((rank->has_norm && !rank->norm.finite) || rank->late.flagged) {
         return; /* the weights stay */
     }
-    const em_adamw_t adamw = {.lr = rank->shared->lr,
-                              .beta1 = train->beta1,
-                              .beta2 = train->beta2,
-                              .eps = train->eps,
-                              .weight_decay = train->decay,
-                              .grad_scale = rank->grad_scale,
-                              .step = rank->num_updates + 1};
-    em_bucket_adamw(rank->shared->kernels, bucket->table, bucket->num_params, 0, bucket->num_floats,
-                    &adamw, bucket->param, bucket->grad, bucket->m, bucket->v);
+    rank->adamw.grad_scale = rank->norm.scale;
+    em_bucket_adamw(rank->shared->kernels, bucket->table, bucket->num_params, bucket->begin,
+                    bucket->end, &rank->adamw, bucket->param, bucket->grad, bucket->m, bucket->v);
 }
 
 static em_status_t run_record(em_rank_t *rank, uint32_t index, em_times_t *times)
@@ -219,18 +167,24 @@ static em_status_t run_record(em_rank_t *rank, uint32_t index, em_times_t *times
     case EM_OP_WR:
         return wait_message(rank, record, times);
     case EM_OP_WC:
-        return wait_group(rank, record, times);
+        return em_rank_wait_group(rank, record, times);
     case EM_OP_WOFF:
     case EM_OP_WLD:
         copy_stash(rank, record, times);
         return EM_OK;
     case EM_OP_ZERO:
-        zero_parts(record);
+        open_bucket(rank, record);
+        return EM_OK;
+    case EM_OP_PV:
+        record->bucket->undo = rank->late.wrong;
+        return EM_OK;
+    case EM_OP_UNDO:
+        em_late_undo(rank, record->bucket);
         return EM_OK;
     case EM_OP_OPT:
         run_optimizer(rank, record);
         return EM_OK;
-    default: /* RF RB AR NORM OFF LD: the wait does it; LF LB MARK END: nothing to do */
+    default: /* RF RB AG RS AR NORM CHK OFF LD: the wait does it; LF LB FREE MARK END: nothing */
         return EM_OK;
     }
 }
@@ -240,9 +194,18 @@ em_status_t em_rank_step(em_rank_t *rank)
     em_engine_shared_t *const shared = rank->shared;
     em_times_t *const times =
         shared->tracing ? rank->times + shared->trace_slot * rank->num_records : NULL;
+    const em_plan_train_t *const train = &shared->plan->train;
     rank->loaded = 0;
     rank->has_norm = false;
-    rank->grad_scale = 1.0;
+    rank->has_scan = false;
+    rank->norm = em_judge(0.0, 0.0);
+    rank->late.flagged = false;
+    rank->adamw = (em_adamw_t){.lr = shared->lr,
+                               .beta1 = train->beta1,
+                               .beta2 = train->beta2,
+                               .eps = train->eps,
+                               .weight_decay = train->decay,
+                               .step = rank->num_updates + 1};
     uint64_t now = times != NULL ? em_clock_ns() - shared->t0_ns : 0;
     for (uint32_t i = 0; i < rank->num_records; i++) {
         atomic_store_explicit(&rank->at, i, memory_order_relaxed);
@@ -260,8 +223,6 @@ em_status_t em_rank_step(em_rank_t *rank)
         }
     }
     rank->end_ns = em_clock_ns() - shared->t0_ns;
-    if (!rank->has_norm || rank->norm_finite) {
-        rank->num_updates++;
-    }
+    em_late_end_step(rank);
     return EM_OK;
 }

@@ -63,6 +63,28 @@ static bool is_second_of_tie(const em_plan_t *plan, uint32_t bucket)
     return false;
 }
 
+/* Which of its floats rest here: a sharded bucket is cut into as many parts as there are replicas.
+ */
+static void place_shard(const em_rank_t *rank, em_rank_bucket_t *bucket)
+{
+    const em_plan_bucket_t *const declared = &rank->shared->plan->buckets[bucket->index];
+    bucket->end = bucket->num_floats;
+    bucket->sharded = declared->shard != EM_NONE;
+    if (bucket->sharded) {
+        const uint64_t part = declared->elements / rank->shared->world.num_replicas;
+        bucket->num_floats = declared->elements;
+        bucket->begin = rank->dp * part;
+        bucket->end = bucket->begin + part;
+    }
+}
+
+/* Slot 0 of a pool: where a sharded bucket's pointers lead before its first AG or ZERO. */
+static float *first_slot(const em_rank_t *rank, em_pool_t pool)
+{
+    const em_plan_pool_t *const declared = &rank->shared->plan->ranks[rank->pp].pools[pool];
+    return (float *)(void *)(rank->arena.base + declared->at);
+}
+
 /* The next bucket of the rank, at *floats of each of its regions. */
 static em_status_t make_bucket(em_rank_t *rank, em_rank_stage_t *stage, uint32_t index,
                                uint64_t *floats, em_error_t *err)
@@ -83,13 +105,17 @@ static em_status_t make_bucket(em_rank_t *rank, em_rank_stage_t *stage, uint32_t
         EM_RETURN_IF_ERROR(em_stage_layout(&stage->stage, holds, made->table, made->num_params,
                                            &made->num_params, &made->num_floats, err));
     }
+    place_shard(rank, made);
+    const uint64_t resting = made->end - made->begin;
     made->param = (float *)region(rank, EM_REGION_PARAMS) + *floats;
     made->grad = (float *)region(rank, EM_REGION_GRADS) + *floats;
     made->m = (float *)region(rank, EM_REGION_MOMENTS) + 2 * *floats;
-    made->v = made->m + made->num_floats;
-    *floats += made->num_floats;
-    em_stage_bind(&stage->stage, made->table, made->num_params, made->param, stage->params);
-    em_stage_bind(&stage->stage, made->table, made->num_params, made->grad, stage->grads);
+    made->v = made->m + resting;
+    *floats += resting;
+    float *const param = made->sharded ? first_slot(rank, EM_POOL_P) : made->param;
+    float *const grad = made->sharded ? first_slot(rank, EM_POOL_Q) : made->grad;
+    em_stage_bind(&stage->stage, made->table, made->num_params, param, stage->params);
+    em_stage_bind(&stage->stage, made->table, made->num_params, grad, stage->grads);
     return EM_OK;
 }
 
