@@ -120,10 +120,8 @@ class Estimator:
         if key not in self._weights:
             self._weights[key] = self._extra_layers(candidate.microbatch, mesh)
         embedding, head = self._weights[key]
-        num_stages = candidate.pp * candidate.chunks
-        counts = balance_layers(
-            self.model.layers, num_stages, embedding / candidate.chunks, head / candidate.chunks
-        )
+        placement = loop_placement(candidate.pp, candidate.chunks)
+        counts = balance_layers(self.model.layers, len(placement), embedding, head, placement=placement)
         return stages_of(counts)
 
     def _extra_layers(self, microbatch: int, mesh: Mesh) -> tuple[float, float]:
