@@ -130,7 +130,8 @@ class StepMetrics:
     """What the engine says after a step; losses in nats per token, None if not finite or not known.
 
     `grad_norm` is taken before clipping. A `skipped` step left the weights as they were, since its gradients
-    were not finite.
+    were not finite. `repeats`: how often the step was run again, since the norm of the step before, which came
+    late, put the weights right that it had begun with; `step_ns` is the time of all its runs.
     """
 
     step: int
@@ -141,11 +142,12 @@ class StepMetrics:
     tokens_per_s: float
     val_loss: float | None = None
     skipped: bool = False
+    repeats: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """How a run ended, and all its steps; `arena_bytes` per pipeline rank."""
+    """How a run ended, and all its steps; `arena_bytes`, `host_bytes` (stashes there) per pipeline rank."""
 
     plan_sha256: str
     first_step: int
@@ -156,8 +158,10 @@ class RunResult:
     loss: float | None
     val_loss: float | None
     skipped_steps: int
+    repeated_steps: int
     step_allocations: int
     arena_bytes: tuple[int, ...]
+    host_bytes: tuple[int, ...]
     interrupted: bool
     history: tuple[StepMetrics, ...]
 
@@ -231,8 +235,10 @@ def run_plan(
         loss=document["loss"],
         val_loss=document["val_loss"],
         skipped_steps=document["skipped_steps"],
+        repeated_steps=document["repeated_steps"],
         step_allocations=document["step_allocations"],
         arena_bytes=tuple(document["arena_bytes"]),
+        host_bytes=tuple(document["host_bytes"]),
         interrupted=document["interrupted"],
         history=tuple(history),
     )
@@ -252,7 +258,7 @@ def check_support(plan: str | Path) -> None:
 
 
 def footprint(plan: str | Path) -> list[dict[str, int]]:
-    """Bytes that the engine needs, for each rank: ``arena_bytes``, regions, and slots ``h a w g``."""
+    """Bytes for each rank: the plan's arena and host memory; what the engine needs for regions and slots."""
     document: dict[str, Any] = json.loads(_call([str(plan), "--footprint"]))
     return list(document["ranks"])
 

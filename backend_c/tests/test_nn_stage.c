@@ -15,6 +15,7 @@
 #include "nn/em_stage.h"
 
 enum { MICROBATCH = 2, SEQ = 37, TOKENS = MICROBATCH * SEQ };
+enum { SLICED_SEQ = 36, SLICES = 3 };
 
 static em_stage_t make_stage(em_model_kind_t kind, bool tied, uint32_t first, uint32_t num)
 {
@@ -43,17 +44,20 @@ typedef struct {
     float *params, *grads, *m, *v;
     float **param_pointers;
     float **grad_pointers;
-    float *y, *dx, *a, *w, *g, *workspace;
+    float *y, *dx, *a, *w, *g, *k, *workspace;
     double loss;
+    uint32_t seq, slices;
 } rig_t;
 
-static void rig_open(rig_t *rig, em_stage_t stage)
+static void rig_open_sliced(rig_t *rig, em_stage_t stage, uint32_t seq, uint32_t slices)
 {
     em_error_t err;
     memset(&err, 0, sizeof err);
     memset(rig, 0, sizeof *rig);
     rig->stage = stage;
-    assert(em_stage_sizes(&stage, MICROBATCH, SEQ, &rig->sizes, &err) == EM_OK);
+    rig->seq = seq;
+    rig->slices = slices;
+    assert(em_stage_slice_sizes(&stage, MICROBATCH, seq, slices, &rig->sizes, &err) == EM_OK);
     assert(em_stage_layout(&stage, EM_PART_ALL, rig->table, 40, &rig->num_params, &rig->num_floats,
                            &err) == EM_OK);
     const uint64_t bytes = rig->num_floats * sizeof(float);
@@ -73,13 +77,34 @@ static void rig_open(rig_t *rig, em_stage_t stage)
     rig->a = floats(rig->sizes.a_bytes);
     rig->w = floats(rig->sizes.w_bytes);
     rig->g = floats(rig->sizes.g_bytes);
+    rig->k = floats(rig->sizes.k_bytes);
+    if (rig->k != NULL) {
+        memset(rig->k, 0xff, rig->sizes.k_bytes); /* NaN: what is read was written before */
+    }
+}
+
+static void rig_open(rig_t *rig, em_stage_t stage)
+{
+    em_stage_sizes_t sizes;
+    rig_open_sliced(rig, stage, SEQ, 1);
+    assert(em_stage_sizes(&stage, MICROBATCH, SEQ, &sizes, NULL) == EM_OK);
+    assert(memcmp(&sizes, &rig->sizes, sizeof sizes) == 0 && sizes.k_bytes == 0);
 }
 
 static void rig_close(rig_t *rig)
 {
-    void *const all[] = {
-        rig->params, rig->grads, rig->m, rig->v, rig->param_pointers, rig->grad_pointers, rig->y,
-        rig->dx,     rig->a,     rig->w, rig->g};
+    void *const all[] = {rig->params,
+                         rig->grads,
+                         rig->m,
+                         rig->v,
+                         rig->param_pointers,
+                         rig->grad_pointers,
+                         rig->y,
+                         rig->dx,
+                         rig->a,
+                         rig->w,
+                         rig->g,
+                         rig->k};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; ++i) {
         em_free(all[i]);
     }
@@ -92,15 +117,17 @@ static void run(rig_t *rig, em_pass_kind_t pass, const em_kernels_t *kernels, em
         em_stage_f, em_stage_i, em_stage_w, em_stage_b};
     float *const workspace = floats(rig->sizes.workspace_bytes[pass]);
     if (workspace != NULL) {
-        em_workspace_prepare(&rig->stage, SEQ, workspace);
+        em_workspace_prepare(&rig->stage, rig->seq, workspace);
     }
-    const em_stage_ctx_t ctx = {&rig->stage,        kernels,  MICROBATCH, SEQ, rig->param_pointers,
-                                rig->grad_pointers, workspace};
+    const em_stage_ctx_t ctx = {
+        &rig->stage,        kernels,   MICROBATCH, rig->seq, rig->param_pointers,
+        rig->grad_pointers, workspace, rig->slices};
     item.y = rig->stage.has_head ? NULL : rig->y;
     item.dx = rig->stage.has_embedding ? NULL : rig->dx;
     item.a = rig->a;
     item.w = rig->w;
     item.g = rig->g;
+    item.k = rig->k;
     item.loss_sum = &rig->loss;
     assert(passes[pass](&ctx, &item) == EM_OK);
     em_free(workspace);
@@ -205,11 +232,117 @@ static void test_odd_stages(em_model_kind_t kind)
     rig_close(&ends[1]);
 }
 
+/* One item of a stage: a slice's own buffers in place of the rig's. */
+static void exchange(rig_t *rig, rig_t *own)
+{
+    float **const mine[] = {&rig->y, &rig->dx, &rig->a, &rig->w, &rig->g};
+    float **const other[] = {&own->y, &own->dx, &own->a, &own->w, &own->g};
+    for (size_t i = 0; i < sizeof mine / sizeof mine[0]; ++i) {
+        float *const kept = *mine[i];
+        *mine[i] = *other[i];
+        *other[i] = kept;
+    }
+}
+
+static void assert_near(const rig_t *want, const rig_t *got)
+{
+    double error = 0.0, norm = 0.0;
+    for (uint64_t i = 0; i < want->num_floats; ++i) {
+        error += pow((double)got->grads[i] - want->grads[i], 2);
+        norm += pow((double)want->grads[i], 2);
+    }
+    assert(norm > 0.0 && sqrt(error) < 1e-5 * sqrt(norm));
+}
+
+/* Two stages, three slices, F and B or I W, each item in buffers of its own, against one slice. */
+static void test_slices(em_model_kind_t kind, em_cpu_gemm_t gemm)
+{
+    const em_kernels_t *const kernels = em_cpu_kernels(gemm);
+    if (kernels == NULL) {
+        return;
+    }
+    int32_t tokens[TOKENS];
+    int32_t targets[TOKENS];
+    make_tokens(tokens, targets);
+    em_item_t item;
+    memset(&item, 0, sizeof item);
+    item.tokens = tokens;
+    item.targets = targets;
+    item.scale = 1.0f / (MICROBATCH * SLICED_SEQ);
+    rig_t whole[2], sliced[2], own[2][SLICES];
+    for (int s = 0; s < 2; ++s) {
+        const em_stage_t stage = make_stage(kind, false, (uint32_t)s, 1);
+        rig_open_sliced(&whole[s], stage, SLICED_SEQ, 1);
+        rig_open_sliced(&sliced[s], stage, SLICED_SEQ, SLICES);
+        assert(sliced[s].sizes.k_bytes > 0 && sliced[s].sizes.a_bytes < whole[s].sizes.a_bytes);
+        for (int i = 0; i < SLICES; ++i) {
+            rig_open_sliced(&own[s][i], stage, SLICED_SEQ, SLICES);
+        }
+    }
+    run(&whole[0], EM_PASS_F, kernels, item);
+    item.x = whole[0].y;
+    run(&whole[1], EM_PASS_F, kernels, item);
+    run(&whole[1], EM_PASS_B, kernels, item);
+    item.dy = whole[1].dx;
+    run(&whole[0], EM_PASS_B, kernels, item);
+
+    double loss = 0.0;
+    for (uint32_t i = 0; i < SLICES; ++i) {
+        item.slice = i;
+        for (int s = 0; s < 2; ++s) {
+            item.x = own[0][i].y;
+            exchange(&sliced[s], &own[s][i]);
+            run(&sliced[s], EM_PASS_F, kernels, item);
+            exchange(&sliced[s], &own[s][i]);
+        }
+        loss += sliced[1].loss;
+    }
+    for (uint32_t i = SLICES; i-- > 0;) {
+        item.slice = i;
+        item.accumulate = i == SLICES - 1 ? 0 : EM_PART_ALL;
+        for (int s = 1; s >= 0; --s) {
+            item.dy = own[1][i].dx;
+            exchange(&sliced[s], &own[s][i]);
+            if (s == 0) {
+                run(&sliced[s], EM_PASS_B, kernels, item);
+            } else {
+                run(&sliced[s], EM_PASS_I, kernels, item);
+                run(&sliced[s], EM_PASS_W, kernels, item);
+            }
+            exchange(&sliced[s], &own[s][i]);
+        }
+    }
+    assert(fabs(loss - whole[1].loss) < 1e-6 * whole[1].loss);
+    for (int s = 0; s < 2; ++s) {
+        assert_near(&whole[s], &sliced[s]);
+        rig_close(&whole[s]);
+        rig_close(&sliced[s]);
+        for (int i = 0; i < SLICES; ++i) {
+            rig_close(&own[s][i]);
+        }
+    }
+}
+
+static void test_slice_sizes(void)
+{
+    const em_stage_t stage = make_stage(EM_MODEL_GPT2, false, 0, 2);
+    em_stage_sizes_t sizes;
+    assert(em_stage_slice_sizes(&stage, 1, 36, 0, &sizes, NULL) == EM_ERR_FIELD);
+    assert(em_stage_slice_sizes(&stage, 1, 36, 5, &sizes, NULL) == EM_ERR_FIELD);
+    assert(em_stage_slice_sizes(&stage, 1, 36, UINT32_MAX, &sizes, NULL) == EM_ERR_FIELD);
+    assert(em_stage_slice_sizes(&stage, 1, 36, 36, &sizes, NULL) == EM_OK);
+    /* two layers, 36 tokens, two heads of ten floats: keys and values, and gradients of both */
+    assert(sizes.k_bytes == 2 * 2 * 36 * 2 * 2 * 10 * sizeof(float));
+    assert(em_stage_stashless_bytes(&sizes) ==
+           sizes.workspace_bytes[EM_PASS_F] + em_stage_offload_bytes(&sizes));
+    assert(em_stage_recompute_bytes(&sizes) == sizes.workspace_bytes[EM_PASS_F] + sizes.h_bytes);
+}
+
 /* em_numerics_open gives all memory back at whichever allocation it fails. */
 static void test_allocation_faults(void)
 {
-    const em_numerics_config_t config = {1, 2, 36, 4, 2, 10, 52, 261,   64,  0,
-                                         0, 2, 1,  1, 2, 37, 0,  1e-5f, 1e4f};
+    const em_numerics_config_t config = {1, 2, 36, 4, 2, 10, 52, 261,   64,   0,
+                                         0, 2, 1,  1, 2, 37, 0,  1e-5f, 1e4f, 1};
     em_numerics_t *handle = NULL;
     for (uint64_t fail = 0; fail < 5; ++fail) {
         em_error_t err;
@@ -239,7 +372,10 @@ int main(void)
         test_pipeline(kinds[i], EM_CPU_OPENBLAS);
         test_pipeline(kinds[i], EM_CPU_PORTABLE);
         test_odd_stages(kinds[i]);
+        test_slices(kinds[i], EM_CPU_OPENBLAS);
+        test_slices(kinds[i], EM_CPU_PORTABLE);
     }
+    test_slice_sizes();
     test_allocation_faults();
     test_part_names();
     puts("nn stage: ok");

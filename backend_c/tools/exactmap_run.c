@@ -110,17 +110,24 @@ static double tokens_per_s(const em_engine_result_t *result)
                : (double)result->tokens_per_step / ((double)result->median_step_ns * 1e-9);
 }
 
+/* Of a rank's o slots. */
+static uint64_t host_bytes(const em_plan_t *plan, uint32_t pp)
+{
+    const em_plan_pool_t *const pool = &plan->ranks[pp].pools[EM_POOL_O];
+    return pool->num * pool->bytes;
+}
+
 static void print_json(const arguments_t *args, const em_plan_t *plan,
                        const em_engine_result_t *result)
 {
-    (void)printf("{\"schema_version\": 1, \"plan_sha256\": \"%s\", \"version\": \"%s\", "
-                 "\"first_step\": %" PRIu64 ", \"steps\": %" PRIu64
-                 ", \"tokens_per_step\": %" PRIu64 ", \"median_step_ns\": %" PRIu64
-                 ", \"skipped_steps\": %" PRIu64 ", \"step_allocations\": %" PRIu64
-                 ", \"interrupted\": %s",
-                 plan->file_sha256, EM_VERSION_STRING, result->first_step, result->steps_done,
-                 result->tokens_per_step, result->median_step_ns, result->skipped_steps,
-                 result->step_allocations, result->interrupted ? "true" : "false");
+    (void)printf(
+        "{\"schema_version\": 1, \"plan_sha256\": \"%s\", \"version\": \"%s\", "
+        "\"first_step\": %" PRIu64 ", \"steps\": %" PRIu64 ", \"tokens_per_step\": %" PRIu64
+        ", \"median_step_ns\": %" PRIu64 ", \"skipped_steps\": %" PRIu64
+        ", \"repeated_steps\": %" PRIu64 ", \"step_allocations\": %" PRIu64 ", \"interrupted\": %s",
+        plan->file_sha256, EM_VERSION_STRING, result->first_step, result->steps_done,
+        result->tokens_per_step, result->median_step_ns, result->skipped_steps,
+        result->repeated_steps, result->step_allocations, result->interrupted ? "true" : "false");
     put_number("tokens_per_s", tokens_per_s(result));
     put_number("first_loss", result->first_loss);
     put_number("loss", result->loss);
@@ -128,6 +135,10 @@ static void print_json(const arguments_t *args, const em_plan_t *plan,
     (void)printf(", \"arena_bytes\": [");
     for (uint32_t pp = 0; pp < plan->num_ranks; pp++) {
         (void)printf("%s%" PRIu64, pp == 0 ? "" : ", ", plan->ranks[pp].arena_bytes);
+    }
+    (void)printf("], \"host_bytes\": [");
+    for (uint32_t pp = 0; pp < plan->num_ranks; pp++) {
+        (void)printf("%s%" PRIu64, pp == 0 ? "" : ", ", host_bytes(plan, pp));
     }
     (void)printf("], \"checkpoint\": %s}\n", args->engine.out_folder != NULL ? "true" : "false");
 }
@@ -147,6 +158,10 @@ static void print_text(const em_plan_t *plan, const em_engine_result_t *result)
     if (result->skipped_steps > 0) {
         (void)printf("%" PRIu64 " steps were skipped: their gradients were not finite\n",
                      result->skipped_steps);
+    }
+    if (result->repeated_steps > 0) {
+        (void)printf("%" PRIu64 " steps were repeated: the norm of the step before came late\n",
+                     result->repeated_steps);
     }
 }
 
@@ -207,7 +222,7 @@ static int train(arguments_t *args, const em_plan_t *plan, em_error_t *err)
 static int print_footprint(const em_plan_t *plan, em_error_t *err)
 {
     static const char *const regions[] = {"params", "grads", "moments", "staging", "workspace"};
-    static const char letters[] = "hawg";
+    static const char letters[] = "hawgkpqo";
     (void)printf("{\"schema_version\": 1, \"plan_sha256\": \"%s\", \"ranks\": [",
                  plan->file_sha256);
     for (uint32_t pp = 0; pp < plan->num_ranks; pp++) {
@@ -216,12 +231,13 @@ static int print_footprint(const em_plan_t *plan, em_error_t *err)
         if (status != EM_OK) {
             return fail(err, status);
         }
-        (void)printf("%s{\"pp\": %" PRIu32 ", \"arena_bytes\": %" PRIu64, pp == 0 ? "" : ", ", pp,
-                     plan->ranks[pp].arena_bytes);
+        (void)printf("%s{\"pp\": %" PRIu32 ", \"arena_bytes\": %" PRIu64
+                     ", \"host_bytes\": %" PRIu64,
+                     pp == 0 ? "" : ", ", pp, plan->ranks[pp].arena_bytes, host_bytes(plan, pp));
         for (int i = 0; i < EM_NUM_REGIONS; i++) {
             (void)printf(", \"%s\": %" PRIu64, regions[i], need.region_bytes[i]);
         }
-        for (int i = 0; i <= EM_POOL_G; i++) {
+        for (int i = 0; i < EM_NUM_POOLS; i++) {
             (void)printf(", \"%c\": %" PRIu64, letters[i], need.slot_bytes[i]);
         }
         (void)printf("}");

@@ -1,7 +1,7 @@
 """What a verb prints: data on stdout, everything else on stderr.
 
-`--json` prints one document whose first key is `schema_version`; otherwise a text for people. Both come from
-the same result, so nothing can be said in one and not in the other.
+`--json` prints one document whose first key is `schema_version`, or a list of objects where the reference says
+so; otherwise a text for people. Both come from the same result, so nothing is said in one and not in the other.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _console(stream: TextIO) -> Console:
 
 
 def emit(
-    document: Mapping[str, object],
+    document: Mapping[str, object] | Sequence[Mapping[str, object]],
     shown: Sequence[RenderableType],
     *,
     as_json: bool,
@@ -124,14 +124,24 @@ def note(text: str, *, quiet: bool = False) -> None:
         print(text, file=sys.stderr)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
-    """A table for people; the first column is left-aligned, the others are numbers."""
+def table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, whole_numbers: bool = False
+) -> RenderableType:
+    """A table for people; the first column is left-aligned, the others are numbers.
+
+    In a narrow terminal cells are folded; with `whole_numbers` those of the first column alone.
+    """
     from rich import box
     from rich.table import Table
 
     out = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for index, column in enumerate(columns):
-        out.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+        out.add_column(
+            column,
+            justify="left" if index == 0 else "right",
+            overflow="fold",
+            no_wrap=whole_numbers and index > 0,
+        )
     for row in rows:
         out.add_row(*row)
     return out

@@ -19,6 +19,7 @@ from exactmap.sim.cli.doctor import doctor
 from exactmap.sim.cli.plan import plan
 from exactmap.sim.cli.run import run
 from exactmap.sim.cli.sample import sample
+from exactmap.sim.cli.schedules import schedules
 from exactmap.sim.cli.show import show
 from exactmap.sim.cli.simulate import simulate
 
@@ -50,7 +51,7 @@ def about(
     """Options of the program itself."""
 
 
-for command in (plan, simulate, run, compare, calibrate, check, show, data, sample, doctor):
+for command in (plan, simulate, run, compare, calibrate, check, show, schedules, data, sample, doctor):
     app.command(name=command.__name__)(command)
 
 

@@ -1,8 +1,8 @@
 """The `cost` lines of a plan: the profile that it was priced with, so that the file alone can be simulated.
 
 Keys: ``F.3`` pass of a stage; ``OPT.3.0`` bucket 3/0; ``chan.f.wire`` (``lat``, ``copy``);
-``group.dp.AR.3.0``; ``copy.OFF.3``; ``post.SF``; ``issue``; ``inline`` (1: mover inline, 0: mover engine).
-Values are integer ns.
+``group.dp.AR.3.0``; ``copy.OFF.3``; ``post.SF``; ``FB.F.3.B.4`` a braid; ``issue``;
+``inline`` (1: mover inline, 0: mover engine). Values are integer ns.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from exactmap.errors import InvalidInputError
-from exactmap.sim.cost.profile import ChannelNs, Mover, Profile
+from exactmap.sim.cost.profile import Braid, ChannelNs, Mover, Profile
 
 __all__ = ["profile_from_cost_lines", "to_cost_lines"]
 
@@ -36,6 +36,11 @@ def to_cost_lines(profile: Profile) -> tuple[tuple[str, int], ...]:
     pairs += sorted(groups.items())
     pairs += [(f"copy.{op}.{stage}", ns) for (op, stage), ns in sorted(profile.copy_ns.items())]
     pairs += [(f"post.{op}", ns) for op, ns in sorted(profile.post_ns.items())]
+    braids = {
+        ".".join(["FB", *(f"{op}.{stage}" for op, stage in members)]): ns
+        for members, ns in profile.braid_ns.items()
+    }
+    pairs += sorted(braids.items())
     return tuple(pairs)
 
 
@@ -54,6 +59,7 @@ def profile_from_cost_lines(pairs: Iterable[tuple[str, int]], source: str = "") 
     group: dict[tuple[str, str, int | None, int | None], int] = {}
     copy: dict[tuple[str, int], int] = {}
     post: dict[str, int] = {}
+    braid: dict[Braid, int] = {}
     mover, issue_ns = profile.mover, 0
     known = False
     for key, ns in pairs:
@@ -74,6 +80,8 @@ def profile_from_cost_lines(pairs: Iterable[tuple[str, int]], source: str = "") 
             case ["group", name, op, *rest] if len(rest) == len(numbers) <= 2:
                 stage = numbers[0] if numbers else None
                 group[name, op, stage, numbers[1] if len(numbers) == 2 else None] = ns
+            case ["FB", *rest] if rest and set(rest[::2]) <= _PASSES and len(rest) == 2 * len(numbers):
+                braid[tuple(zip(rest[::2], numbers, strict=True))] = ns
             case [op, _] if op in _PASSES and len(numbers) == 1:
                 work[op, numbers[0]] = ns
             case [op, _, _] if op in _BUCKET_OPS and len(numbers) == 2:
@@ -92,4 +100,4 @@ def profile_from_cost_lines(pairs: Iterable[tuple[str, int]], source: str = "") 
         name: ChannelNs(times.get("wire", 0), times.get("lat", 0), times.get("copy", 0))
         for name, times in channel.items()
     }
-    return Profile(mover, work, bucket, channels, group, copy, post, issue_ns)
+    return Profile(mover, work, bucket, channels, group, copy, post, braid, issue_ns)

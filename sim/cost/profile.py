@@ -1,12 +1,12 @@
 """Durations of one plan on one machine: what an engine needs beside the plan itself.
 
 A plan says what happens in which order; a profile says how long each piece takes, in integer nanoseconds,
-and who moves the bytes. Defaults are those of the model of time: ``B`` = ``I`` + ``W``, ``RC`` = ``F``;
-posts, ``ZERO``, ``PV`` and ``UNDO`` cost nothing unless the profile says so. Anything else that is missing
-is an error, never a zero.
+and who moves the bytes. Defaults are those of the model of time: ``B`` = ``I`` + ``W``, ``RC`` = ``F``,
+a braid the sum of its members; posts, ``ZERO``, ``PV`` and ``UNDO`` cost nothing unless the profile says so.
+Anything else that is missing is an error, never a zero.
 
 As a file a profile is one JSON document; keys are written as in a plan
-(``"F 3"``, ``"OPT 3/0"``, ``"AR 3/0@dp"``).
+(``"F 3"``, ``"OPT 3/0"``, ``"AR 3/0@dp"``, ``"FB F 3|B 4"``).
 """
 
 from __future__ import annotations
@@ -21,11 +21,15 @@ from typing import NamedTuple, cast
 
 from exactmap.errors import InvalidInputError, Place
 
-__all__ = ["PROFILE_SCHEMA_VERSION", "ChannelNs", "Mover", "Profile"]
+__all__ = ["PROFILE_SCHEMA_VERSION", "Braid", "ChannelNs", "Mover", "Profile"]
 
 PROFILE_SCHEMA_VERSION = 1
 
 _FREE_BUCKET_OPS = frozenset({"ZERO", "PV", "UNDO"})
+_PASSES = ("F", "I", "W", "B", "RC")
+
+Braid = tuple[tuple[str, int], ...]
+"""Members of a braid in listed order, each as (op, stage)."""
 
 
 class Mover(StrEnum):
@@ -66,13 +70,16 @@ class Profile:
         (op, stage) -> duration of ``OFF`` or ``LD`` on the rank's copy queue.
     post_ns
         op -> what posting costs the rank.
+    braid_ns
+        Members of a braid, each as (op, stage) in listed order -> duration of the whole; a braid that is not
+        listed takes the sum of its members.
     issue_ns
         Time that the host needs to issue one instruction; 0 where the host does not run ahead of a device.
 
     Raises
     ------
     InvalidInputError
-        If a duration is negative.
+        If a duration is negative, or a braid's members are no passes.
 
     Examples
     --------
@@ -81,9 +88,12 @@ class Profile:
     ...     work_ns={("F", 0): 2000, ("I", 0): 1000, ("W", 0): 1000},
     ...     bucket_ns={("OPT", 0, 0): 1000},
     ...     channel={"f": ChannelNs(500)},
+    ...     braid_ns={(("F", 0), ("B", 0)): 3500},
     ... )
     >>> profile.work("B", 0), profile.bucket("ZERO", 0, 0), profile.post("SF")
     (2000, 0, 0)
+    >>> profile.braid((("F", 0), ("B", 0))), profile.braid((("B", 0), ("F", 0)))
+    (3500, 4000)
     """
 
     mover: Mover
@@ -93,12 +103,21 @@ class Profile:
     group_ns: Mapping[tuple[str, str, int | None, int | None], int] = field(default_factory=dict)
     copy_ns: Mapping[tuple[str, int], int] = field(default_factory=dict)
     post_ns: Mapping[str, int] = field(default_factory=dict)
+    braid_ns: Mapping[Braid, int] = field(default_factory=dict)
     issue_ns: int = 0
 
     __hash__ = None  # type: ignore[assignment]  # equal by value, and its mappings have no hash
 
     def __post_init__(self) -> None:
-        """Refuse negative durations."""
+        """Refuse negative durations and braids of anything but passes."""
+        for members in self.braid_ns:
+            if not members or any(op not in _PASSES or stage < 0 for op, stage in members):
+                raise InvalidInputError(
+                    "a braid is made of passes",
+                    where=Place(field=f"braid_ns {_braid_key(members)}"),
+                    got=" ".join(op for op, _ in members) or "no member",
+                    expected="one or more of " + " ".join(_PASSES),
+                )
         for name, entries in self._tables().items():
             for key, value in entries.items():
                 if value < 0:
@@ -126,6 +145,17 @@ class Profile:
         if op == "RC":
             return self.work("F", stage)
         raise _missing(f"{op} {stage}", "work_ns")
+
+    def braid(self, members: Braid) -> int:
+        """Duration in ns of a braid with these members, (op, stage) in listed order; else their sum.
+
+        Raises
+        ------
+        InvalidInputError
+            If the profile has neither the braid nor all of its members.
+        """
+        value = self.braid_ns.get(members)
+        return value if value is not None else sum(self.work(op, stage) for op, stage in members)
 
     def bucket(self, op: str, stage: int, bucket: int) -> int:
         """Duration in ns of ``ZERO OPT PV UNDO`` on a bucket; only ``OPT`` must be given."""
@@ -209,6 +239,7 @@ class Profile:
             "group_ns": {_group_key(key): ns for key, ns in self.group_ns.items()},
             "copy_ns": {f"{op} {stage}": ns for (op, stage), ns in self.copy_ns.items()},
             "post_ns": dict(self.post_ns),
+            "braid_ns": {_braid_key(members): ns for members, ns in self.braid_ns.items()},
         }
 
 
@@ -216,6 +247,10 @@ def _group_key(key: tuple[str, str, int | None, int | None]) -> str:
     group, op, stage, bucket = key
     operand = "" if stage is None else f" {stage}" if bucket is None else f" {stage}/{bucket}"
     return f"{op}{operand}@{group}"
+
+
+def _braid_key(members: Braid) -> str:
+    return "FB " + "|".join(f"{op} {stage}" for op, stage in members)
 
 
 def _missing(key: str, table: str) -> InvalidInputError:
@@ -270,11 +305,20 @@ class _Reader:
         return {key: self.duration(value, f"{name}.{key}") for key, value in entries.items()}
 
 
+_PASS_RE = rf"(?:{'|'.join(_PASSES)}) (?:0|[1-9]\d{{0,8}})"
+
+
+def _members(text: str) -> Braid:
+    """Members of a braid from a text as ``F 3|B 4``."""
+    pairs = (member.split(" ") for member in text.split("|"))
+    return tuple((op, int(stage)) for op, stage in pairs)
+
+
 def _read_profile(text: str, source: str | Path | None) -> Profile:
     reader = _Reader(text, source)
     document = reader.document
     known = {"schema_version", "kind", "mover", "channel", "issue_ns"}
-    known |= {"work_ns", "bucket_ns", "group_ns", "copy_ns", "post_ns"}
+    known |= {"work_ns", "bucket_ns", "group_ns", "copy_ns", "post_ns", "braid_ns"}
     for key in document:
         if key not in known:
             raise reader.fail("unknown key", key)
@@ -326,5 +370,9 @@ def _read_profile(text: str, source: str | Path | None) -> Profile:
         },
         copy_ns={(str(op), int(stage or 0)): ns for (op, stage), ns in split("copy_ns", stage_op)},
         post_ns=reader.table("post_ns"),
+        braid_ns={
+            _members(str(members)): ns
+            for (members,), ns in split("braid_ns", rf"FB ({_PASS_RE}(?:\|{_PASS_RE})*)")
+        },
         issue_ns=reader.duration(document.get("issue_ns", 0), "issue_ns"),
     )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["CoupledWorks", "GroupInstance", "coupled_works", "group_instances"]
 
 _FB = KINDS.index(Op.FB)
+_AXIS_BITS = {axis: 1 << number for number, axis in enumerate(("tp", "cp", "ep", "pp", "dp"))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +82,18 @@ def coupled_works(plan: Plan, durations: Durations) -> list[CoupledWorks]:
 
 def _works_by_axes(program: EncodedProgram, axes_of: dict[Op, frozenset[str]]) -> dict[frozenset[str], Ints]:
     """Coupled axes -> the instructions; a braid is coupled on the axes of all its members."""
-    found: dict[frozenset[str], list[int]] = {}
-    for op, axes in axes_of.items():
-        found.setdefault(axes, []).extend(np.flatnonzero(program.kind == KINDS.index(op)).tolist())
-    for at in np.flatnonzero(program.kind == _FB).tolist():
-        members = program.program.instructions[at].members
-        axes = frozenset[str]().union(*(axes_of.get(member.op, frozenset()) for member in members))
-        if axes:
-            found.setdefault(axes, []).append(at)
-    return {axes: np.array(sorted(at), dtype=np.int64) for axes, at in found.items() if at}
+    mask_of_kind = np.array(
+        [sum(_AXIS_BITS[axis] for axis in axes_of.get(op, ())) for op in KINDS], dtype=np.int64
+    )
+    mask = mask_of_kind[program.kind]
+    table = program.program.table
+    braids = np.flatnonzero(program.kind == _FB)
+    if table.members is not None and len(braids):
+        first, num = table.first_member[braids], table.num_members[braids]
+        for number in range(int(num.max())):
+            has = number < num
+            mask[braids[has]] |= mask_of_kind[table.members.op[first[has] + number]]
+    return {
+        frozenset(axis for axis, bit in _AXIS_BITS.items() if value & bit): np.flatnonzero(mask == value)
+        for value in np.unique(mask[mask > 0]).tolist()
+    }

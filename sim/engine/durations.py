@@ -20,7 +20,7 @@ from exactmap.sim.engine.encoded import KINDS, POST_KINDS, EncodedProgram, Ints,
 from exactmap.sim.plan.instruction import Op
 
 if TYPE_CHECKING:
-    from exactmap.sim.cost.profile import Mover, Profile
+    from exactmap.sim.cost.profile import Braid, Mover, Profile
     from exactmap.sim.plan.plan import Plan
 
 __all__ = [
@@ -140,7 +140,7 @@ def _checked_sum(arrays: tuple[Ints, ...]) -> int:
     return total
 
 
-def resolve(plan: Plan, profile: Profile) -> Durations:
+def resolve(plan: Plan, profile: Profile, programs: Mapping[str, EncodedProgram] | None = None) -> Durations:
     """Price each instruction and message of a plan with a profile.
 
     There is one lane per class of replicas (`Plan.replica_classes`); `split_replica` and `split_inner` make
@@ -152,13 +152,17 @@ def resolve(plan: Plan, profile: Profile) -> Durations:
         The plan.
     profile
         Durations by kind and stage, bucket, group or channel.
+    programs
+        The plan's programs by name, where they are encoded already (`CompiledPlan.programs`): all durations
+        of a compiled plan share them.
 
     Raises
     ------
     InvalidInputError
         If the profile lacks a duration that the plan needs, or the plan's queues do not pair up.
     """
-    programs = {program.name: encode(plan, program) for program in plan.programs}
+    if programs is None:
+        programs = {program.name: encode(plan, program) for program in plan.programs}
     priced = {name: _price(plan, program, profile) for name, program in programs.items()}
     classes = plan.replica_classes()
     own = {dp for dp in classes if dp >= 0}
@@ -213,10 +217,32 @@ def _price(plan: Plan, program: EncodedProgram, profile: Profile) -> ActorDurati
                     None if bucket < 0 else bucket,
                 )
     comp_ns, op_ns = comp[where], op_cost[where]
-    for index in np.flatnonzero(program.kind == _FB).tolist():
-        members = program.program.instructions[index].members
-        comp_ns[index] = sum(profile.work(member.op.value, member.stage) for member in members)
+    at, braids, which = _braids(program)
+    comp_ns[at] = np.array([profile.braid(members) for members in braids], dtype=np.int64)[which]
     return ActorDurations(program, comp_ns, op_ns, np.full(len(key), profile.issue_ns, dtype=np.int64))
+
+
+def _braids(program: EncodedProgram) -> tuple[Ints, list[Braid], Ints]:
+    """Instructions that are braids, the distinct braids, and which of them each instruction is."""
+    table = program.program.table
+    at = np.flatnonzero(program.kind == _FB)
+    key = np.zeros(len(at), dtype=np.int64)
+    members = table.members
+    if members is None or not len(at):
+        return at, [], key
+    span = int(members.stage.max()) + 2
+    code = np.append(members.op.astype(np.int64) * span + members.stage + 1, 0)  # last: no such member
+    first, num = table.first_member[at], table.num_members[at]
+    for number in range(int(num.max())):
+        member = code[np.where(number < num, first + number, -1)]
+        # Keys stay small: the number of distinct ones so far, times the span of one member.
+        key = np.unique(key * (len(KINDS) * span) + member, return_inverse=True)[1].astype(np.int64)
+    _, examples, which = np.unique(key, return_index=True, return_inverse=True)
+    braids = [
+        tuple((KINDS[members.op[row]].value, int(members.stage[row])) for row in range(low, low + count))
+        for low, count in zip(first[examples].tolist(), num[examples].tolist(), strict=True)
+    ]
+    return at, braids, which.astype(np.int64)
 
 
 def _distinct(key: Ints, span: int) -> tuple[Ints, Ints]:

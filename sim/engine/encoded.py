@@ -8,14 +8,13 @@ stable sort by queue.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exactmap.errors import InvalidInputError, Place
-from exactmap.sim.plan.instruction import KINDS, POSTS, WAITS, WORK, Instruction, Op
+from exactmap.sim.plan.instruction import CODES, KINDS, POSTS, WAITS, WORK, Op
 
 if TYPE_CHECKING:
     from exactmap.sim.plan.plan import Plan, Program
@@ -39,14 +38,11 @@ WAIT_KINDS = np.array([op in WAITS for op in KINDS])
 BUSY_KINDS = np.array([op in {Op.F, Op.I, Op.W, Op.B, Op.RC, Op.FB} for op in KINDS])
 """The kinds whose durations make up the period and the bubble."""
 
-# Members of an enumeration hash slowly and are unique: their address is the faster key.
-_CODE_BY_ID = {id(op): code for code, op in enumerate(KINDS)}
-_CODE = {op: code for code, op in enumerate(KINDS)}
-_FIELDS = [itemgetter(Instruction._fields.index(name)) for name in ("op", "stage", "bucket", "queue")]
-_SEND_ENDS = np.isin(np.arange(len(KINDS)), [_CODE[op] for op in (Op.SF, Op.SB, Op.WS)])
-_RECV_ENDS = np.isin(np.arange(len(KINDS)), [_CODE[op] for op in (Op.RF, Op.RB, Op.WR)])
-_COPY_ENDS = np.isin(np.arange(len(KINDS)), [_CODE[op] for op in (Op.OFF, Op.LD, Op.WOFF, Op.WLD)])
-_BUCKET_POSTS = np.isin(np.arange(len(KINDS)), [_CODE[op] for op in (Op.AG, Op.RS, Op.AR)])
+_SEND_ENDS = np.isin(np.arange(len(KINDS)), [CODES[op] for op in (Op.SF, Op.SB, Op.WS)])
+_RECV_ENDS = np.isin(np.arange(len(KINDS)), [CODES[op] for op in (Op.RF, Op.RB, Op.WR)])
+_COPY_ENDS = np.isin(np.arange(len(KINDS)), [CODES[op] for op in (Op.OFF, Op.LD, Op.WOFF, Op.WLD)])
+_BUCKET_POSTS = np.isin(np.arange(len(KINDS)), [CODES[op] for op in (Op.AG, Op.RS, Op.AR)])
+_MAX_INT16 = 2**15 - 1  # stable sorts of 16-bit integers are radix sorts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,21 +81,16 @@ def encode(plan: Plan, program: Program) -> EncodedProgram:
         If a queue is not declared, or posts and waits of a queue do not pair up in order. Whether the plan is
         valid beyond that is for `exactmap.sim.plan` to say.
     """
-    # Field by field: tuples made for each instruction would keep the garbage collector busy.
-    ops, stages, buckets, names = (list(map(field, program.instructions)) for field in _FIELDS)
-    try:
-        codes = list(map(_CODE_BY_ID.__getitem__, map(id, ops)))
-    except KeyError:
-        codes = [_CODE[Op(op)] for op in ops]
-    kind = np.array(codes, dtype=np.int8)
-    queue = _queues(plan, program, kind, names)
-    stage, bucket = np.array(stages, dtype=np.int64), np.array(buckets, dtype=np.int64)
+    table = program.table
+    kind = table.op
+    queue = _queues(plan, program)
+    stage, bucket = table.stage.astype(np.int64), table.bucket.astype(np.int64)
     num_queues = 2 * len(plan.channels) + len(plan.groups) + 1
 
     post_at, wait_at = np.flatnonzero(POST_KINDS[kind]), np.flatnonzero(WAIT_KINDS[kind])
-    by_post = np.argsort(queue[post_at], kind="stable")
-    by_wait = np.argsort(queue[wait_at], kind="stable")
-    if not np.array_equal(queue[post_at][by_post], queue[wait_at][by_wait]):
+    of_posts, of_waits = queue[post_at], queue[wait_at]
+    by_post, by_wait = _stable_order(of_posts, num_queues), _stable_order(of_waits, num_queues)
+    if not np.array_equal(of_posts[by_post], of_waits[by_wait]):
         raise _unpaired(plan, program, queue, post_at, wait_at)
     late = post_at[by_post] > wait_at[by_wait]
     if late.any():
@@ -107,7 +98,7 @@ def encode(plan: Plan, program: Program) -> EncodedProgram:
     wait_of_post, post_of_wait = np.empty_like(by_post), np.empty_like(by_post)
     wait_of_post[by_post], post_of_wait[by_wait] = by_wait, by_post
 
-    counts = np.bincount(queue[post_at], minlength=num_queues)
+    counts = np.bincount(of_posts, minlength=num_queues)
     order_of_post = np.empty_like(by_post)
     order_of_post[by_post] = np.arange(len(by_post)) - np.repeat(np.cumsum(counts) - counts, counts)
     return EncodedProgram(
@@ -126,22 +117,33 @@ def encode(plan: Plan, program: Program) -> EncodedProgram:
     )
 
 
-def _queues(plan: Plan, program: Program, kind: NDArray[np.int8], names: list[str]) -> Ints:
+def _stable_order(queue: Ints, num_queues: int) -> Ints:
+    return np.argsort(queue.astype(np.int16 if num_queues <= _MAX_INT16 else np.int32), kind="stable")
+
+
+def _queues(plan: Plan, program: Program) -> Ints:
     """Queue number of each instruction."""
+    table = program.table
+    kind = table.op
     num_channels = len(plan.channels)
-    numbers = {channel.name: 2 * index for index, channel in enumerate(plan.channels)}
-    numbers |= {group.name: 2 * num_channels + index for index, group in enumerate(plan.groups)}
-    numbers[""] = -1
-    queue = np.array([numbers.get(name, -2) for name in names], dtype=np.int64)
-    queue[_COPY_ENDS[kind]] = 2 * num_channels + len(plan.groups)
-    at_channel = queue < 2 * num_channels
-    wants_channel = _SEND_ENDS[kind] | _RECV_ENDS[kind]
+    channels = {channel.name: 2 * index for index, channel in enumerate(plan.channels)}
+    groups = {group.name: 2 * num_channels + index for index, group in enumerate(plan.groups)}
+    wants_channel, recv_ends = _SEND_ENDS[kind] | _RECV_ENDS[kind], _RECV_ENDS[kind]
     wants_any = POST_KINDS[kind] | WAIT_KINDS[kind]
-    wrong = (wants_any & (queue < 0)) | (wants_any & (wants_channel != at_channel))
+    # Channels and groups have name spaces of their own; the last entry is that of rows without a name.
+    as_channel, as_group = (
+        np.array([*(numbers.get(name, -1) for name in table.queues), -1], dtype=np.int64)
+        for numbers in (channels, groups)
+    )
+    queue = np.where(wants_channel, as_channel[table.queue], as_group[table.queue])
+    queue[_COPY_ENDS[kind]] = 2 * num_channels + len(plan.groups)
+    wrong = wants_any & (queue < 0)
     if wrong.any():
         at = int(np.flatnonzero(wrong)[0])
-        raise _fail(program, at, "the plan declares no such channel or group", got=repr(names[at]))
-    queue[_RECV_ENDS[kind]] += 1
+        named = int(table.queue[at])
+        got = repr(table.queues[named] if named >= 0 else "")
+        raise _fail(program, at, "the plan declares no such channel or group", got=got)
+    queue[recv_ends] += 1
     queue[~wants_any] = -1
     return queue
 

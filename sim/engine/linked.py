@@ -1,354 +1,343 @@
-"""The plan as one graph over all actors: messages, operations and the waits that need them, in flat lists.
+"""The plan as one set of arrays over all actors: which posts and waits are one message, one operation.
 
-An actor's compute is a line of fixed pieces between waits. With D(x) the sum of its own durations up to and
-including instruction x, and H(x) the delay that the issuing host has put on the line by then,
-
-    e(x) = D(x) + max(M, H(x)),
-
-where M is the largest delay that a wait has put on the line so far: it changes at waits only. A *segment* is
-the stretch before a wait, so one M per segment is all that an actor tells the others, and what a post offers
-them is a segment, its D and the floor D + H. Works that are coupled to other lanes count as waits here.
-
-All of it is array arithmetic over whole programs; only the engine's own loop walks waits one by one.
+Instructions of all actors stand behind each other and are numbered through, actor after actor. A *stop* is a
+wait, or a work that is coupled to other lanes; a *segment* is the stretch of a line between two stops, so an
+actor has one segment more than stops. Nothing here depends on a duration.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from exactmap.errors import InvalidInputError, Place
 from exactmap.sim.engine.coordinates import coupled_works, group_instances
 from exactmap.sim.engine.encoded import WAIT_KINDS, Ints
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from exactmap.sim.engine.coordinates import CoupledWorks, GroupInstance
-    from exactmap.sim.engine.durations import ActorDurations, Durations
+    from exactmap.sim.engine.durations import Durations
+    from exactmap.sim.engine.encoded import EncodedProgram
     from exactmap.sim.plan.plan import Plan
 
-__all__ = ["ActorLine", "Linked", "Messages", "Operations", "WaitCode", "link"]
+__all__ = ["Linked", "Messages", "Operations", "link"]
 
 
-class WaitCode:
-    """What a wait on the line waits for."""
-
-    RECEIVE = 0
-    SEND = 1
-    OPERATION = 2
-
-
-@dataclass(slots=True, eq=False)
-class ActorLine:
-    """One actor's line; `x` counts instructions, `l` line waits (waits and coupled works)."""
-
-    durations: ActorDurations
-    number: int  #: of the actor
-    line_at: Ints  #: [l] instruction of each line wait
-    passed: Ints  #: [x] line waits up to and including x
-    sum_ns: Ints  #: [x] D
-    host_ns: Ints | None  #: [x] H; None where the host never delays
-    first_wait: int  #: global number of its first line wait
-    base: Ints  #: [queues] global number of the first message or operation of each queue
-    coupled: Ints  #: [x] the operation that a work shares with other lanes, or -1
-
-    @property
-    def first_segment(self) -> int:
-        """Global number of its first segment: an actor has one segment more than line waits."""
-        return self.first_wait + self.number
-
-    def targets(self, instructions: Ints, orders: Ints) -> Ints:
-        """Messages or operations that posts, given by instruction and order on their queue, belong to."""
-        return self.base[self.durations.program.queue[instructions]] + orders
-
-    def point(self, instructions: Ints, *, leaving: bool) -> tuple[Ints, Ints, Ints]:
-        """Segment, D and floor D + H of e (leaving) or a (reaching) of some instructions."""
-        segment = self.first_segment + self.passed[instructions]
-        sums = self.sum_ns[instructions]
-        if not leaving:
-            # Only line waits are asked when they are reached, and each stands at the end of its segment.
-            segment = segment - 1
-        floor = sums if self.host_ns is None else sums + self.host_ns[instructions]
-        return segment, sums, floor
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Messages:
-    """All messages, channel after channel and in order; each list has an entry per message."""
+    """All messages, channel after channel and in order; arrays of shape [messages] hold instructions."""
 
-    send_segment: list[int] = field(default_factory=list)
-    send_sum: list[int] = field(default_factory=list)
-    send_floor: list[int] = field(default_factory=list)
-    recv_segment: list[int] = field(default_factory=list)
-    recv_sum: list[int] = field(default_factory=list)
-    recv_floor: list[int] = field(default_factory=list)
-    wait_segment: list[int] = field(default_factory=list)  #: the segment that the message's WR closes
-    before: list[int] = field(default_factory=list)  #: message n-1 of the channel, or -1: none
-    behind: list[int] = field(default_factory=list)  #: message n-k; -1: none; -2: depth 0
-    wire: list[int] = field(default_factory=list)
-    lat: list[int] = field(default_factory=list)
-    copy: list[int] = field(default_factory=list)
+    send: Ints
+    recv: Ints
+    send_wait: Ints  #: its WS
+    recv_wait: Ints  #: its WR
+    before: Ints  #: message n-1 of the channel, or -1
+    behind: Ints  #: message n-k of a channel with k > 0 buffers, or -1
+    has_buffers: np.ndarray[tuple[int], np.dtype[np.bool_]]  #: k > 0
+    channels: tuple[tuple[int, str, int], ...]  #: (lane, channel, number of messages), in order
+    lane_channel: Ints  #: lane * number of channels + channel
 
     def __len__(self) -> int:
         """Number of messages."""
-        return len(self.wire)
+        return len(self.send)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Operations:
     """All group operations, copies and coupled works.
 
-    `points` of an operation are the (segment, D, floor) that it starts after, `after` the operations that it
-    starts after.
+    Arrays come in pairs that are one relation: (instruction, operation) or (operation, operation).
     """
 
-    points: list[tuple[tuple[int, int, int], ...]] = field(default_factory=list)
-    after: list[tuple[int, ...]] = field(default_factory=list)
-    duration: list[int] = field(default_factory=list)
+    num: int
+    post: tuple[Ints, Ints]  #: starts after this post, and takes its `op_ns` if that is the longest
+    reach: tuple[Ints, Ints]  #: starts after this stop is reached (mover inline, coupled works)
+    after: tuple[Ints, Ints]  #: the second starts after the first is over
+    wait: tuple[Ints, Ints]  #: this stop is left after it is over
+    coupled: tuple[Ints, Ints]  #: is this coupled work, and takes its duration if that is the longest
 
-    def __len__(self) -> int:
-        """Number of operations."""
-        return len(self.duration)
 
-
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Linked:
-    """All actors, messages and operations of a plan with its durations."""
+    """All actors, messages and operations of a plan; `x` counts instructions, `s` segments."""
 
-    lines: dict[tuple[int, int], ActorLine]
+    keys: tuple[tuple[int, int], ...]  #: (lane, pipeline rank) of each actor
+    programs: tuple[EncodedProgram, ...]  #: of each actor
+    first: Ints  #: [actors + 1] first instruction of each
+    first_segment: Ints  #: [actors + 1] first segment of each
+    stop: Ints  #: [stops] instruction
+    segment: Ints  #: [x] in which the instruction is left; a stop is reached in the one before
+    is_coupled: np.ndarray[tuple[int], np.dtype[np.bool_]]  #: [x]
     messages: Messages
     operations: Operations
-    num_waits: int
-    issues: bool  #: whether a host that issues can delay an actor
-    code: list[int]  #: [waits] `WaitCode`
-    target: list[int]  #: [waits] message or operation
-    wait_sum: list[int]  #: [waits] D
-    wait_floor: list[int]  #: [waits] D + H
+
+    def pick(self, parts: Sequence[Ints], at: Ints) -> Ints:
+        """Entries `at` of what stands behind each other in `parts`, one per actor."""
+        if not len(at):
+            return np.empty(0, dtype=np.int64)
+        actor = np.searchsorted(self.first, at, side="right") - 1
+        out = np.empty(len(at), dtype=np.int64)
+        for number in np.unique(actor).tolist():
+            mine = actor == number
+            out[mine] = parts[number][at[mine] - self.first[number]]
+        return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Posts:
+    """Posts and waits of all actors, numbered through; a queue is actor * number of queues + queue."""
+
+    at: Ints  #: [posts]
+    queue: Ints  #: [posts]
+    order: Ints  #: [posts] how many posts of its queue stand before it
+    before_on_bucket: Ints  #: [posts] a post, or -1
+    wait_at: Ints  #: [waits]
+    post_of_wait: Ints  #: [waits]
+    counts: Ints  #: [actors, queues]
 
 
 def link(plan: Plan, durations: Durations, *, inline: bool) -> Linked:
-    """Link the posts of all actors.
+    """Link the posts of all actors; of the durations, lanes and programs count alone.
 
     Raises
     ------
     InvalidInputError
         If the ends of a channel or the members of a group differ in how many they post.
     """
-    instances = group_instances(plan, durations)
+    keys = tuple((lane, pp) for lane in range(len(durations.lanes)) for pp in range(plan.mesh.pp))
+    programs = tuple(durations.actors[key].program for key in keys)
+    sizes = [program.num_instructions for program in programs]
+    first = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
+    actor_of = {key: number for number, key in enumerate(keys)}
     coupled = coupled_works(plan, durations)
-    lines: dict[tuple[int, int], ActorLine] = {}
-    num_waits = 0
-    for key, actor in durations.actors.items():
-        is_coupled = np.zeros(actor.program.num_instructions, dtype=np.bool_)
-        for works in coupled:
-            if key in works.members:
-                is_coupled[works.at] = True
-        line = _line(actor, len(lines), num_waits, is_coupled)
-        lines[key] = line
-        num_waits += len(line.line_at)
-    messages = _link_messages(plan, durations, lines)
-    operations = _link_operations(plan, instances, coupled, lines, inline=inline)
-    code, target, wait_sum, wait_floor = _waits(plan, lines)
+
+    is_coupled = np.zeros(first[-1], dtype=np.bool_)
+    for works in coupled:
+        for key in works.members:
+            is_coupled[first[actor_of[key]] + works.at] = True
+    is_stop = WAIT_KINDS[np.concatenate([program.kind for program in programs])] | is_coupled
+    stop = np.flatnonzero(is_stop)
+    # Segment = stops so far, over all actors, and one more per actor before.
+    segment = np.cumsum(is_stop) + np.repeat(np.arange(len(programs)), sizes)
+    first_segment = np.searchsorted(stop, first) + np.arange(len(first))
+
+    posts = _posts(programs, first)
+    base = np.full(posts.counts.shape, -1, dtype=np.int64)  # first message or operation of each queue
+    channels = _number_messages(plan, durations, posts.counts, base)
+    num_messages = sum(num for _, _, num in channels)
+    instances = group_instances(plan, durations)
+    num_operations, ahead_runs = _number_operations(plan, instances, actor_of, posts.counts, base)
+    target = base.ravel()[posts.queue] + posts.order
+
+    num_queues = posts.counts.shape[1]
+    queue = posts.queue % num_queues
+    messages = _messages(plan, posts, queue, target, channels, num_messages)
+    scans = [2 * len(plan.channels) + number for number, group in enumerate(plan.groups) if group.scan]
+    on_bucket = np.flatnonzero((posts.before_on_bucket >= 0) & ~np.isin(queue, scans))
+    operations = _operations(
+        posts, target, queue >= 2 * len(plan.channels), on_bucket, ahead_runs, num_operations, inline=inline
+    )
+    if coupled:
+        firsts = [[int(first[actor_of[key]]) for key in works.members] for works in coupled]
+        operations = _with_coupled(operations, coupled, firsts)
     return Linked(
-        lines,
-        messages,
-        operations,
-        num_waits,
-        any(line.host_ns is not None for line in lines.values()),
-        code,
-        target,
-        wait_sum,
-        wait_floor,
+        keys, programs, first, first_segment, stop, segment.astype(np.int64), is_coupled, messages, operations
     )
 
 
-def _line(actor: ActorDurations, number: int, first_wait: int, is_coupled: NDArray[np.bool_]) -> ActorLine:
-    program = actor.program
-    is_stop = WAIT_KINDS[program.kind] | is_coupled
-    sum_ns = np.cumsum(np.where(is_coupled, 0, actor.comp_ns))
-    host_ns: Ints | None = None
-    if actor.issue_ns.any():
-        before = np.concatenate(([0], sum_ns[:-1]))
-        host_ns = np.maximum.accumulate(np.cumsum(actor.issue_ns) - before)
-    base = np.full(program.num_queues, -1, dtype=np.int64)
-    return ActorLine(
-        durations=actor,
-        number=number,
-        line_at=np.flatnonzero(is_stop),
-        passed=np.cumsum(is_stop, dtype=np.int64),
-        sum_ns=sum_ns,
-        host_ns=host_ns,
-        first_wait=first_wait,
-        base=base,
-        coupled=np.full(program.num_instructions, -1, dtype=np.int64),
+def _posts(programs: tuple[EncodedProgram, ...], first: Ints) -> _Posts:
+    num_queues = programs[0].num_queues
+    at: list[Ints] = []
+    queue: list[Ints] = []
+    order: list[Ints] = []
+    before: list[Ints] = []
+    wait_at: list[Ints] = []
+    post_of_wait: list[Ints] = []
+    counts: list[Ints] = []
+    num_posts = 0
+    for number, program in enumerate(programs):
+        queue_of_post = program.queue[program.post_at]
+        at.append(program.post_at + first[number])
+        queue.append(queue_of_post + number * num_queues)
+        order.append(program.order_of_post)
+        before.append(np.where(program.bucket_before >= 0, program.bucket_before + num_posts, -1))
+        wait_at.append(program.wait_at + first[number])
+        post_of_wait.append(program.post_of_wait + num_posts)
+        counts.append(np.bincount(queue_of_post, minlength=num_queues))
+        num_posts += len(queue_of_post)
+    return _Posts(
+        at=np.concatenate(at),
+        queue=np.concatenate(queue),
+        order=np.concatenate(order),
+        before_on_bucket=np.concatenate(before),
+        wait_at=np.concatenate(wait_at),
+        post_of_wait=np.concatenate(post_of_wait),
+        counts=np.array(counts),
     )
 
 
-def _posts_on(line: ActorLine, queue: int) -> Ints:
-    """Posts of one queue, as numbers of post."""
-    program = line.durations.program
-    return np.flatnonzero(program.queue[program.post_at] == queue)
-
-
-def _link_messages(plan: Plan, durations: Durations, lines: dict[tuple[int, int], ActorLine]) -> Messages:
-    out = Messages()
+def _number_messages(
+    plan: Plan, durations: Durations, counts: Ints, base: Ints
+) -> tuple[tuple[int, str, int], ...]:
+    """Give each channel of each lane its messages' numbers."""
+    channels: list[tuple[int, str, int]] = []
+    total = 0
     for lane in range(len(durations.lanes)):
         for number, channel in enumerate(plan.channels):
-            source, sink = lines[lane, channel.src], lines[lane, channel.dst]
-            sends, receives = _posts_on(source, 2 * number), _posts_on(sink, 2 * number + 1)
-            num = len(sends)
-            if num != len(receives):
+            source, sink = lane * plan.mesh.pp + channel.src, lane * plan.mesh.pp + channel.dst
+            num, num_received = int(counts[source, 2 * number]), int(counts[sink, 2 * number + 1])
+            if num != num_received:
                 raise InvalidInputError(
                     "a message lacks its partner",
                     where=Place(field=f"channel {channel.name}"),
-                    got=f"{num} sends and {len(receives)} receives",
+                    got=f"{num} sends and {num_received} receives",
                     hint="check the plan: exactmap check PLAN",
                 )
-            if not num:
-                continue
-            first = len(out)
-            source.base[2 * number] = sink.base[2 * number + 1] = first
-            program = sink.durations.program
-            for lists, points in (
-                ((out.send_segment, out.send_sum, out.send_floor), _post_points(source, sends)),
-                ((out.recv_segment, out.recv_sum, out.recv_floor), _post_points(sink, receives)),
-            ):
-                for values, points_part in zip(lists, points, strict=True):
-                    values.extend(points_part.tolist())
-            waits = program.wait_at[program.wait_of_post[receives]]
-            out.wait_segment.extend(sink.point(waits, leaving=False)[0].tolist())
-            out.before.extend((-1, *range(first, first + num - 1)))
-            depth = channel.depth
-            out.behind.extend([-1] * min(depth, num) if depth else [-2] * num)
-            if depth:
-                out.behind.extend(range(first, first + num - depth))
-            times = durations.channels[lane, channel.name]
-            out.wire.extend(times.wire_ns.tolist())
-            out.lat.extend(times.lat_ns.tolist())
-            out.copy.extend(times.copy_ns.tolist())
-    return out
+            base[source, 2 * number] = base[sink, 2 * number + 1] = total
+            if num:
+                channels.append((lane, channel.name, num))
+                total += num
+    return tuple(channels)
 
 
-def _post_points(line: ActorLine, posts: Ints) -> tuple[Ints, Ints, Ints]:
-    return line.point(line.durations.program.post_at[posts], leaving=True)
-
-
-def _link_operations(
+def _number_operations(
     plan: Plan,
     instances: list[GroupInstance],
-    coupled: list[CoupledWorks],
-    lines: dict[tuple[int, int], ActorLine],
-    *,
-    inline: bool,
-) -> Operations:
-    out = Operations()
-    num_channels, copy_queue = len(plan.channels), 2 * len(plan.channels) + len(plan.groups)
-    # First all numbers, for an operation may come after one of another group.
-    pending: list[tuple[list[tuple[ActorLine, Ints]], int, list[int], bool]] = []
+    actor_of: dict[tuple[int, int], int],
+    counts: Ints,
+    base: Ints,
+) -> tuple[int, list[tuple[int, int, int]]]:
+    """Give each queue of operations its numbers.
+
+    Returns
+    -------
+    tuple
+        Number of operations, and runs (first, first of those ahead, length): operation first + i starts after
+        operation ahead + i is over.
+    """
     total = 0
+    ahead_runs: list[tuple[int, int, int]] = []
     for instance in instances:
-        queue = 2 * num_channels + instance.group
-        members = [(lines[key], _posts_on(lines[key], queue)) for key in instance.members]
-        counts = {len(posts) for _, posts in members}
-        if len(counts) > 1:
+        queue = 2 * len(plan.channels) + instance.group
+        members = [actor_of[key] for key in instance.members]
+        nums = counts[members, queue].tolist()
+        if len(set(nums)) > 1:
             raise InvalidInputError(
                 "members of a group post different numbers of operations",
                 where=Place(field=f"group {plan.groups[instance.group].name}"),
-                got=", ".join(str(len(posts)) for _, posts in members),
+                got=", ".join(map(str, nums)),
                 hint="check the plan: exactmap check PLAN",
             )
-        ahead: list[int] = []
-        for part in [[member] for member in members] if instance.scan else [members]:
-            for line, _ in part:
-                line.base[queue] = total
-            pending.append((part, total, ahead, instance.scan))
-            ahead = [total] if instance.scan else []
-            total += len(part[0][1])
-    for line in lines.values():
-        posts = _posts_on(line, copy_queue)
-        if len(posts):
-            line.base[copy_queue] = total
-            pending.append(([(line, posts)], total, [], False))
-            total += len(posts)
-    for part, first, ahead, scan in pending:
-        _add_operations(out, part, first, ahead, scan=scan, inline=inline)
-    for works in coupled:
-        _add_coupled(out, [lines[key] for key in works.members], works.at)
-    return out
+        num = nums[0]
+        if not instance.scan:
+            base[members, queue] = total
+            ahead_runs.append((total + 1, total, num - 1))
+            total += num
+            continue
+        for place, member in enumerate(members):
+            base[member, queue] = total
+            ahead_runs.append((total + 1, total, num - 1))
+            if place:
+                ahead_runs.append((total, total - num, num))
+            total += num
+    copy_queue = counts.shape[1] - 1
+    for number, num in enumerate(counts[:, copy_queue].tolist()):
+        base[number, copy_queue] = total
+        ahead_runs.append((total + 1, total, num - 1))
+        total += num
+    return total, [run for run in ahead_runs if run[2] > 0]
 
 
-def _add_operations(
-    out: Operations,
-    members: list[tuple[ActorLine, Ints]],
-    first: int,
-    ahead: list[int],
+def _messages(
+    plan: Plan,
+    posts: _Posts,
+    queue: Ints,
+    target: Ints,
+    channels: tuple[tuple[int, str, int], ...],
+    num_messages: int,
+) -> Messages:
+    on_channel = queue < 2 * len(plan.channels)
+    is_send, is_receive = on_channel & (queue % 2 == 0), on_channel & (queue % 2 == 1)
+    wait = np.empty(len(target), dtype=np.int64)
+    wait[posts.post_of_wait] = posts.wait_at
+
+    def by_message(values: Ints, where: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Ints:
+        out = np.empty(num_messages, dtype=np.int64)
+        out[target[where]] = values[where]
+        return out
+
+    number_of = {channel.name: number for number, channel in enumerate(plan.channels)}
+    nums = [num for _, _, num in channels]
+    depths = [plan.channels[number_of[name]].depth for _, name, _ in channels]
+    lane_channels = [lane * len(plan.channels) + number_of[name] for lane, name, _ in channels]
+    place = np.arange(num_messages) - np.repeat(np.cumsum(nums, dtype=np.int64) - nums, nums)
+    depth = np.repeat(np.array(depths, dtype=np.int64), nums)
+    number = np.arange(num_messages)
+    return Messages(
+        send=by_message(posts.at, is_send),
+        recv=by_message(posts.at, is_receive),
+        send_wait=by_message(wait, is_send),
+        recv_wait=by_message(wait, is_receive),
+        before=np.where(place > 0, number - 1, -1),
+        behind=np.where((depth > 0) & (place >= depth), number - depth, -1),
+        has_buffers=depth > 0,
+        channels=channels,
+        lane_channel=np.repeat(np.array(lane_channels, dtype=np.int64), nums),
+    )
+
+
+def _operations(
+    posts: _Posts,
+    target: Ints,
+    is_operation: np.ndarray[tuple[int], np.dtype[np.bool_]],
+    on_bucket: Ints,
+    ahead_runs: list[tuple[int, int, int]],
+    num: int,
     *,
-    scan: bool,
     inline: bool,
-) -> None:
-    """Operations of one queue; `ahead`: first operation of the member before, in a scan."""
-    num = len(members[0][1])
-    if not num:
-        return
-    points: list[list[tuple[int, int, int]]] = []
-    after: list[list[int]] = [[-1, *range(first, first + num - 1)]]
-    after.extend(list(range(base, base + num)) for base in ahead)
-    longest = np.zeros(num, dtype=np.int64)
-    for line, posts in members:
-        program = line.durations.program
-        points.append(_tuples(_post_points(line, posts)))
-        if inline:
-            waits = program.wait_at[program.wait_of_post[posts]]
-            points.append(_tuples(line.point(waits, leaving=False)))
-        before = program.bucket_before[posts]
-        if (before >= 0).any() and not scan:
-            targets = line.targets(program.post_at[before], program.order_of_post[before])
-            after.append(np.where(before >= 0, targets, -1).tolist())
-        longest = np.maximum(longest, line.durations.op_ns[program.post_at[posts]])
-    out.points.extend(zip(*points, strict=True))
-    out.after.extend(tuple(op for op in ops if op >= 0) for ops in zip(*after, strict=True))
-    out.duration.extend(longest.tolist())
+) -> Operations:
+    """Relations of all operations; `on_bucket`: posts that start after their bucket's post before."""
+    nothing = np.empty(0, dtype=np.int64)
+    waits = np.flatnonzero(is_operation[posts.post_of_wait])
+    wait = (posts.wait_at[waits], target[posts.post_of_wait[waits]])
+    after_from = [np.arange(ahead, ahead + length) for _, ahead, length in ahead_runs]
+    after_to = [np.arange(first, first + length) for first, _, length in ahead_runs]
+    after_from.append(target[posts.before_on_bucket[on_bucket]])
+    after_to.append(target[on_bucket])
+    return Operations(
+        num=num,
+        post=(posts.at[is_operation], target[is_operation]),
+        reach=wait if inline else (nothing, nothing),
+        after=(np.concatenate(after_from), np.concatenate(after_to)),
+        wait=wait,
+        coupled=(nothing, nothing),
+    )
 
 
-def _add_coupled(out: Operations, members: list[ActorLine], at: Ints) -> None:
-    """One operation per coupled work: it starts when all have reached it and takes the longest duration."""
-    numbers = np.arange(len(out), len(out) + len(at))
-    for line in members:
-        line.coupled[at] = numbers
-    out.points.extend(zip(*(_tuples(line.point(at, leaving=False)) for line in members), strict=True))
-    out.after.extend([()] * len(at))
-    out.duration.extend(np.max([line.durations.comp_ns[at] for line in members], axis=0).tolist())
+def _with_coupled(operations: Operations, coupled: list[CoupledWorks], firsts: list[list[int]]) -> Operations:
+    """One operation more per coupled work, which starts when all have reached it and which all wait for."""
+    at: list[Ints] = []
+    numbers: list[Ints] = []
+    total = operations.num
+    for works, members in zip(coupled, firsts, strict=True):
+        for first in members:
+            at.append(first + works.at)
+            numbers.append(np.arange(total, total + len(works.at)))
+        total += len(works.at)
+    pair = (np.concatenate(at), np.concatenate(numbers))
 
+    def joined(one: tuple[Ints, Ints]) -> tuple[Ints, Ints]:
+        return np.concatenate((one[0], pair[0])), np.concatenate((one[1], pair[1]))
 
-def _tuples(parts: tuple[Ints, Ints, Ints]) -> list[tuple[int, int, int]]:
-    return list(zip(*(part.tolist() for part in parts), strict=True))
-
-
-def _waits(
-    plan: Plan, lines: dict[tuple[int, int], ActorLine]
-) -> tuple[list[int], list[int], list[int], list[int]]:
-    """Code, target, D and floor of every line wait."""
-    num_channels = len(plan.channels)
-    codes: list[int] = []
-    targets: list[int] = []
-    sums: list[int] = []
-    floors: list[int] = []
-    for line in lines.values():
-        program = line.durations.program
-        target = np.full(program.num_instructions, -1, dtype=np.int64)
-        posts = program.post_of_wait
-        target[program.wait_at] = line.targets(program.post_at[posts], program.order_of_post[posts])
-        target = np.where(line.coupled >= 0, line.coupled, target)
-        queue = program.queue[line.line_at]
-        at_channel = (queue >= 0) & (queue < 2 * num_channels)
-        code = np.where(
-            at_channel, np.where(queue % 2 == 1, WaitCode.RECEIVE, WaitCode.SEND), WaitCode.OPERATION
-        )
-        _, sum_ns, floor = line.point(line.line_at, leaving=False)
-        codes.extend(code.tolist())
-        targets.extend(target[line.line_at].tolist())
-        sums.extend(sum_ns.tolist())
-        floors.extend(floor.tolist())
-    return codes, targets, sums, floors
+    return Operations(
+        num=total,
+        post=operations.post,
+        reach=joined(operations.reach),
+        after=operations.after,
+        wait=joined(operations.wait),
+        coupled=pair,
+    )

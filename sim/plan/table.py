@@ -6,21 +6,26 @@ listed order. Names of queues and parts are numbers into short tuples that belon
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exactmap.sim.plan.instruction import CODES, KINDS, Instruction, Op
 
-__all__ = ["POOL_LETTERS", "InstructionTable"]
+__all__ = ["PHASES", "POOL_LETTERS", "InstructionTable"]
 
 POOL_LETTERS = "hawgkpqo"
 """Pools in the order in which an instruction names their slots; the columns of `slots`."""
 
-_PHASES = ("", "F", "I", "B")
+PHASES = ("", "F", "I", "B")
+"""Phase code -> the pass that an exchange belongs to."""
+_PHASE_CODES = {phase: code for code, phase in enumerate(PHASES)}
 _FB = CODES[Op.FB]
+_MARK = CODES[Op.MARK]
+_NO_MEMBERS: tuple[Instruction, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,80 +107,106 @@ class InstructionTable:
 
     @staticmethod
     def of(instructions: Sequence[Instruction]) -> InstructionTable:
-        """The same instructions as columns."""
+        """The same instructions as columns.
+
+        Raises
+        ------
+        KeyError, OverflowError, ValueError
+            If an instruction holds what no text can: slots in another order, numbers beyond 32 bits.
+        """
         num = len(instructions)
-        queues: dict[str, int] = {"": -1}
-        parts: dict[str, int] = {"": -1}
+        if not num:
+            return InstructionTable.empty(0)
+        ops, stages, microbatches, cuts, parts, buckets, queues, phases, slots, members, names = zip(
+            *instructions, strict=True
+        )
         table = InstructionTable.empty(num)
-        members: list[Instruction] = []
-        table.op[:] = [CODES[each.op] for each in instructions]
-        table.stage[:] = [each.stage for each in instructions]
-        table.microbatch[:] = [each.microbatch for each in instructions]
-        table.slice[:] = [each.slice for each in instructions]
-        table.bucket[:] = [each.bucket for each in instructions]
-        table.queue[:] = [queues.setdefault(each.queue, len(queues) - 1) for each in instructions]
-        table.part[:] = [parts.setdefault(each.part, len(parts) - 1) for each in instructions]
-        table.phase[:] = [_PHASES.index(each.phase) for each in instructions]
-        for row, each in enumerate(instructions):
-            for letter, index in each.slots:
-                table.slots[row, POOL_LETTERS.index(letter)] = index
+        table.op[:] = [CODES[op] for op in ops]
+        for column, values in (
+            (table.stage, stages),
+            (table.microbatch, microbatches),
+            (table.slice, cuts),
+            (table.bucket, buckets),
+        ):
+            column[:] = values
+        table.phase[:] = [_PHASE_CODES[phase] for phase in phases]
+        queue_names, table.queue[:] = _numbered(queues)
+        part_names, table.part[:] = _numbered(parts)
+        rows: dict[tuple[tuple[str, int], ...], int] = {}
+        numbers = [rows.setdefault(each, len(rows)) for each in slots]
+        table.slots[:] = np.array([_slot_row(each) for each in rows], dtype=np.int32)[numbers]
+        joined: list[Instruction] = []
         for row in np.flatnonzero(table.op == _FB).tolist():
-            braid = instructions[row].members
-            table.first_member[row], table.num_members[row] = len(members), len(braid)
-            members += braid
+            table.first_member[row], table.num_members[row] = len(joined), len(members[row])
+            joined += members[row]
         return replace(
             table,
-            queues=tuple(queues)[1:],
-            parts=tuple(parts)[1:],
-            members=InstructionTable.of(members) if members else None,
-            marks=tuple(instruction.name for instruction in instructions if instruction.op is Op.MARK),
+            queues=queue_names,
+            parts=part_names,
+            members=InstructionTable.of(joined) if joined else None,
+            marks=tuple(names[row] for row in np.flatnonzero(table.op == _MARK).tolist()),
         )
 
     def __iter__(self) -> Iterator[Instruction]:
         """Instructions as objects, in program order."""
-        marks = iter(self.marks)
-        braid_members = tuple(self.members) if self.members is not None else ()
-        queue_names, part_names = (*self.queues, ""), (*self.parts, "")
-        named = _named_slots(self.slots)
-        columns = (
-            self.op.tolist(),
-            self.stage.tolist(),
-            self.microbatch.tolist(),
-            self.slice.tolist(),
-            self.part.tolist(),
-            self.bucket.tolist(),
-            self.queue.tolist(),
-            self.phase.tolist(),
-            named,
-            self.first_member.tolist(),
-            self.num_members.tolist(),
+        names, members = [""] * len(self), [_NO_MEMBERS] * len(self)
+        for row, name in zip(np.flatnonzero(self.op == _MARK).tolist(), self.marks, strict=True):
+            names[row] = name
+        if self.members is not None:
+            inner = tuple(self.members)
+            for row in np.flatnonzero(self.num_members).tolist():
+                first = int(self.first_member[row])
+                members[row] = inner[first : first + int(self.num_members[row])]
+        return map(
+            Instruction._make,
+            zip(
+                map(KINDS.__getitem__, self.op.tolist()),
+                self.stage.tolist(),
+                self.microbatch.tolist(),
+                self.slice.tolist(),
+                map((*self.parts, "").__getitem__, self.part.tolist()),
+                self.bucket.tolist(),
+                map((*self.queues, "").__getitem__, self.queue.tolist()),
+                map(PHASES.__getitem__, self.phase.tolist()),
+                _named_slots(self.slots),
+                members,
+                names,
+                strict=True,
+            ),
         )
-        for op, stage, microbatch, cut, part, bucket, queue, phase, slots, first, num in zip(
-            *columns, strict=True
-        ):
-            kind = KINDS[op]
-            yield Instruction(
-                kind,
-                stage,
-                microbatch,
-                cut,
-                part_names[part],
-                bucket,
-                queue_names[queue],
-                _PHASES[phase],
-                slots,
-                braid_members[first : first + num],
-                next(marks) if kind is Op.MARK else "",
-            )
 
 
-def _named_slots(slots: NDArray[np.int32]) -> Iterable[tuple[tuple[str, int], ...]]:
+def _numbered(names: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
+    """Different names in the order in which they come, and each name's place there; -1 for none."""
+    places = {"": -1}
+    numbers = [places.setdefault(name, len(places) - 1) for name in names]
+    return tuple(places)[1:], numbers
+
+
+def _slot_row(slots: tuple[tuple[str, int], ...]) -> list[int]:
+    row = [-1] * len(POOL_LETTERS)
+    before = -1
+    for letter, number in slots:
+        place = POOL_LETTERS.index(letter)
+        if place <= before or number < 0:
+            raise ValueError(f"slots stand once each, in the order {POOL_LETTERS}: {slots}")
+        row[place] = number
+        before = place
+    return row
+
+
+def _named_slots(slots: NDArray[np.int32]) -> list[tuple[tuple[str, int], ...]]:
     """For each row the slots that it names, as (letter, number)."""
-    named: list[tuple[tuple[str, int], ...]] = [()] * len(slots)
-    for row in np.flatnonzero((slots >= 0).any(axis=1)).tolist():
-        named[row] = tuple(
-            (letter, number)
-            for letter, number in zip(POOL_LETTERS, slots[row].tolist(), strict=True)
-            if number >= 0
-        )
-    return named
+    named = np.empty(len(slots), dtype=object)
+    pattern = np.packbits(slots >= 0, axis=1)[:, 0] if len(slots) else np.zeros(0, dtype=np.uint8)
+    for bits in np.unique(pattern).tolist():
+        rows = np.flatnonzero(pattern == bits)
+        pairs = [
+            zip(repeat(letter), slots[rows, place].tolist(), strict=False)
+            for place, letter in enumerate(POOL_LETTERS)
+            if bits & 128 >> place
+        ]
+        tuples = zip(*pairs, strict=True) if pairs else repeat((), len(rows))
+        named[rows] = np.fromiter(tuples, dtype=object, count=len(rows))
+    found: list[tuple[tuple[str, int], ...]] = named.tolist()
+    return found

@@ -25,7 +25,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-__all__ = ["peak_stash_chunks", "pipeline_time_ns", "rank_times_ns"]
+__all__ = ["CLOSED_FORMS", "peak_stash_chunks", "pipeline_time_ns", "rank_times_ns"]
+
+CLOSED_FORMS = ("gpipe", "1f1b", "interleaved-1f1b", "zb-h1")
+"""Schedules that have a form here: what a search considers unless it is told otherwise."""
 
 
 def rank_times_ns(

@@ -20,9 +20,9 @@ __all__ = ["Lane", "Slice", "Timeline", "draw_timeline", "time_unit", "to_chrome
 COLOURS = {
     "F": "#0072B2",
     "B": "#009E73",
-    "I": "#56B4E9",
+    "I": "#CC79A7",
     "W": "#E69F00",
-    "RC": "#CC79A7",
+    "RC": "#56B4E9",
     "FB": "#F0E442",
     "OPT": "#D55E00",
     "move": "#999999",

@@ -2,11 +2,13 @@
 
 Everything begins at a multiple of 64 bytes and the arena ends with the last pool, so its size is the peak:
 
-    params, grads   all elements of the rank's buckets
+    params, grads   all elements of the rank's buckets; of sharded ones its share
     moments         two per element for AdamW, and a master copy where parameters are of another type
     staging         tokens and targets of a microbatch; `depth` messages for every channel that ends here
     workspace       the largest scratch of the passes that the rank runs
-    pools           slots as large as the largest of the rank's stages needs
+    pools           slots as large as the largest of the rank's stages, or of its buckets, needs
+
+Pool o is host memory and takes nothing.
 """
 
 from __future__ import annotations
@@ -26,8 +28,10 @@ def lay_out_arena(
     *,
     stages: Mapping[int, StageSizes],
     passes: AbstractSet[str],
+    recomputes: bool = False,
     slots: Mapping[str, int],
     buckets: Sequence[Bucket],
+    num_shards: int = 1,
     channels: Sequence[Channel],
     precision: Precision,
     budget_bytes: int = -1,
@@ -41,11 +45,15 @@ def lay_out_arena(
     stages
         Sizes of the stages that it holds, by stage.
     passes
-        Passes that it runs: letters of ``F I W B``.
+        Passes that it runs: words of ``F I W B RC``.
+    recomputes
+        Whether some F of it keeps no stash.
     slots
         Slots of each pool.
     buckets, channels
         All of the plan.
+    num_shards
+        Ranks that share a sharded bucket.
     precision
         Data types of parameters, gradients and moments.
     budget_bytes
@@ -56,9 +64,13 @@ def lay_out_arena(
     InfeasibleError
         If the arena is over the budget.
     """
-    elements = sum(bucket.elements for bucket in buckets if bucket.stage in stages)
+    held = [bucket for bucket in buckets if bucket.stage in stages]
+    elements = sum(bucket.elements // (num_shards if bucket.shard else 1) for bucket in held)
+    largest_shared = max((bucket.elements for bucket in held if bucket.shard), default=0)
     num_moments = 2 + (precision.param != precision.moment)
-    workspace = (sizes.workspace_bytes[op] for sizes in stages.values() for op in passes)
+    workspace = (
+        sizes.pass_bytes(op, keeps_stash=not recomputes) for sizes in stages.values() for op in passes
+    )
     region_bytes = {
         "params": dtype_bytes(precision.param, elements),
         "grads": dtype_bytes(precision.grad, elements),
@@ -72,6 +84,10 @@ def lay_out_arena(
         "a": max(sizes.a_bytes for sizes in stages.values()),
         "w": max(sizes.w_bytes for sizes in stages.values()),
         "g": max(sizes.g_bytes for sizes in stages.values()),
+        "k": max(sizes.k_bytes for sizes in stages.values()),
+        "p": dtype_bytes(precision.param, largest_shared),
+        "q": dtype_bytes(precision.grad, largest_shared),
+        "o": max(sizes.host_bytes for sizes in stages.values()),
     }
     at = 0
     regions: list[Region] = []
@@ -81,13 +97,13 @@ def lay_out_arena(
     pools: list[Pool] = []
     for letter, size in slot_bytes.items():
         if slots.get(letter, 0):
-            pools.append(Pool(rank, letter, slots[letter], align(size), at))
-            at += slots[letter] * align(size)
+            pools.append(Pool(rank, letter, slots[letter], align(size), 0 if letter == "o" else at))
+            at += 0 if letter == "o" else slots[letter] * align(size)
     if 0 <= budget_bytes < at:
         largest = max(
             (
                 *((region.bytes, region.kind) for region in regions),
-                *((pool.num * pool.bytes, f"pool {pool.letter}") for pool in pools),
+                *((pool.num * pool.bytes, f"pool {pool.letter}") for pool in pools if pool.letter != "o"),
             )
         )
         raise InfeasibleError(

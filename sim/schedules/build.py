@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from inspect import signature
 
 from exactmap.errors import InvalidInputError, Place
 from exactmap.sim.plan.plan import MeshDims, Plan, PlanModel, PlanTrain, Precision
 from exactmap.sim.schedules.lowering import lower
+from exactmap.sim.schedules.order import Order
 from exactmap.sim.schedules.partition import balance_layers, stages_of
 from exactmap.sim.schedules.registry import make_order
 from exactmap.sim.schedules.sizes import size_stage
@@ -95,6 +97,13 @@ def build_plan(
     head_layers: float = 0.0,
     optimizer: OptimizerSettings | None = None,
     precision: Precision | None = None,
+    slices: int = 1,
+    group_size: int = 0,
+    stash_limit: float = 0,
+    shard_params: bool = False,
+    split_buckets: bool = False,
+    clock: str = "barrier",
+    late_norm: bool = False,
     times: WorkTimes | None = None,
     depth: int = 0,
     look_ahead: int = 1,
@@ -125,6 +134,14 @@ def build_plan(
         Numbers of the optimizer.
     precision
         Data types; f32 throughout if left out.
+    slices
+        Slices that sequences are cut into along their tokens.
+    group_size
+        Wanted size of a group of microbatches, where the schedule groups them; 0: its own choice.
+    stash_limit
+        Stash that a rank may hold, in microbatches of its layers, for schedules that keep to one; 0: any.
+    shard_params, split_buckets, clock, late_norm
+        As in `lower`.
     times
         Durations by which posts and waits are placed. If left out, passes take as long as their stage has
         layers, embedding and head included.
@@ -166,7 +183,16 @@ def build_plan(
     """
     mesh = MeshDims(tp, cp, ep, pp, dp, mesh_order)
     _check_mesh(mesh)
-    order = make_order(schedule, pp, num_microbatches, chunks)
+    order = _make_order(
+        schedule,
+        pp,
+        num_microbatches,
+        chunks,
+        num_slices=slices,
+        group_size=group_size,
+        stash_limit=stash_limit,
+        times=times,
+    )
     if layers is None:
         layers = balance_layers(model.layers, order.num_stages, embedding_layers, head_layers)
     if len(layers) != order.num_stages or sum(layers) != model.layers:
@@ -180,7 +206,7 @@ def build_plan(
     # Stages of one shape have one size: a balanced cut has few shapes.
     shapes = {(stage.num_layers, stage.embedding, stage.head): stage for stage in stages}
     sizes = {
-        shape: size_stage(model, stage, microbatch, seq, precision, tp=tp, cp=cp)
+        shape: size_stage(model, stage, microbatch, seq, precision, tp=tp, cp=cp, slices=slices)
         for shape, stage in shapes.items()
     }
     numbers = optimizer or OptimizerSettings()
@@ -188,7 +214,7 @@ def build_plan(
         microbatch=microbatch,
         m=num_microbatches,
         seq=seq,
-        slices=1,
+        slices=slices,
         optimizer="adamw",
         lr=numbers.lr,
         lr_min=numbers.lr_min,
@@ -209,6 +235,10 @@ def build_plan(
         stages=stages,
         sizes=[sizes[stage.num_layers, stage.embedding, stage.head] for stage in stages],
         precision=precision,
+        clock=clock,
+        late_norm=late_norm,
+        shard_params=shard_params,
+        split_buckets=split_buckets,
         times=times or _times_by_layers(layers, embedding_layers, head_layers),
         depth=depth,
         look_ahead=look_ahead,
@@ -235,6 +265,19 @@ def plan_model(model: ModelConfig) -> PlanModel:
         eps=model.norm_eps,
         theta=model.rope_theta,
     )
+
+
+def _make_order(
+    schedule: str, pp: int, num_microbatches: int, chunks: int, **options: float | WorkTimes | None
+) -> Order:
+    """The named order; options that the registry does not know yet must be left at nothing."""
+    known = signature(make_order).parameters
+    left_out = {"num_slices": 1, "group_size": 0, "stash_limit": 0}
+    asked = {name: value for name, value in options.items() if name in known}
+    for name, value in options.items():
+        if name not in known and value != left_out.get(name, value):
+            raise InvalidInputError("schedules take no such option", where=Place(field=name), got=str(value))
+    return make_order(schedule, pp, num_microbatches, chunks, **asked)
 
 
 def _check_mesh(mesh: MeshDims) -> None:

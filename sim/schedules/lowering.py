@@ -1,17 +1,19 @@
 """Lower an order of works to a plan: messages, collectives, slots, arenas.
 
-1. `walk` the order in time; 2. cut the parameters into buckets (`gradients`); 3. place posts and waits along
-one global order (`posts`); 4. give buffers slots (`slots`); 5. close each program: wait for the collectives,
-sum the norm, step; 6. lay out the arenas (`arena`). The result passes every check of
-`docs/reference/plan-format.md`, section 7.
+1. `walk` the order in time and flatten it (`units`); 2. cut the parameters into buckets (`gradients`,
+`openings`); 3. place posts and waits along one global order (`posts`); 4. write each rank's program, its
+buffers in slots (`program`, `slots`, `bucket_lives`); 5. lay out the arenas (`arena`). The result passes
+every check of `docs/reference/plan-format.md`, section 7.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from exactmap.errors import InvalidInputError
-from exactmap.sim.plan.instruction import POSTS, WAITS, Instruction, Op
+from exactmap.sim.plan.instruction import CODES, KINDS, POSTS, WAITS, Op
 from exactmap.sim.plan.plan import (
     Channel,
     MapLine,
@@ -23,15 +25,20 @@ from exactmap.sim.plan.plan import (
     Precision,
     Program,
 )
+from exactmap.sim.plan.table import InstructionTable
 from exactmap.sim.schedules.arena import lay_out_arena
-from exactmap.sim.schedules.gradients import NORM_GROUP, declare_gradients
+from exactmap.sim.schedules.gradients import declare_gradients
+from exactmap.sim.schedules.openings import find_openings
 from exactmap.sim.schedules.order import Order
-from exactmap.sim.schedules.posts import channel_name, place_posts
+from exactmap.sim.schedules.posts import Traffic, place_posts
+from exactmap.sim.schedules.program import ProgramBuilder
 from exactmap.sim.schedules.sizes import StageSizes
-from exactmap.sim.schedules.slots import assign_slots
 from exactmap.sim.schedules.timeline import WorkTimes, walk
+from exactmap.sim.schedules.units import Units
 
 __all__ = ["lower"]
+
+_OUTSTANDING = np.array([(op in POSTS) - int(op in WAITS) for op in KINDS], dtype=np.int64)
 
 
 def lower(
@@ -44,6 +51,9 @@ def lower(
     sizes: Sequence[StageSizes],
     precision: Precision | None = None,
     clock: str = "barrier",
+    late_norm: bool = False,
+    shard_params: bool = False,
+    split_buckets: bool = False,
     times: WorkTimes | None = None,
     depth: int = 0,
     look_ahead: int = 1,
@@ -67,6 +77,13 @@ def lower(
         Data types; f32 throughout if left out.
     clock
         ``barrier`` or ``free``.
+    late_norm
+        With the free clock: the norm goes along the pipeline, OPT trusts what came so far, and the next step
+        checks the total before its first gradients.
+    shard_params
+        Parameters rest cut over the replicas: gathered at the start, gradients reduced to the shard.
+    split_buckets
+        Embedding, layers and head of a stage are buckets of their own.
     times
         Durations for the walk that places posts and waits; one unit per pass and stage if left out. They
         change where posts stand, never what is computed.
@@ -87,50 +104,51 @@ def lower(
         If the order waits for itself or a rank's memory is over the budget.
     """
     _check_arguments(order, train, mesh, stages, sizes, depth, look_ahead)
+    if late_norm and clock != "free":
+        raise InvalidInputError("a late norm needs the free clock", got=f"clock={clock}")
     precision = precision or Precision()
-    timeline = walk(order, times or WorkTimes.unit(order.num_stages))
-    gradients = declare_gradients(model, mesh, stages, [ranks[0] for ranks in order.placement], sizes)
-    placed = place_posts(order, timeline, gradients, look_ahead)
-    programs: list[Program] = []
-    slots: list[dict[str, int]] = []
-    for rank, steps in enumerate(placed):
-        instructions, num_slots = assign_slots(steps, order.num_stages, order.num_microbatches)
-        buckets = [b for b in gradients.buckets if rank in order.placement[b.stage]]
-        zero = [Instruction(Op.ZERO, b.stage, bucket=b.index) for b in buckets]
-        closing = [
-            Instruction(Op.WC, step.stage, bucket=step.number, queue=step.queue)
-            for step in steps
-            if step.op is Op.AR
-        ]
-        norm = [Instruction(Op.NORM, queue=NORM_GROUP), Instruction(Op.WC, queue=NORM_GROUP)]
-        opt = [Instruction(Op.OPT, b.stage, bucket=b.index) for b in buckets]
-        end = [Instruction(Op.END)]
-        programs.append(Program(f"P{rank}", tuple(zero + instructions + closing + norm + opt + end)))
-        slots.append(num_slots)
-    channels = _declare_channels(order, sizes, depth)
+    gradients = declare_gradients(
+        model,
+        mesh,
+        stages,
+        order.placement,
+        sizes,
+        shard_params=shard_params,
+        split_buckets=split_buckets,
+        late_norm=late_norm,
+    )
+    units = Units.of(order, walk(order, times or WorkTimes.unit(order.num_stages)))
+    openings = find_openings(units, gradients)
+    traffic = place_posts(units, gradients, openings, look_ahead)
+    builder = ProgramBuilder(units, traffic, gradients, openings)
+    built = [builder.build(rank) for rank in range(order.num_ranks)]
+    channels = _declare_channels(order, traffic, sizes, depth)
     laid_out = [
         lay_out_arena(
             rank,
-            stages={s: sizes[s] for s in range(len(stages)) if rank in order.placement[s]},
-            passes={work.op.value for work in order.works(rank)},
-            slots=slots[rank],
+            stages={s: sizes[s] for s, ranks in enumerate(order.placement) if rank in ranks},
+            passes=_passes(order, rank),
+            recomputes=bool((order.works(rank).op == CODES[Op.RC]).any()),
+            slots=slots,
             buckets=gradients.buckets,
+            num_shards=gradients.num_shards,
             channels=channels,
             precision=precision,
             budget_bytes=budget_bytes,
         )
-        for rank in range(order.num_ranks)
+        for rank, (_, slots) in enumerate(built)
     ]
+    programs = tuple(Program(f"P{rank}", table) for rank, (table, _) in enumerate(built))
     return Plan(
         model=model,
         train=train,
         precision=precision,
         mesh=mesh,
         stages=tuple(stages),
-        place=order.placement,
+        place=tuple(tuple(sorted(ranks)) for ranks in order.placement),
         clock=clock,
         serial=True,
-        limit=max(_most_outstanding(program) for program in programs),
+        limit=max(_most_outstanding(table) for table, _ in built),
         channels=channels,
         groups=gradients.groups,
         buckets=gradients.buckets,
@@ -138,7 +156,7 @@ def lower(
         regions=tuple(region for _, regions, _ in laid_out for region in regions),
         pools=tuple(pool for _, _, pools in laid_out for pool in pools),
         maps=tuple(MapLine(rank, -1, program.name) for rank, program in enumerate(programs)),
-        programs=tuple(programs),
+        programs=programs,
         ties=gradients.ties,
         couple=_couple(order, mesh),
         budget=budget_bytes,
@@ -160,6 +178,7 @@ def _check_arguments(
     pairs = (
         ("microbatches", order.num_microbatches, train.m),
         ("pipeline ranks", order.num_ranks, mesh.pp),
+        ("slices", order.num_slices, train.slices),
         ("stages", order.num_stages, len(stages)),
         ("sizes of stages", order.num_stages, len(sizes)),
     )
@@ -168,43 +187,39 @@ def _check_arguments(
             raise InvalidInputError(
                 f"the order and the plan differ in {what}", got=str(got), expected=str(expected)
             )
-    if train.slices != 1 or any(stage.parts for stage in stages):
-        raise InvalidInputError("these orders know neither slices nor parts of a pass")
+    if any(stage.parts for stage in stages):
+        raise InvalidInputError("orders know no parts of a pass")
     if depth < 0 or look_ahead < 0:
         raise InvalidInputError("depth and look-ahead are at least 0", got=f"{depth} and {look_ahead}")
 
 
-def _declare_channels(order: Order, sizes: Sequence[StageSizes], depth: int) -> tuple[Channel, ...]:
+def _declare_channels(
+    order: Order, traffic: Traffic, sizes: Sequence[StageSizes], depth: int
+) -> tuple[Channel, ...]:
     """One channel per pair of ranks and class, as wide as its widest message."""
-    widest: dict[tuple[str, int, int], int] = {}
-    for stage in range(order.num_stages - 1):
-        here, there = order.placement[stage][0], order.placement[stage + 1][0]
-        if here != there:
-            for key in (("F", here, there), ("B", there, here)):
-                widest[key] = max(
-                    widest.get(key, 0), sizes[stage].message_bytes, sizes[stage + 1].message_bytes
-                )
+    messages, step = traffic.messages, order.num_microbatches * order.num_slices
+    widths = np.array([one.message_bytes for one in sizes], dtype=np.int64)
+    widest = np.zeros(len(traffic.routes), dtype=np.int64)
+    for items in (messages.item, messages.target):
+        np.maximum.at(widest, messages.route, widths[items // step])
     return tuple(
-        Channel(channel_name(cls, src, dst), src, dst, cls, depth, num_bytes)
-        for (cls, src, dst), num_bytes in sorted(
-            widest.items(), key=lambda entry: (entry[0][0] != "F", entry[0][1:])
-        )
+        Channel(route.channel, route.src, route.dst, route.cls, depth, num_bytes)
+        for route, num_bytes in zip(traffic.routes, widest.tolist(), strict=True)
     )
+
+
+def _passes(order: Order, rank: int) -> frozenset[str]:
+    """Passes that a rank runs."""
+    ops = {KINDS[code].value for code in np.unique(order.works(rank).op).tolist()}
+    return frozenset(ops - {Op.OFF.value, Op.LD.value})
 
 
 def _couple(order: Order, mesh: MeshDims) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Passes that exchange data inside over tp, cp or ep: their ranks run them together."""
     axes = tuple(name for name, size in (("tp", mesh.tp), ("cp", mesh.cp), ("ep", mesh.ep)) if size > 1)
-    used = {work.op for rank in range(order.num_ranks) for work in order.works(rank)}
-    return tuple((op.value, axes) for op in (Op.F, Op.I, Op.W, Op.B) if op in used) if axes else ()
+    used = frozenset().union(*(_passes(order, rank) for rank in range(order.num_ranks)))
+    return tuple((op, axes) for op in ("F", "I", "W", "B", "RC") if op in used) if axes else ()
 
 
-def _most_outstanding(program: Program) -> int:
-    most = now = 0
-    for instruction in program.instructions:
-        if instruction.op in POSTS:
-            now += 1
-            most = max(most, now)
-        elif instruction.op in WAITS:
-            now -= 1
-    return most
+def _most_outstanding(table: InstructionTable) -> int:
+    return int(np.cumsum(_OUTSTANDING[table.op]).max(initial=0))

@@ -1,246 +1,360 @@
-"""Put messages and collectives between the works of each rank.
+"""Find the messages of an order and place their posts and waits, and those of the reductions.
 
 All posts of a step have one global order, that of the moments when their data are made in the walk of the
 order. Each rank posts its part of them in that order, send at the producer and receive at the consumer alike.
 So an executor that starts a rank's posts one by one still makes progress (`serial=yes`): the first post that
 is not complete stands at the head of the queue at all its ends, or a rank is about to reach it, for whatever
-a rank waits for was posted later.
+a rank waits for was posted later. Copies to and from the host have one end and stand anywhere.
 
-Between two works (a *gap*) stand, in order: hand-overs on the same rank, receives that came before the send,
-the send, waits for sends, later posts, waits for receives. A receive is posted one work ahead: in the gap
-before the work during which its data are made, so that it stands ready when they are sent, without a buffer
-in the channel. A look-ahead of 2 or more moves it further ahead past works without posts, never past a post;
-0 posts it in the gap after that work, one slot cheaper and sound where the receiver itself moves the bytes
-when it waits.
+In a gap between two units stand, in order: hand-overs on the same rank, receives that came before the sends,
+the sends, waits for sends, later posts, copies, waits for receives. A receive is posted one unit ahead: in
+the gap before the unit during which its data are made, so that it stands ready when they are sent, without a
+buffer in the channel. A look-ahead of 2 or more moves it further ahead past units without posts, never past a
+post; 0 posts it in the gap after that unit, one slot cheaper and sound where the receiver itself moves the
+bytes when it waits.
 
-A wait for a send stands where, in the walk, the consumer has begun: from there on no mover keeps a rank
-waiting, and the *strict* graph has no cycle since all its edges go forward in the walk. The slots' colouring
-moves it on to where its slot is wanted again.
+A wait for a send may stand from where, in the walk, the consumer has begun: from there on no mover keeps a
+rank waiting, and the *strict* graph has no cycle since all its edges go forward in the walk. The slots'
+colouring moves it on to where its slot is wanted again.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from exactmap.sim.plan.instruction import Op
-from exactmap.sim.schedules.gradients import TIE_GROUP, Gradients, last_works
-from exactmap.sim.schedules.order import Order
-from exactmap.sim.schedules.timeline import Timeline
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["Step", "channel_name", "place_posts"]
+from exactmap.sim.plan.instruction import CODES, Op
+from exactmap.sim.schedules.gradients import REPLICA_GROUP, TIE_GROUP, Gradients
+from exactmap.sim.schedules.openings import Openings
+from exactmap.sim.schedules.units import (
+    EARLY,
+    POST,
+    SEND,
+    WAIT_RECEIVE,
+    WAIT_SEND,
+    Ints,
+    Units,
+    grouped,
+    key,
+    position_key,
+)
 
-_NOTE, _EARLY, _SEND, _WAIT_SEND, _POST, _WAIT_RECEIVE, _WORK = range(7)
-_PHASES = 8
+__all__ = ["Closers", "HandOvers", "Messages", "Route", "Traffic", "place_posts"]
 
-
-class Step(NamedTuple):
-    """An instruction before its slots are known.
-
-    `number` is a microbatch, or a bucket's index for an AR; `cls` the class of the channel, F or B.
-    """
-
-    op: Op
-    stage: int
-    number: int
-    queue: str = ""
-    cls: str = ""
-
-
-class _Message(NamedTuple):
-    made_ns: int
-    src: int  # ends of two works of one rank differ: (made_ns, src) is a total order
-    work: int  # place of the producer in the order of `src`
-    dst: int
-    user: int  # place of the consumer in the order of `dst`
-    cls: str
-    stage: int  # the producer's
-    microbatch: int
+_PHASES = 16
+_F, _I, _B = (CODES[op] for op in (Op.F, Op.I, Op.B))
 
 
-class _Closer(NamedTuple):
-    """An AR of a bucket; sorts after the message that the same work makes, in `reduce` order."""
-
-    made_ns: int
-    src: int
-    work: int
-    rank: int
-    depth: int  # place in the bucket's list of groups
-    bucket: int  # place in the plan's list
-
-
-@dataclass(slots=True)
-class _Rank:
-    """What is known of one rank while posts are placed."""
-
-    starts: list[int]
-    ends: list[int]
-    sends: bytearray  # 1 for each work that sends
-    last: int = 0  # position of the last post
-
-    def position_at(self, made_ns: int, src: int, me: int, look_ahead: int) -> int:
-        """Position, among this rank's posts, of one whose data are made at `made_ns` on rank `src`."""
-        gap = bisect_right(self.ends, made_ns)
-        phase = _POST
-        if gap and self.ends[gap - 1] == made_ns and self.sends[gap - 1] and me > src:
-            phase = _EARLY
-        elif look_ahead == 0 and gap < len(self.starts) and self.starts[gap] < made_ns:
-            gap, phase = gap + 1, _EARLY
-        elif look_ahead > 1:
-            gap, phase = max(gap - look_ahead + 1, 0), _POST
-        self.last = max(self.last, gap * _PHASES + phase)
-        return self.last
-
-
-def channel_name(cls: str, src: int, dst: int) -> str:
-    """Name of the channel of class F or B from rank `src` to rank `dst`.
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What a channel is for: class F or B, from rank `src` to rank `dst`.
 
     Examples
     --------
-    >>> channel_name("F", 0, 1)
+    >>> Route("F", 0, 1).channel
     'f0_1'
     """
-    return f"{cls.lower()}{src}_{dst}"
+
+    cls: str
+    src: int
+    dst: int
+
+    @property
+    def channel(self) -> str:
+        """Name of the channel."""
+        return f"{self.cls.lower()}{self.src}_{self.dst}"
 
 
-def place_posts(
-    order: Order, timeline: Timeline, gradients: Gradients, look_ahead: int = 1
-) -> tuple[list[Step], ...]:
-    """Works, posts, waits and notes of each rank, in program order.
+@dataclass(frozen=True, slots=True, eq=False)
+class Messages:
+    """Messages between ranks in the global order; columns of equal length, keys as in `units`."""
 
-    Waits for sends stand at their earliest harmless place; collectives are left for the caller to wait for at
-    the end.
+    row: Ints  #: the producer, among all works
+    item: Ints  #: the producer's
+    target: Ints  #: the consumer's item
+    backward: NDArray[np.bool_]
+    src: Ints
+    dst: Ints
+    route: Ints
+    send_key: Ints
+    receive_key: Ints
+    wait_receive_key: Ints
+    wait_send_key: Ints  #: the earliest place
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HandOvers:
+    """Outputs that stay on their rank, rank after rank."""
+
+    row: Ints
+    target: Ints
+    backward: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Closers:
+    """Posts that close buckets, in the global order."""
+
+    rank: Ints
+    bucket: Ints
+    depth: Ints  #: place in the bucket's list of groups
+    key: Ints
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Traffic:
+    """All that moves in a step."""
+
+    routes: tuple[Route, ...]
+    messages: Messages
+    hand_overs: HandOvers
+    closers: Closers
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Closing:
+    """Closing posts by source and unit of the data that they reduce; columns of equal length."""
+
+    made_ns: Ints
+    src: Ints
+    unit: Ints  #: on `src`; -1: nothing is ever made
+    depth: Ints
+    bucket: Ints
+    rank: Ints
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Events:
+    """Messages and closing posts before they are numbered, by source and unit."""
+
+    made_ns: Ints
+    src: Ints
+    unit: Ints  #: on `src`
+    rank: Ints  #: who posts; of a message its receiver
+    is_message: NDArray[np.bool_]
+
+
+def place_posts(units: Units, gradients: Gradients, openings: Openings, look_ahead: int = 1) -> Traffic:
+    """Where the posts and waits of messages and reductions stand.
+
+    Parameters
+    ----------
+    units
+        The walked order.
+    gradients, openings
+        Buckets, and when they open and close.
+    look_ahead
+        Units ahead of the moment when its data are made that a receive is posted.
     """
-    messages, notes = _find_messages(order, timeline)
-    ranks = [
-        _Rank(starts.tolist(), ends.tolist(), bytearray(len(ends)))
-        for starts, ends in zip(timeline.start_ns, timeline.end_ns, strict=True)
-    ]
-    for message in messages:
-        ranks[message.src].sends[message.work] = 1
-    placed: list[list[tuple[int, int, Step]]] = []
-    for rank in range(order.num_ranks):
-        works = order.works(rank)
-        entries = [(gap * _PHASES + _WORK, 0, Step(*work[:3])) for gap, work in enumerate(works)]
-        entries += [(position, 0, step) for position, step in notes[rank]]
-        placed.append(entries)
-    events: list[_Message | _Closer] = [*messages, *_find_closers(order, timeline, gradients)]
-    events.sort(key=_event_key)
-    queues: dict[tuple[str, int, int], list[tuple[int, _Message]]] = {}
-    for number, event in enumerate(events):
-        if isinstance(event, _Closer):
-            bucket = gradients.buckets[event.bucket]
-            state = ranks[event.rank]
-            if event.rank == event.src:
-                state.last = max(state.last, (event.work + 1) * _PHASES + _POST)
-                position = state.last
+    rank_of_item, last_stage = units.order.rank_of_item, units.order.num_stages - 1
+    backward = (units.op == _I) | (units.op == _B)
+    forward = units.op == _F
+    row = np.flatnonzero((forward & (units.stage < last_stage)) | (backward & (units.stage > 0)))
+    target = _targets(units, row)
+    stays = rank_of_item[units.item[row]] == rank_of_item[target]
+    hand_overs = HandOvers(row[stays], target[stays], backward[row[stays]])
+    if stays.any():
+        row = row[~stays]
+
+    closing = _find_closing(units, gradients, openings)
+    events = _merge(units, row, closing)
+    number = np.empty(len(events.made_ns), dtype=np.int64)
+    number[np.argsort(events.made_ns, kind="stable")] = np.arange(len(number))
+    position = _positions(units, events, number, look_ahead)
+    earliest = _earliest_waits(units, row)
+
+    places = np.flatnonzero(events.is_message)
+    sorting = np.argsort(number[places])
+    places = places[sorting]
+    routes, messages = _messages(units, row[sorting], number[places], position[places], earliest[sorting])
+    places = np.flatnonzero(~events.is_message)
+    sorting = np.argsort(number[places])
+    places = places[sorting]
+    closers = Closers(
+        closing.rank[sorting],
+        closing.bucket[sorting],
+        closing.depth[sorting],
+        position_key(position[places], number[places]),
+    )
+    return Traffic(routes, messages, hand_overs, closers)
+
+
+def _targets(units: Units, row: Ints) -> Ints:
+    """Items that use what some works make."""
+    step = units.order.num_microbatches * units.order.num_slices
+    return units.item[row] + np.where(units.op[row] == _F, step, -step)
+
+
+def _users(units: Units, row: Ints) -> Ints:
+    """Units, on their own ranks, that use what some works make."""
+    target = _targets(units, row)
+    return np.where(units.op[row] == _F, units.forward_unit[target], units.backward_unit[target])
+
+
+def _messages(
+    units: Units, row: Ints, number: Ints, position: Ints, earliest: Ints
+) -> tuple[tuple[Route, ...], Messages]:
+    """Messages in their global order, and the channels that they take."""
+    item, target, backward = units.item[row], _targets(units, row), units.op[row] != _F
+    src, dst = units.order.rank_of_item[item], units.order.rank_of_item[target]
+    routes, route = _routes(units.order.num_ranks, backward, src, dst)
+    wait_receive, wait_send = _in_channel_order(route, _users(units, row), earliest)
+    return routes, Messages(
+        row,
+        item,
+        target,
+        backward,
+        src,
+        dst,
+        route,
+        send_key=key(units.unit[row] + 1, SEND, number),
+        receive_key=position_key(position, number),
+        wait_receive_key=key(wait_receive, WAIT_RECEIVE, number),
+        wait_send_key=key(wait_send, WAIT_SEND, number),
+    )
+
+
+def _find_closing(units: Units, gradients: Gradients, openings: Openings) -> _Closing:
+    """All closing posts.
+
+    A reduction over replicas is posted when the rank's last pass that adds to the bucket ends; one over
+    twins, or over tied copies, when that of the last of them does.
+    """
+    made: dict[tuple[int, int], tuple[int, int, int]] = {}
+    for bucket, declared in enumerate(gradients.buckets):
+        for rank in units.order.placement[declared.stage]:
+            unit = openings.close_unit[bucket, rank]
+            made[bucket, rank] = (int(units.end_ns[rank][unit]) if unit >= 0 else 0, rank, unit)
+    tied = [at for at in made if TIE_GROUP in gradients.buckets[at[0]].reduce]
+    rows: list[tuple[int, ...]] = []
+    for (bucket, rank), own in made.items():
+        declared = gradients.buckets[bucket]
+        twins = units.order.placement[declared.stage]
+        for depth, group in enumerate(declared.reduce):
+            if group == REPLICA_GROUP:
+                latest = own
+            elif group == TIE_GROUP:
+                latest = max(made[at] for at in tied)
             else:
-                position = state.position_at(event.made_ns, event.src, event.rank, 1)
-            step = Step(Op.AR, bucket.stage, bucket.index, bucket.reduce[event.depth])
-            placed[event.rank].append((position, number, step))
-            continue
-        channel = channel_name(event.cls, event.src, event.dst)
-        send, receive = (Op.SF, Op.RF) if event.cls == "F" else (Op.SB, Op.RB)
-        position = (event.work + 1) * _PHASES + _SEND
-        ranks[event.src].last = max(ranks[event.src].last, position)
-        placed[event.src].append(
-            (position, number, Step(send, event.stage, event.microbatch, channel, event.cls))
-        )
-        position = ranks[event.dst].position_at(event.made_ns, event.src, event.dst, look_ahead)
-        user_stage = event.stage + 1 if event.cls == "F" else event.stage - 1
-        placed[event.dst].append(
-            (position, number, Step(receive, user_stage, event.microbatch, channel, event.cls))
-        )
-        queues.setdefault((event.cls, event.src, event.dst), []).append((number, event))
-    for (cls, src, dst), queue in queues.items():
-        channel = channel_name(cls, src, dst)
-        _place_receive_waits(placed[dst], queue, channel)
-        _place_send_waits(placed[src], queue, channel, ranks)
-    for entries in placed:
-        entries.sort()
-    return tuple([step for _, _, step in entries] for entries in placed)
+                latest = max(made[bucket, twin] for twin in twins)
+            rows.append((*latest, depth, bucket, rank))
+    # Posts whose data one unit makes: first all over replicas, by bucket, then the others.
+    rows.sort(key=lambda entry: entry[1:])
+    return _Closing(*np.array(rows, dtype=np.int64).reshape(len(rows), 6).T)
 
 
-def _event_key(event: _Message | _Closer) -> tuple[int, int, int]:
-    return (event.made_ns, event.src, event.depth + 1 if isinstance(event, _Closer) else 0)
+def _merge(units: Units, row: Ints, closing: _Closing) -> _Events:
+    """Messages and closing posts by source and unit, the latter behind the messages of their unit.
+
+    A stable sort by time then gives the global order: units of one rank end at different times.
+    """
+    item, unit = units.item[row], units.unit[row]
+    src, dst = units.order.rank_of_item[item], units.order.rank_of_item[_targets(units, row)]
+    span = max((units.num_units(rank) for rank in range(units.order.num_ranks)), default=0) + 1
+    at = np.searchsorted(src * span + unit, closing.src * span + closing.unit, "right")
+    return _Events(
+        np.insert(units.made_ns[row], at, closing.made_ns),
+        np.insert(src, at, closing.src),
+        np.insert(unit, at, closing.unit),
+        np.insert(dst, at, closing.rank),
+        np.insert(np.ones(len(row), dtype=np.bool_), at, False),
+    )
 
 
-def _find_messages(
-    order: Order, timeline: Timeline
-) -> tuple[list[_Message], tuple[list[tuple[int, Step]], ...]]:
-    """Messages between ranks, and hand-overs on one rank with their positions."""
-    m, placement, last_stage = order.num_microbatches, order.placement, order.num_stages - 1
-    messages: list[_Message] = []
-    notes: tuple[list[tuple[int, Step]], ...] = tuple([] for _ in order.ranks)
-    forward_at, backward_at = order.forward_at.tolist(), order.backward_at.tolist()
+def _positions(units: Units, events: _Events, number: Ints, look_ahead: int) -> Ints:
+    """Position (gap * 16 + phase) of each receive and each closer among the posts of its rank."""
+    order = units.order
+    out = np.empty(len(number), dtype=np.int64)
+    by_rank = grouped(events.rank)
+    ends = np.searchsorted(events.rank[by_rank], np.arange(order.num_ranks + 1))
+    sends_of = np.flatnonzero(events.is_message)
+    send_ends = np.searchsorted(events.src[sends_of], np.arange(order.num_ranks + 1))
     for rank in range(order.num_ranks):
-        ends = timeline.end_ns[rank].tolist()
-        for index, (op, stage, microbatch, _, _) in enumerate(order.works(rank)):
-            if op is Op.W:
-                continue
-            forward = op is Op.F
-            neighbour = stage + 1 if forward else stage - 1
-            if not 0 <= neighbour <= last_stage:
-                continue
-            if placement[neighbour][0] == rank:
-                note = Op.LF if forward else Op.LB
-                notes[rank].append(((index + 1) * _PHASES + _NOTE, Step(note, stage, microbatch)))
-                continue
-            users = forward_at if forward else backward_at
-            user = users[neighbour * m + microbatch]
-            cls = "F" if forward else "B"
-            messages.append(
-                _Message(ends[index], rank, index, placement[neighbour][0], user, cls, stage, microbatch)
-            )
-    return messages, notes
+        here = by_rank[ends[rank] : ends[rank + 1]]
+        sends = sends_of[send_ends[rank] : send_ends[rank + 1]]
+        raw = _wanted(units, events, rank, here, events.unit[sends], look_ahead)
+        both = np.concatenate((number[here], number[sends]))
+        wanted = np.concatenate((raw, (events.unit[sends] + 1) * _PHASES + SEND))
+        sorting = np.argsort(both, kind="stable")
+        placed = np.empty_like(wanted)
+        placed[sorting] = np.maximum.accumulate(wanted[sorting])
+        out[here] = placed[: len(here)]
+    return out
 
 
-def _find_closers(order: Order, timeline: Timeline, gradients: Gradients) -> list[_Closer]:
-    """All ARs: over replicas when the bucket's last work ends, over tied ranks when both are there."""
-    last = last_works(order, gradients)
-    rank_of = [order.placement[bucket.stage][0] for bucket in gradients.buckets]
-    tied = [i for i, bucket in enumerate(gradients.buckets) if TIE_GROUP in bucket.reduce]
-    end_ns = [
-        (int(timeline.end_ns[rank][work]), rank, work) for rank, work in zip(rank_of, last, strict=True)
-    ]
-    closers: list[_Closer] = []
-    for number, bucket in enumerate(gradients.buckets):
-        for depth, group in enumerate(bucket.reduce):
-            made_ns, src, work = max(end_ns[i] for i in tied) if group == TIE_GROUP else end_ns[number]
-            closers.append(_Closer(made_ns, src, work, rank_of[number], depth, number))
-    return closers
+def _wanted(units: Units, events: _Events, rank: int, here: Ints, send_units: Ints, look_ahead: int) -> Ints:
+    """Where posts of one rank would stand if it had no others."""
+    starts, ends = units.start_ns[rank], units.end_ns[rank]
+    made_ns, src = events.made_ns[here], events.src[here]
+    gap = np.searchsorted(ends, made_ns, "right")
+    phase = np.full(len(here), POST, dtype=np.int64)
+    padded = np.concatenate(([-1], ends))
+    sends = np.zeros(len(ends) + 1, dtype=np.bool_)
+    sends[send_units + 1] = True
+    early = (padded[gap] == made_ns) & sends[gap] & (rank > src)
+    phase[early] = EARLY
+    message = events.is_message[here]
+    if look_ahead == 0:
+        begun = np.concatenate((starts, [np.iinfo(np.int64).max]))[gap] < made_ns
+        late = ~early & message & begun
+        gap[late] += 1
+        phase[late] = EARLY
+    elif look_ahead > 1:
+        ahead = ~early & message
+        gap[ahead] = np.maximum(gap[ahead] - (look_ahead - 1), 0)
+    own = ~message & (src == rank)
+    gap[own], phase[own] = events.unit[here][own] + 1, POST
+    return gap * _PHASES + phase
 
 
-def _place_receive_waits(
-    entries: list[tuple[int, int, Step]], queue: Sequence[tuple[int, _Message]], channel: str
-) -> None:
-    """Just before the consumer, or before that of a later message of the channel which is used sooner."""
-    gap = max(message.user for _, message in queue)
-    for number, message in reversed(queue):
-        gap = min(gap, message.user)
-        stage = message.stage + 1 if message.cls == "F" else message.stage - 1
-        wait = Step(Op.WR, stage, message.microbatch, channel, message.cls)
-        entries.append((gap * _PHASES + _WAIT_RECEIVE, number, wait))
+def _earliest_waits(units: Units, row: Ints) -> Ints:
+    """For each message the first gap of its sender that begins when its consumer has begun.
+
+    At equal times units count in the order of their ranks: any fixed order avoids cycles.
+    """
+    first_unit = np.concatenate(([0], np.cumsum([len(starts) for starts in units.start_ns], dtype=np.int64)))
+    dst = units.order.rank_of_item[_targets(units, row)]
+    begun_ns = np.concatenate(units.start_ns)[first_unit[dst] + _users(units, row)]
+    out = np.empty(len(row), dtype=np.int64)
+    bounds = np.searchsorted(row, units.first_row)
+    for rank in range(units.order.num_ranks):
+        here = slice(int(bounds[rank]), int(bounds[rank + 1]))
+        begun = begun_ns[here]
+        waited = np.searchsorted(units.end_ns[rank], begun) + 1
+        after = np.searchsorted(units.start_ns[rank], begun + (rank < dst[here]))
+        out[here] = np.maximum(np.minimum(waited, units.num_units(rank)), after)
+    return out
 
 
-def _place_send_waits(
-    entries: list[tuple[int, int, Step]],
-    queue: Sequence[tuple[int, _Message]],
-    channel: str,
-    ranks: Sequence[_Rank],
-) -> None:
-    """In the first gap that begins when the consumer has begun, in posting order."""
-    first = queue[0][1]
-    sender, receiver = ranks[first.src], ranks[first.dst]
-    gap = 0
-    for number, message in queue:
-        begun = (receiver.starts[message.user], message.dst)
-        earliest = bisect_left(sender.ends, begun[0]) + 1
-        gap = max(gap, min(earliest, len(sender.ends)))
-        # At equal times works count in the order of their ranks: any fixed order avoids cycles.
-        while gap < len(sender.starts) and (sender.starts[gap], message.src) <= begun:
-            gap += 1
-        wait = Step(Op.WS, message.stage, message.microbatch, channel, message.cls)
-        entries.append((gap * _PHASES + _WAIT_SEND, number, wait))
+def _routes(
+    num_ranks: int, backward: NDArray[np.bool_], src: Ints, dst: Ints
+) -> tuple[tuple[Route, ...], Ints]:
+    """Channels that the messages need, class F first, and the place of each message's among them."""
+    code = (backward * num_ranks + src) * num_ranks + dst
+    used = np.zeros(2 * num_ranks * num_ranks, dtype=np.bool_)
+    used[code] = True
+    codes = np.flatnonzero(used)
+    place = np.cumsum(used) - 1
+    routes = tuple(
+        Route("FB"[code // num_ranks**2], code // num_ranks % num_ranks, code % num_ranks)
+        for code in codes.tolist()
+    )
+    return routes, place[code]
+
+
+def _in_channel_order(route: Ints, user: Ints, begun_at: Ints) -> tuple[Ints, Ints]:
+    """Gaps of the waits, so that those of each channel stand in posting order.
+
+    A receive is waited for before its consumer, or before that of a later message which is used sooner; a
+    send not before earlier ones.
+    """
+    sorting = grouped(route)
+    span = int(max(user.max(initial=0), begun_at.max(initial=0))) + 1
+    offset = route[sorting] * span
+    user_gap, begun_gap = np.empty_like(user), np.empty_like(user)
+    # Channel by channel in one go: offsets keep a channel's values below those of the next.
+    user_gap[sorting] = np.minimum.accumulate((user[sorting] + offset)[::-1])[::-1] - offset
+    begun_gap[sorting] = np.maximum.accumulate(begun_at[sorting] + offset) - offset
+    return user_gap, begun_gap

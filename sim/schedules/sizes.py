@@ -30,7 +30,8 @@ class StageSizes:
     Parameters
     ----------
     h_bytes, a_bytes, w_bytes, g_bytes
-        Slots of the four pools: stage boundary, stash for I alone, stash for W, what I leaves to W.
+        Slots of the four pools: stage boundary, stash for I alone, stash for W, what I leaves to W. Of a
+        slice, where sequences are cut.
     message_bytes
         What is sent from stage to stage; at most `h_bytes`.
     workspace_bytes
@@ -38,7 +39,9 @@ class StageSizes:
     elements
         Parameters of each part that the stage may hold (``wte wpe layers norm head``), padding included.
     staging_bytes
-        Where the tokens and targets of a microbatch are put.
+        Where the tokens and targets of a whole microbatch are put.
+    k_bytes
+        Keys and values of all slices and their gradients, for all layers; 0 where sequences are not cut.
     """
 
     h_bytes: int
@@ -49,6 +52,24 @@ class StageSizes:
     workspace_bytes: Mapping[str, int]
     elements: Mapping[str, int]
     staging_bytes: int = 0
+    k_bytes: int = 0
+
+    @property
+    def host_bytes(self) -> int:
+        """A stash on the host: its a slot, then its w slot."""
+        return align(self.a_bytes) + align(self.w_bytes)
+
+    def pass_bytes(self, op: str, *, keeps_stash: bool = True) -> int:
+        """Workspace of a pass ``F I W B RC``.
+
+        An F without a stash has a scratch one behind its own workspace, RC a place for the output that is
+        thrown away.
+        """
+        if op == "RC":
+            return align(self.workspace_bytes["F"]) + align(self.h_bytes)
+        if op == "F" and not keeps_stash:
+            return align(self.workspace_bytes["F"]) + self.host_bytes
+        return self.workspace_bytes[op]
 
 
 def align(num_bytes: int) -> int:
@@ -90,6 +111,7 @@ def size_stage(
     *,
     tp: int = 1,
     cp: int = 1,
+    slices: int = 1,
 ) -> StageSizes:
     """Sizes of a stage on one rank; with ``tp = cp = 1`` and f32 those of the C engine to the byte.
 
@@ -103,15 +125,23 @@ def size_stage(
         Data types of the plan.
     tp, cp
         Ranks that share each layer, ranks that share each sequence.
+    slices
+        Slices that the order cuts each sequence into.
 
     Raises
     ------
     InvalidInputError
-        If `seq` cannot be shared by `cp` ranks, or the shapes do not fit the model.
+        If `seq` cannot be shared by `cp` ranks and cut into `slices`, or the shapes do not fit the model.
     """
     if cp < 1 or seq % cp:
         raise InvalidInputError(
             "a sequence cannot be shared evenly", got=f"{seq} tokens over cp={cp}", hint="cp must divide seq"
+        )
+    if slices < 1 or seq // cp % slices:
+        raise InvalidInputError(
+            "a sequence cannot be cut evenly",
+            got=f"{seq // cp} tokens in {slices} slices",
+            hint="the number of slices must divide the tokens of a sequence on a rank",
         )
     if seq > model.positions:
         raise InvalidInputError(
@@ -125,7 +155,7 @@ def size_stage(
         grad_bytes=dtype_bytes(precision.grad, 1),
         moment_bytes=dtype_bytes(precision.moment, 1),
     )
-    footprint = stage_footprint(model, stage, microbatch, seq // cp, precision=widths, tp=tp)
+    footprint = stage_footprint(model, stage, microbatch, seq // cp, precision=widths, tp=tp, slices=slices)
     token_bytes = align(microbatch * (seq // cp) * _TOKEN_BYTES)
     return StageSizes(
         h_bytes=footprint.h_bytes,
@@ -138,4 +168,5 @@ def size_stage(
         workspace_bytes=footprint.workspace_bytes,
         elements=footprint.elements,
         staging_bytes=(stage.embedding + stage.head) * token_bytes,
+        k_bytes=footprint.k_bytes,
     )

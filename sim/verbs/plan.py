@@ -16,6 +16,7 @@ from exactmap.sim.plan.plan import Precision
 from exactmap.sim.plan.reader import sha256_of
 from exactmap.sim.plan.writer import write_plan
 from exactmap.sim.planner.candidate import SearchSpace, divisors
+from exactmap.sim.planner.closed_form import CLOSED_FORMS
 from exactmap.sim.planner.estimate import Estimator
 from exactmap.sim.planner.explain import family_bests, rejection_counts, step_parts
 from exactmap.sim.planner.host_pricing import HostPricing
@@ -24,7 +25,6 @@ from exactmap.sim.planner.search import Progress, Ranking, search
 from exactmap.sim.scenario.scenario import Scenario, load_scenario
 from exactmap.sim.scenario.types import Engine
 from exactmap.sim.schedules.build import OptimizerSettings
-from exactmap.sim.schedules.registry import SCHEDULES
 from exactmap.sim.verbs.input_kind import InputKind, refuse_others
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def space_of(scenario: Scenario) -> SearchSpace:
     model, parallel, cluster = scenario.model, scenario.parallel, scenario.cluster
     num_gpus = scenario.max_gpus
     domain = min(cluster.used_per_domain, MAX_AUTO_TP, num_gpus)
-    schedules = parallel.schedule or tuple(SCHEDULES)
+    schedules = parallel.schedule or CLOSED_FORMS
     return SearchSpace(
         tp=parallel.tp or tuple(value for value in divisors(model.heads) if value <= domain),
         cp=parallel.cp or (1, 2, 4, 8),

@@ -1,4 +1,4 @@
-"""Bytes of one stage on one rank: the stash and hand-over of a microbatch, workspaces, padded parameters.
+"""Bytes of one stage on one rank: the stash and hand-over of an item, workspaces, padded parameters.
 
 With one-rank stages (tp = 1) and 4-byte numbers these are the C engine's own sizes to the byte: the
 formulas of `docs/reference/memory-layout.md`, which `backend_c/src/nn/layout.c` and `params.c` obey as well;
@@ -7,7 +7,11 @@ heads, ffn and vocabulary are divided by tp, and, as in sequence parallelism (Ko
 activation recomputation in large transformer models", 2022), so are the tokens of what lies outside the
 products.
 
-Legend: T tokens of a microbatch, H hidden, A query width, K key (or value) width, Q = A + 2K, M ffn, U = M
+An item is a microbatch, or one of the equal token slices that its sequences are cut into (Li et al.,
+"TeraPipe", arXiv:2102.07988; Sun et al., "Seq1F1B", arXiv:2406.03488). All is then sized for a slice's tokens
+but the keys and values, which later slices read, and their gradients, to which later slices add.
+
+Legend: T tokens of an item, H hidden, A query width, K key (or value) width, Q = A + 2K, M ffn, U = M
 for gpt and 2M for llama, V vocabulary. Every piece starts at a multiple of 64 bytes.
 """
 
@@ -61,13 +65,15 @@ class PrecisionBytes:
 
 @dataclass(frozen=True, slots=True)
 class StageFootprint:
-    """Sizes of one stage for one microbatch on one rank.
+    """Sizes of one stage for one item, a microbatch or a slice of one, on one rank.
 
     Parameters
     ----------
     h_bytes, a_bytes, w_bytes, g_bytes
-        Slots of the plan's four pools: stage boundary ``[T, H]``, stash for I alone, stash for W, what I
+        Slots of the plan's pools: stage boundary ``[T, H]``, stash for I alone, stash for W, what I
         leaves to W.
+    k_bytes
+        Slot of a whole microbatch: keys, values and the gradients of both, of all layers; 0 without slices.
     message_bytes
         What one stage sends to the next: `h_bytes` without padding.
     workspace_bytes
@@ -81,6 +87,7 @@ class StageFootprint:
     a_bytes: int
     w_bytes: int
     g_bytes: int
+    k_bytes: int
     message_bytes: int
     workspace_bytes: Mapping[str, int]
     elements: Mapping[str, int]
@@ -89,6 +96,21 @@ class StageFootprint:
     def workspace_max_bytes(self) -> int:
         """Scratch that serves every pass."""
         return max(self.workspace_bytes.values())
+
+    @property
+    def stashless_bytes(self) -> int:
+        """Scratch of an F that names no stash: its own, then a and w, which end with it."""
+        return self.workspace_bytes["F"] + self.offload_bytes
+
+    @property
+    def recompute_bytes(self) -> int:
+        """Scratch of RC, F once more: its own, then the output that nobody reads."""
+        return self.workspace_bytes["F"] + self.h_bytes
+
+    @property
+    def offload_bytes(self) -> int:
+        """An item's stash away from the device: a, then w."""
+        return self.a_bytes + self.w_bytes
 
 
 def _pad(num_bytes: int) -> int:
@@ -104,8 +126,10 @@ class _Dims:
     """Sizes as one rank sees them."""
 
     gpt: bool
+    sliced: bool
     tokens: int
     tokens_outside: int
+    tokens_microbatch: int
     seq: int
     hidden: int
     heads: int
@@ -141,14 +165,20 @@ class _Dims:
         return (2 if self.gpt else 1) * self.statistics(self.hidden)
 
 
-def _dims(model: ModelConfig, microbatch: int, seq: int, precision: PrecisionBytes, tp: int) -> _Dims:
+def _dims(
+    model: ModelConfig, microbatch: int, seq: int, slices: int, precision: PrecisionBytes, tp: int
+) -> _Dims:
+    tokens = microbatch * (seq // slices)
+
     def local(count: int) -> int:
         return -(-count // tp)
 
     return _Dims(
         gpt=model.kind is ModelKind.GPT,
-        tokens=microbatch * seq,
-        tokens_outside=local(microbatch * seq),
+        sliced=slices > 1,
+        tokens=tokens,
+        tokens_outside=local(tokens),
+        tokens_microbatch=microbatch * seq,
         seq=seq,
         hidden=model.hidden,
         heads=local(model.heads),
@@ -162,10 +192,10 @@ def _dims(model: ModelConfig, microbatch: int, seq: int, precision: PrecisionByt
 
 
 def _layer_a_bytes(d: _Dims) -> int:
-    """rstd1, rstd2, qkv, lse, u."""
+    """rstd1, rstd2, qkv (sliced: q alone, the rest is in k), lse, u."""
     return (
         2 * d.statistics(d.tokens_outside)
-        + d.activations(d.tokens, d.qkv)
+        + d.activations(d.tokens, d.attention if d.sliced else d.qkv)
         + d.statistics(d.tokens, d.heads)
         + d.activations(d.tokens, d.up)
     )
@@ -181,17 +211,23 @@ def _layer_g_bytes(d: _Dims) -> int:
     return d.activations(d.tokens, d.qkv) + d.stream + d.activations(d.tokens, d.up) + 2 * d.norm_sums
 
 
+def _layer_k_bytes(d: _Dims) -> int:
+    """Keys and values side by side, and their gradients."""
+    return 2 * d.activations(d.tokens_microbatch, 2 * d.kv) if d.sliced else 0
+
+
 def _head_w_bytes(d: _Dims) -> int:
     """xhat, dy, lse, sums of the final norm."""
     return 2 * d.stream + d.statistics(d.tokens) + d.norm_sums
 
 
 def _layer_scratch_bytes(d: _Dims, letter: str) -> int:
-    """A norm's output or gradient; for I also dact, d_o; attention's tiles."""
+    """A norm's output or gradient; for I also dact, d_o; attention's tiles; for F of a slice qkv."""
     scratch = d.activations(d.tokens, d.hidden)
     tile = _ATTENTION_ROWS * _ATTENTION_COLS
     if letter == "F":
         scratch += _pad((tile + 2 * _ATTENTION_ROWS) * _STATISTIC_BYTES)
+        scratch += d.activations(d.tokens, d.qkv) if d.sliced else 0
     if letter in "IB":
         scratch += d.activations(d.tokens, d.ffn) + d.activations(d.tokens, d.attention)
         scratch += _pad((2 * tile + _ATTENTION_ROWS) * _STATISTIC_BYTES)
@@ -246,17 +282,20 @@ def stage_footprint(
     microbatch: int,
     seq: int,
     *,
+    slices: int = 1,
     precision: PrecisionBytes | None = None,
     tp: int = 1,
 ) -> StageFootprint:
-    """Sizes of a stage for microbatches of `microbatch` sequences of `seq` tokens.
+    """Sizes of a stage for microbatches of `microbatch` sequences of `seq` tokens, in `slices` slices.
 
     Parameters
     ----------
     model, stage
         The model, and which part of it the stage holds.
     microbatch, seq
-        Sequences in a microbatch, tokens in a sequence.
+        Sequences in a microbatch, tokens in a whole sequence.
+    slices
+        Equal parts that every sequence is cut into; all but `k_bytes` is then for one part.
     precision
         Widths of numbers; the default is float32 throughout, as in the C engine.
     tp
@@ -270,7 +309,8 @@ def stage_footprint(
     Raises
     ------
     InvalidInputError
-        If `microbatch`, `seq` or `tp` is below 1, or `seq` exceeds the model's positions.
+        If `microbatch`, `seq`, `slices` or `tp` is below 1, `slices` does not divide `seq`, or `seq` exceeds
+        the model's positions.
 
     Examples
     --------
@@ -290,8 +330,14 @@ def stage_footprint(
     >>> sizes = stage_footprint(tiny, StageShape(1, embedding=True), microbatch=1, seq=64)
     >>> sizes.h_bytes, sizes.a_bytes, sizes.w_bytes, sizes.g_bytes
     (16384, 99840, 81920, 131584)
+
+    Half the tokens at a time; the keys, values and gradients of all 64 wait in one slot:
+
+    >>> half = stage_footprint(tiny, StageShape(1, embedding=True), microbatch=1, seq=64, slices=2)
+    >>> half.h_bytes, half.a_bytes, half.w_bytes, half.k_bytes
+    (8192, 41728, 40960, 32768)
     """
-    for name, value in (("microbatch", microbatch), ("seq", seq), ("tp", tp)):
+    for name, value in (("microbatch", microbatch), ("seq", seq), ("slices", slices), ("tp", tp)):
         if value < 1:
             raise InvalidInputError(
                 "count must be positive", where=Place(field=name), got=str(value), expected="at least 1"
@@ -303,13 +349,21 @@ def stage_footprint(
             got=f"{seq} tokens",
             expected=f"at most {model.positions}",
         )
-    d = _dims(model, microbatch, seq, precision or PrecisionBytes(), tp)
+    if seq % slices:
+        raise InvalidInputError(
+            "a sequence cannot be cut into equal slices",
+            where=Place(field="slices"),
+            got=f"{seq} tokens in {slices} slices",
+            expected="a divisor of the sequence length",
+        )
+    d = _dims(model, microbatch, seq, slices, precision or PrecisionBytes(), tp)
     num_flows = max(0, stage.num_layers - (0 if stage.embedding else 1))
     return StageFootprint(
         h_bytes=d.stream,
         a_bytes=stage.num_layers * _layer_a_bytes(d),
         w_bytes=stage.num_layers * _layer_w_bytes(d) + (_head_w_bytes(d) if stage.head else 0),
         g_bytes=stage.num_layers * _layer_g_bytes(d) + num_flows * d.stream,
+        k_bytes=stage.num_layers * _layer_k_bytes(d),
         message_bytes=d.tokens_outside * d.hidden * d.act_bytes,
         workspace_bytes={letter: _workspace_bytes(d, stage, letter) for letter in "FIWB"},
         elements=_part_elements(model, stage, d),

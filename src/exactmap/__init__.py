@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from exactmap.sim.verbs.plan import plan
     from exactmap.sim.verbs.run import run
     from exactmap.sim.verbs.sample import sample
+    from exactmap.sim.verbs.schedules import schedules
     from exactmap.sim.verbs.show import show
     from exactmap.sim.verbs.simulate import simulate
 
@@ -42,6 +43,7 @@ __all__ = [
     "plan",
     "run",
     "sample",
+    "schedules",
     "show",
     "simulate",
 ]

@@ -88,8 +88,8 @@ class Case:
         """Shape of one training step."""
         return Step(self.dp, self.m, self.microbatch)
 
-    def write(self, path: Path) -> Path:
-        """Write the plan file."""
+    def text(self) -> str:
+        """The plan as text."""
         plan = build_plan(
             self.model,
             schedule=self.schedule,
@@ -101,7 +101,11 @@ class Case:
             dp=self.dp,
             optimizer=self.optimizer,
         )
-        path.write_bytes(write_plan(plan))
+        return write_plan(plan).decode()
+
+    def write(self, path: Path) -> Path:
+        """Write the plan file."""
+        path.write_text(self.text())
         return path
 
 

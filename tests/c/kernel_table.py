@@ -27,7 +27,9 @@ _u64, _u32, _f32, _ptr, _flag = c_uint64, c_uint32, c_float, c_void_p, c_bool
 
 
 class Attention(Structure):
-    _fields_ = [(name, c_uint32) for name in ("batch", "seq", "heads", "kv_heads", "head_dim")]
+    _fields_ = [
+        (name, c_uint32) for name in ("batch", "seq", "first", "rows", "heads", "kv_heads", "head_dim")
+    ] + [(name, c_uint64) for name in ("ld_q", "ld_kv", "ld_dq", "ld_dkv")]
 
 
 class AdamwStep(Structure):
@@ -62,14 +64,15 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "swiglu_forward": (None, _u64, _u64, _ptr, _ptr),
     "swiglu_backward": (None, _u64, _u64, _ptr, _ptr, _ptr),
     "rotary": (None, _u64, _u32, _u32, _u32, _u64, _ptr, _flag, _ptr),
-    "attention_forward": (None, _attention, _ptr, _ptr, _ptr, _ptr),
-    "attention_backward": (None, _attention, _ptr, _ptr, _ptr, _ptr, _ptr, _ptr),
+    "attention_forward": (None, _attention, *[_ptr] * 5),
+    "attention_backward": (None, _attention, *[_ptr] * 7, _flag, _ptr),
     "embed_forward": (None, _u64, _u64, _u32, _ptr, _ptr, _ptr, _ptr),
     "embed_backward": (None, _u64, _u64, _u32, _ptr, _ptr, _ptr, _ptr),
     "cross_entropy_forward": (c_double, _u64, _u64, _ptr, _ptr, _ptr),
     "cross_entropy_backward": (None, _u64, _u64, _ptr, _ptr, _f32, _ptr),
     "adamw": (None, _u64, POINTER(AdamwStep), _ptr, _ptr, _ptr, _ptr),
     "sum_squares": (c_double, _u64, _ptr),
+    "adamw_undo": (None, _u64, POINTER(AdamwStep), _flag, _f32, _ptr, _ptr, _ptr, _ptr),
 }
 
 

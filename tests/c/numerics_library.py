@@ -47,7 +47,7 @@ class Config(ctypes.Structure):
             "seq",
             "gemm",
         )
-    ] + [("norm_eps", c_float), ("rope_theta", c_float)]
+    ] + [("norm_eps", c_float), ("rope_theta", c_float), ("slices", c_uint32)]
 
 
 class _Sizes(ctypes.Structure):
@@ -58,6 +58,9 @@ class _Sizes(ctypes.Structure):
         ("g_bytes", c_uint64),
         ("workspace_bytes", c_uint64 * 4),
         ("workspace_max_bytes", c_uint64),
+        ("k_bytes", c_uint64),
+        ("stashless_bytes", c_uint64),
+        ("recompute_bytes", c_uint64),
     ]
 
 
@@ -80,6 +83,8 @@ class _Item(ctypes.Structure):
         ("scale", c_float),
         ("accumulate", c_uint32),
         ("forward_only", c_uint32),
+        ("slice", c_uint32),
+        ("k", c_void_p),
     ]
 
 
@@ -143,6 +148,7 @@ class Buffers:
         self.a = aligned(sizes.a_bytes // 4, poison)
         self.w = aligned(sizes.w_bytes // 4, poison)
         self.g = aligned(sizes.g_bytes // 4, poison)
+        self.k = aligned(sizes.k_bytes // 4, poison)
         self.loss = np.full(1, np.nan)
 
 
@@ -218,6 +224,7 @@ class Stage:
     def _item(self, buffers: Buffers, **fields: Any) -> _Item:
         stage, item = self.config, _Item()
         item.a, item.w, item.g = (_pointer(v) for v in (buffers.a, buffers.w, buffers.g))
+        item.k = _pointer(buffers.k) if self.sizes.k_bytes else None
         item.y = None if stage.has_head else _pointer(buffers.y)
         item.dx = None if stage.has_embedding else _pointer(buffers.dx)
         item.loss_sum = _pointer(buffers.loss)
@@ -281,6 +288,7 @@ def config_of(
     embedding: bool = True,
     head: bool = True,
     gemm: int = 0,
+    slices: int = 1,
 ) -> Config:
     """The stage of layers [first, first + num), with or without embedding and head."""
     count = model.layers - first if num is None else num
@@ -304,4 +312,5 @@ def config_of(
         gemm=gemm,
         norm_eps=model.norm_eps,
         rope_theta=model.rope_theta,
+        slices=slices,
     )

@@ -177,8 +177,8 @@ def test_rotary_turns_and_turns_back(table: Any) -> None:
 def test_attention(table: Any, numerics: ctypes.CDLL, shape: tuple[int, int, int, int, int]) -> None:
     """Forward and backward over one and several tiles, groups of 1, 2 and 4, large scores."""
     batch, seq, heads, groups, d = shape
-    at = Attention(*shape)
     width = (heads + 2 * groups) * d
+    at = Attention(batch, seq, 0, seq, heads, groups, d, width, width, width, width)
     qkv, d_o = random(batch * seq, width, spread=2.0), random(batch * seq, heads * d, seed=1)
     o, lse, dqkv = np.empty_like(d_o), np.empty((heads, batch * seq), np.float32), np.full_like(qkv, np.nan)
     floats = []
@@ -199,11 +199,88 @@ def test_attention(table: Any, numerics: ctypes.CDLL, shape: tuple[int, int, int
     dv = (weights.swapaxes(-1, -2) @ grad).reshape(split).sum(2)
     want_dqkv = np.concatenate([ref._join(x) for x in (scores @ k.repeat(repeat, 1), dk, dv)], axis=-1)
 
-    call(table, "attention_forward", ctypes.byref(at), qkv, o, lse, work)
-    call(table, "attention_backward", ctypes.byref(at), qkv, o, lse, d_o, dqkv, work)
+    kv, dkv = qkv.ravel()[heads * d :], dqkv.ravel()[heads * d :]
+    call(table, "attention_forward", ctypes.byref(at), qkv, kv, o, lse, work)
+    call(table, "attention_backward", ctypes.byref(at), qkv, kv, o, lse, d_o, dqkv, dkv, True, work)
 
     assert error(o.reshape(batch, seq, -1), ref._join(want)) < 2e-6
     assert error(dqkv.reshape(batch, seq, -1), want_dqkv) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("shape", "slices"),
+    [((2, 8, 4, 2, 16), 8), ((3, 96, 2, 1, 17), 2), ((1, 532, 3, 1, 10), 4), ((2, 512, 2, 2, 24), 2)],
+)
+def test_attention_of_slices(table: Any, shape: tuple[int, int, int, int, int], slices: int) -> None:
+    """Queries of a slice, keys of all slices so far; gradients of keys gather from the last slice down."""
+    batch, seq, heads, groups, d = shape
+    rows, repeat = seq // slices, heads // groups
+    q, d_o = (random(batch, seq, heads * d, seed=seed, spread=2.0) for seed in (0, 1))
+    kv = random(batch, seq, 2 * groups * d, seed=2)
+    queries, grad = (ref._split(x.astype(np.float64), heads) for x in (q, d_o))
+    keys, values = (ref._split(x.astype(np.float64), groups) for x in np.split(kv, 2, axis=-1))
+    want, weights = ref._attention(queries, keys.repeat(repeat, 1), values.repeat(repeat, 1))
+    inner = grad @ values.repeat(repeat, 1).swapaxes(-1, -2)
+    scores = weights * (inner - (inner * weights).sum(-1, keepdims=True)) / np.sqrt(d)
+    split = (batch, groups, repeat, seq, d)
+    want_dq = ref._join(scores @ keys.repeat(repeat, 1))
+    dk = (scores.swapaxes(-1, -2) @ queries).reshape(split).sum(2)
+    dv = (weights.swapaxes(-1, -2) @ grad).reshape(split).sum(2)
+    o, dq = np.full_like(q, np.nan), np.full_like(q, np.nan)
+    dkv = np.full_like(kv, np.nan)
+    work = np.full(2 * 64 * 256 + 64, np.nan, np.float32)
+    stash = []
+
+    def part(x: F32, cut: int) -> F32:
+        return np.ascontiguousarray(x[:, cut * rows : (cut + 1) * rows])
+
+    def place(cut: int) -> Attention:
+        return Attention(
+            batch,
+            seq,
+            cut * rows,
+            rows,
+            heads,
+            groups,
+            d,
+            heads * d,
+            2 * groups * d,
+            heads * d,
+            2 * groups * d,
+        )
+
+    for cut in range(slices):
+        seen = kv.copy()
+        seen[:, (cut + 1) * rows :] = np.nan  # nothing after the slice is read
+        out, lse = np.empty((batch, rows, heads * d), np.float32), np.empty((heads, batch, rows), np.float32)
+        call(table, "attention_forward", ctypes.byref(place(cut)), part(q, cut), seen, out, lse, work)
+        o[:, cut * rows : (cut + 1) * rows] = out
+        stash.append((out, lse))
+    for cut in reversed(range(slices)):
+        out, lse = stash[cut]
+        got = np.full_like(out, np.nan)
+        last = cut == slices - 1
+        later = dkv[:, (cut + 1) * rows :].copy()
+        call(
+            table,
+            "attention_backward",
+            ctypes.byref(place(cut)),
+            part(q, cut),
+            kv,
+            out,
+            lse,
+            part(d_o, cut),
+            got,
+            dkv,
+            last,
+            work,
+        )
+        np.testing.assert_array_equal(dkv[:, (cut + 1) * rows :], later)
+        dq[:, cut * rows : (cut + 1) * rows] = got
+
+    assert error(o, ref._join(want)) < 2e-6
+    assert error(dq, want_dq) < 1e-5
+    assert error(dkv, np.concatenate([ref._join(dk), ref._join(dv)], axis=-1)) < 1e-5
 
 
 @pytest.mark.parametrize("vocab", [2, 16, 257, 260, 5000])

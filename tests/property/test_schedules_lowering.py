@@ -21,6 +21,15 @@ from exactmap.sim.schedules.registry import SCHEDULES, make_order
 from exactmap.sim.schedules.timeline import WorkTimes, walk
 from exactmap.sim.workload.model import ModelConfig, ModelKind
 
+# Schedules whose orders lowering can make plans of.
+LOWERED = [
+    name
+    for name, each in SCHEDULES.items()
+    if not (each.slices or each.braids or each.two_ranks or each.recomputes or each.copies)
+    and not each.fixed_chunks
+    and name != "hanayo"
+]
+
 
 @dataclass(frozen=True)
 class Case:
@@ -68,7 +77,7 @@ class Case:
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    schedule = draw(st.sampled_from(sorted(SCHEDULES)))
+    schedule = draw(st.sampled_from(LOWERED))
     pp = draw(st.integers(1, 6))
     chunks = draw(st.integers(1, 3)) if SCHEDULES[schedule].many_chunks else 1
     num_stages = pp * chunks
@@ -167,7 +176,7 @@ def test_the_written_plan_is_accepted_and_says_what_the_order_says(case: Case) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+@pytest.mark.parametrize("schedule", LOWERED)
 def test_every_small_plan_is_accepted(schedule: str) -> None:
     """All p up to 6, m up to 2p+3, v up to 3, with one and two replicas, tied and not."""
     for pp, chunks, dp, tied in product(range(1, 7), range(1, 4), (1, 2), (False, True)):

@@ -160,6 +160,7 @@ PROFILE = Profile(
     group_ns={("dp", "AR", 0, 1): 5, ("dp", "AR", 0, None): 6, ("norm", "NORM", None, None): 2},
     copy_ns={("OFF", 0): 9},
     post_ns={"SF": 3},
+    braid_ns={(("F", 0), ("B", 0)): 3500, (("F", 0), ("I", 0), ("W", 0)): 3600},
     issue_ns=4,
 )
 
@@ -182,6 +183,20 @@ def test_profiles_fall_back_as_the_model_of_time_says() -> None:
             missing()
 
 
+def test_a_braid_takes_the_sum_of_its_members_unless_the_profile_says_otherwise() -> None:
+    """Listed order counts: the same members the other way round are another braid."""
+    assert PROFILE.braid((("F", 0), ("B", 0))) == 3500
+    assert PROFILE.braid((("B", 0), ("F", 0))) == 2000 + 1900
+    with pytest.raises(InvalidInputError, match="the profile has no duration for I 7"):
+        PROFILE.braid((("F", 0), ("B", 7)))
+
+
+@pytest.mark.parametrize("members", [(), (("OPT", 0),), (("F", 0), ("B", -1))])
+def test_a_braid_is_made_of_passes(members: tuple[tuple[str, int], ...]) -> None:
+    with pytest.raises(InvalidInputError, match="a braid is made of passes"):
+        Profile(Mover.ENGINE, work_ns={}, braid_ns={members: 1})
+
+
 def test_profiles_survive_their_file() -> None:
     """Equal after writing and reading."""
     assert Profile.from_json(PROFILE.to_json()) == PROFILE
@@ -194,6 +209,9 @@ def test_profiles_survive_their_file() -> None:
         ('"F 0": 2000', '"F 0": -1', "work_ns.F 0: wrong type: got -1"),
         ('"F 0": 2000', '"F zero": 1', "work_ns.F zero: malformed key"),
         ('"F 0": 2000', '"I 0": 1', "I 0: the key stands twice"),
+        ('"FB F 0|B 0"', '"FB F 0|OPT 0"', "braid_ns.FB F 0|OPT 0: malformed key"),
+        ('"FB F 0|B 0"', '"FB F 0|B 00"', "braid_ns.FB F 0|B 00: malformed key"),
+        ('"FB F 0|B 0": 3500', '"FB F 0|B 0": -1', "braid_ns.FB F 0|B 0: wrong type: got -1"),
         ('"inline"', '"magic"', "mover: unknown mover: got 'magic'"),
         ('"schema_version": 1', '"schema_version": 2', "not a profile of this version"),
         ('"issue_ns": 4', '"issue": 4', "issue: unknown key"),

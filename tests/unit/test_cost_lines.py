@@ -18,6 +18,7 @@ def test_a_profile_survives_the_way_into_a_plan_and_back() -> None:
         group_ns={("dp", "AR", 0, 1): 11, ("norm", "NORM", None, None): 13, ("ep", "A2A_D", 2, None): 17},
         copy_ns={("OFF", 1): 19},
         post_ns={"SF": 2},
+        braid_ns={(("F", 3), ("B", 4)): 35, (("F", 3),): 1},
         issue_ns=4,
     )
 

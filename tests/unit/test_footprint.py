@@ -106,22 +106,69 @@ def test_logits_never_exist_as_a_whole() -> None:
     assert long.workspace_bytes["W"] < 8192 * 128256
 
 
+def test_one_sliced_layer_by_hand() -> None:
+    """A quarter of the tokens at a time; keys and values of all of them, and their gradients, in `k`."""
+    whole = stage_footprint(LLAMA, StageShape(1), microbatch=2, seq=8192)
+    slice_ = stage_footprint(LLAMA, StageShape(1), microbatch=2, seq=8192, slices=4)
+    tokens = 2 * 2048
+
+    assert slice_.h_bytes == slice_.message_bytes == tokens * 4096 * 4
+    assert slice_.a_bytes == tokens * (4096 + 2 * 14336 + 32 + 2) * 4
+    assert slice_.w_bytes * 4 == whole.w_bytes
+    assert slice_.g_bytes == tokens * ((32 + 2 * 8) * 128 + 4096 + 2 * 14336) * 4 + 2 * 4096 * 4
+    assert slice_.k_bytes == 2 * 8192 * 2 * (2 * 8 * 128) * 4
+    assert whole.k_bytes == 0
+    assert slice_.elements == whole.elements
+
+
+def test_all_slices_hold_what_the_whole_holds_and_the_gradients_of_keys_and_values() -> None:
+    """Stashes of every slice and the k slot: the microbatch's stash, dK and dV on top, nothing twice."""
+    whole = stage_footprint(GPT2, StageShape(3), microbatch=1, seq=1024)
+    slice_ = stage_footprint(GPT2, StageShape(3), microbatch=1, seq=1024, slices=8)
+
+    gradients = 3 * 1024 * 2 * 768 * 4
+    assert 8 * (slice_.a_bytes + slice_.w_bytes) + slice_.k_bytes == whole.a_bytes + whole.w_bytes + gradients
+
+
+def test_workspaces_of_slices_shrink_but_for_the_rotary_table() -> None:
+    """The table covers every position, whichever slice runs; attention's tiles do not grow with the keys."""
+    whole = stage_footprint(LLAMA, StageShape(1), microbatch=1, seq=8192)
+    slice_ = stage_footprint(LLAMA, StageShape(1), microbatch=1, seq=8192, slices=8)
+    table = 8192 * 128 * 4
+
+    assert slice_.workspace_bytes["W"] - table == (whole.workspace_bytes["W"] - table) // 8
+    tiles = (64 * 256 + 2 * 64) * 4
+    assert slice_.workspace_bytes["F"] == table + tiles + 1024 * (4096 + (32 + 2 * 8) * 128) * 4
+
+
+def test_recomputation_and_offload_by_hand() -> None:
+    """An F without a stash brings its own; RC throws its output away; host memory holds a, then w."""
+    sizes = stage_footprint(GPT2, StageShape(2, head=True), 2, 512, slices=2)
+
+    assert sizes.offload_bytes == sizes.a_bytes + sizes.w_bytes
+    assert sizes.stashless_bytes == sizes.workspace_bytes["F"] + sizes.a_bytes + sizes.w_bytes
+    assert sizes.recompute_bytes == sizes.workspace_bytes["F"] + 2 * 256 * 768 * 4
+
+
 def widths(sizes: StageFootprint) -> list[int]:
-    return [sizes.h_bytes, sizes.a_bytes, sizes.w_bytes, sizes.g_bytes, *sizes.workspace_bytes.values()]
+    slots = [sizes.h_bytes, sizes.a_bytes, sizes.w_bytes, sizes.g_bytes, sizes.k_bytes]
+    return [*slots, *sizes.workspace_bytes.values()]
 
 
 @pytest.mark.parametrize("model", [GPT2, LLAMA], ids=["gpt", "llama"])
 def test_tensor_parallelism_and_narrow_numbers_shrink_everything(model: ModelConfig) -> None:
     """Half the bytes per number and a quarter of the rank's share: never more, nearly in proportion."""
     stage = StageShape(4, head=True)
-    full = stage_footprint(model, stage, 1, 1024)
-    half = stage_footprint(model, stage, 1, 1024, precision=BF16)
-    quarter = stage_footprint(model, stage, 1, 1024, tp=4)
+    full = stage_footprint(model, stage, 1, 1024, slices=2)
+    half = stage_footprint(model, stage, 1, 1024, slices=2, precision=BF16)
+    quarter = stage_footprint(model, stage, 1, 1024, slices=2, tp=4)
 
     for many, few in zip(widths(full), widths(half), strict=True):
         assert many / 2 <= few < many
     assert quarter.a_bytes == pytest.approx(full.a_bytes / 4, rel=1e-3)
     assert quarter.w_bytes == pytest.approx(full.w_bytes / 4, rel=1e-3)
+    assert half.k_bytes == full.k_bytes // 2
+    assert quarter.k_bytes == full.k_bytes // 4
     assert quarter.elements["layers"] < 0.26 * full.elements["layers"]
 
 
@@ -148,6 +195,15 @@ def test_heads_that_tensor_parallelism_does_not_divide_are_rounded_up() -> None:
 def test_impossible_shapes_are_refused(microbatch: int, seq: int, tp: int, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         stage_footprint(GPT2, StageShape(1), microbatch, seq, tp=tp)
+
+
+@pytest.mark.parametrize(
+    ("slices", "message"),
+    [(0, "count must be positive"), (3, "1024 tokens in 3 slices"), (2048, "2048 slices")],
+)
+def test_slices_divide_the_sequence(slices: int, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        stage_footprint(GPT2, StageShape(1), 1, 1024, slices=slices)
 
 
 def test_numbers_without_bytes_are_refused() -> None:

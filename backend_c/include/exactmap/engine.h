@@ -32,7 +32,7 @@ extern "C" {
 /* Bytes that the engine itself needs on one pipeline rank; they must equal the plan's. */
 typedef struct {
     uint64_t region_bytes[EM_NUM_REGIONS];
-    uint64_t slot_bytes[EM_NUM_POOLS]; /* h, a, w, g; 0 for the others */
+    uint64_t slot_bytes[EM_NUM_POOLS]; /* 0 for a pool that the plan has no use for */
 } em_footprint_t;
 
 EM_API em_status_t em_engine_footprint(const em_plan_t *plan, uint32_t pp,
@@ -55,7 +55,8 @@ typedef struct {
     double grad_norm; /* before clipping */
     bool skipped;     /* the norm was not finite: the weights stayed */
     double lr;
-    uint64_t step_ns; /* from the start barrier to the last END */
+    uint64_t step_ns; /* from the start barrier to the last END; of all runs of a repeated step */
+    uint64_t num_repeats; /* the norm of the step before came late: this one was run again */
     double tokens_per_s;
     bool has_val_loss; /* an evaluation followed this step */
     double val_loss;
@@ -94,6 +95,7 @@ typedef struct {
     uint64_t tokens_per_step;
     uint64_t median_step_ns; /* 0 if it made no step */
     uint64_t skipped_steps;
+    uint64_t repeated_steps;
     uint64_t step_allocations; /* calls of the allocator inside steps: 0 */
     bool interrupted;          /* em_engine_request_stop ended the run */
 } em_engine_result_t;

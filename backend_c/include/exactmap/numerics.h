@@ -41,6 +41,7 @@ typedef struct {
     uint32_t gemm; /* 0 the best there is, 1 OpenBLAS, 2 portable C */
     float norm_eps;
     float rope_theta;
+    uint32_t slices; /* of every sequence; divides seq; 0 is 1 */
 } em_numerics_config_t;
 
 typedef struct {
@@ -50,6 +51,9 @@ typedef struct {
     uint64_t g_bytes;
     uint64_t workspace_bytes[4]; /* F, I, W, B */
     uint64_t workspace_max_bytes;
+    uint64_t k_bytes;
+    uint64_t stashless_bytes; /* scratch of an F whose stash is made again by a later F ... */
+    uint64_t recompute_bytes; /* ... and of that F */
 } em_numerics_sizes_t;
 
 typedef struct {
@@ -62,7 +66,8 @@ typedef struct {
     float init_std;
 } em_numerics_param_t;
 
-/* Buffers of one microbatch; NULL where a pass needs none. */
+/* Buffers of one microbatch, or of one slice of it (tokens, targets and k: of all of it); NULL
+ * where a pass needs none. */
 typedef struct {
     const int32_t *tokens;
     const int32_t *targets;
@@ -77,6 +82,8 @@ typedef struct {
     float scale;
     uint32_t accumulate;
     uint32_t forward_only;
+    uint32_t slice;
+    float *k;
 } em_numerics_item_t;
 
 EM_API em_status_t em_numerics_open(const em_numerics_config_t *config, em_numerics_t **handle,
@@ -108,7 +115,8 @@ EM_API em_status_t em_numerics_init(const em_numerics_t *handle, uint32_t parts,
 EM_API em_status_t em_numerics_pass(const em_numerics_t *handle, uint32_t pass,
                                     const em_numerics_item_t *item, em_error_t *err);
 
-/* Logits of position last_position of each sequence, or of all positions (all_positions 1). */
+/* Logits of position last_position of each sequence, or of all positions (all_positions 1); of
+ * sequences in one slice. */
 EM_API em_status_t em_numerics_logits(const em_numerics_t *handle, const em_numerics_item_t *item,
                                       uint32_t all_positions, uint32_t last_position, float *logits,
                                       em_error_t *err);

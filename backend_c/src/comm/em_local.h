@@ -7,6 +7,9 @@
  * order, each member summing a share of the elements for all: the same bits on every member,
  * whatever the share.
  *
+ * A scan walks from member to member instead: each waits for the one before it alone, so that
+ * nobody waits for the last. A group that scans does so once a step.
+ *
  * Messages and operations of a step are numbered from 0 on their channel or group; `per_step` of
  * them make a step, so that targets follow from the number of the step, and nothing is reset.
  */
@@ -29,7 +32,7 @@ typedef struct {
     em_signal_t arrived;  /* members in their wait */
     em_signal_t finished; /* members done with their share */
     uint32_t num_members;
-    double *values; /* [num_members], of a sum of scalars */
+    double *values; /* [num_members], of a sum of scalars; of a scan [num_members][2] */
 } em_local_group_t;
 
 /* A place where all threads of a team meet. */
@@ -71,6 +74,17 @@ bool em_local_group_enter(em_local_group_t *group, uint32_t number, em_team_t *t
 bool em_local_group_leave(em_local_group_t *group, uint32_t number, em_team_t *team);
 /* buffers[k][i] = sum over j in order of buffers[j][i], for all k and this member's i. */
 void em_local_sum_share(const em_local_group_t *group, const em_local_reduce_t *reduce);
+/* sum[i - begin] = (add ? sum[i - begin] : 0) + sum over j in order of buffers[j][i], for this
+ * member's i: the others' results are their own. */
+void em_local_sum_into(const em_local_group_t *group, const em_local_reduce_t *reduce, bool add,
+                       float *sum);
+/* whole = the members' equal shards one after the other. */
+void em_local_gather(const em_local_group_t *group, float *const *shards, uint64_t shard_floats,
+                     float *whole);
+/* Until the members at lower positions of the scan have passed operation `number`. */
+bool em_local_scan_enter(em_local_group_t *group, uint32_t number, uint32_t position,
+                         em_team_t *team);
+void em_local_scan_leave(em_local_group_t *group);
 /* Sum of the members' values in member order; between enter, set, leave. */
 double em_local_sum_values(const em_local_group_t *group);
 

@@ -84,6 +84,38 @@ void em_local_sum_share(const em_local_group_t *group, const em_local_reduce_t *
     }
 }
 
+void em_local_sum_into(const em_local_group_t *group, const em_local_reduce_t *reduce, bool add,
+                       float *sum)
+{
+    for (uint64_t i = reduce->begin; i < reduce->end; i++) {
+        float all = reduce->buffers[0][i];
+        for (uint32_t k = 1; k < group->num_members; k++) {
+            all += reduce->buffers[k][i];
+        }
+        float *const out = &sum[i - reduce->begin];
+        *out = add ? *out + all : all;
+    }
+}
+
+void em_local_gather(const em_local_group_t *group, float *const *shards, uint64_t shard_floats,
+                     float *whole)
+{
+    for (uint32_t k = 0; k < group->num_members; k++) {
+        memcpy(whole + k * shard_floats, shards[k], (size_t)shard_floats * sizeof *whole);
+    }
+}
+
+bool em_local_scan_enter(em_local_group_t *group, uint32_t number, uint32_t position,
+                         em_team_t *team)
+{
+    return em_signal_wait(&group->finished, number * group->num_members + position, team);
+}
+
+void em_local_scan_leave(em_local_group_t *group)
+{
+    em_signal_add(&group->finished, 1);
+}
+
 double em_local_sum_values(const em_local_group_t *group)
 {
     double sum = 0.0;

@@ -25,7 +25,7 @@ uint64_t em_attention_backward_floats(const em_attention_t *at)
     return 2 * ROWS * COLS + ROWS;
 }
 
-/* One tile: queries [row, row + rows), keys [col, col + cols) of a sequence. */
+/* One tile: queries [row, row + rows), keys [col, col + cols), both by position in a sequence. */
 typedef struct {
     uint64_t row;
     uint64_t rows;
@@ -33,10 +33,13 @@ typedef struct {
     uint64_t cols;
 } tile_t;
 
-/* Keys of the tile that query row r may see. */
+/* Keys of the tile that query row r may see: none where a slice begins amid a tile's rows. */
 EM_INLINE uint64_t visible(const tile_t *t, uint64_t r)
 {
     const uint64_t end = t->row + r + 1;
+    if (end <= t->col) {
+        return 0;
+    }
     return end - t->col < t->cols ? end - t->col : t->cols;
 }
 
@@ -109,15 +112,15 @@ EM_CLONES static void finish_rows(uint64_t rows, uint64_t head_dim, const float 
     }
 }
 
-/* Where one head of one sequence lies. */
+/* Where one head of one sequence lies: offsets of its first row. */
 typedef struct {
-    uint64_t d;   /* head_dim */
-    uint64_t ld;  /* row stride of qkv */
-    uint64_t ldo; /* row stride of o */
-    uint64_t q;   /* offsets in qkv */
-    uint64_t k;
-    uint64_t v;
-    uint64_t o;   /* offset in o */
+    uint64_t d;     /* head_dim */
+    uint64_t ldo;   /* row stride of o */
+    uint64_t token; /* row of the first query, in q, o and their gradients */
+    uint64_t key;   /* row of the first key */
+    uint64_t col_q; /* first column in q, o and their gradients */
+    uint64_t col_k; /* first columns in kv and its gradient */
+    uint64_t col_v;
     uint64_t lse; /* offset in lse */
     float scale;
 } head_t;
@@ -126,53 +129,51 @@ EM_INLINE head_t head_at(const em_attention_t *at, uint32_t batch, uint32_t head
 {
     const uint64_t d = at->head_dim;
     const uint64_t kv_head = head / (at->heads / at->kv_heads);
-    const uint64_t token = (uint64_t)batch * at->seq;
-    const uint64_t tokens = (uint64_t)at->batch * at->seq;
     head_t h;
     h.d = d;
-    h.ld = (at->heads + 2 * (uint64_t)at->kv_heads) * d;
     h.ldo = at->heads * d;
-    h.q = token * h.ld + head * d;
-    h.k = token * h.ld + (at->heads + kv_head) * d;
-    h.v = h.k + at->kv_heads * d;
-    h.o = token * h.ldo + head * d;
-    h.lse = head * tokens + token;
+    h.token = (uint64_t)batch * at->rows;
+    h.key = (uint64_t)batch * at->seq;
+    h.col_q = head * d;
+    h.col_k = kv_head * d;
+    h.col_v = h.col_k + at->kv_heads * d;
+    h.lse = (uint64_t)at->batch * at->rows * head + h.token;
     h.scale = 1.0f / sqrtf((float)d);
     return h;
 }
 
-EM_INLINE tile_t tile_at(uint64_t seq, uint64_t row, uint64_t col)
+/* The tile of the `rows` queries from position `row` and the keys from `col`. */
+EM_INLINE tile_t tile_at(uint64_t row, uint64_t rows, uint64_t col)
 {
-    tile_t t;
-    t.row = row;
-    t.rows = seq - row < ROWS ? seq - row : ROWS;
-    t.col = col;
-    const uint64_t end = row + t.rows; /* keys after the last query are never seen */
-    t.cols = end - col < COLS ? end - col : COLS;
+    const uint64_t end = row + rows; /* keys after the last query are never seen */
+    const tile_t t = {row, rows, col, end - col < COLS ? end - col : COLS};
     return t;
 }
 
-void em_cpu_attention_forward(em_gemm_fn_t gemm, const em_attention_t *at, const float *qkv,
-                              float *o, float *lse, float *workspace)
+void em_cpu_attention_forward(em_gemm_fn_t gemm, const em_attention_t *at, const float *q,
+                              const float *kv, float *o, float *lse, float *workspace)
 {
     float *const s = workspace;
     float *const top = s + ROWS * COLS;
     float *const sum = top + ROWS;
     for (uint32_t unit = 0; unit < at->batch * at->heads; ++unit) {
         const head_t h = head_at(at, unit / at->heads, unit % at->heads);
-        for (uint64_t row = 0; row < at->seq; row += ROWS) {
-            const uint64_t rows = at->seq - row < ROWS ? at->seq - row : ROWS;
-            float *const out = o + h.o + row * h.ldo;
+        for (uint64_t row = 0; row < at->rows; row += ROWS) {
+            const uint64_t rows = at->rows - row < ROWS ? at->rows - row : ROWS;
+            const uint64_t position = at->first + row;
+            const float *const query = q + (h.token + row) * at->ld_q + h.col_q;
+            float *const out = o + (h.token + row) * h.ldo + h.col_q;
             for (uint64_t r = 0; r < rows; ++r) {
                 top[r] = -INFINITY;
                 sum[r] = 0.0f;
             }
-            for (uint64_t col = 0; col < row + rows; col += COLS) {
-                const tile_t t = tile_at(at->seq, row, col);
-                gemm(false, true, rows, t.cols, h.d, h.scale, qkv + h.q + row * h.ld, h.ld,
-                     qkv + h.k + col * h.ld, h.ld, 0.0f, s, t.cols);
+            for (uint64_t col = 0; col < position + rows; col += COLS) {
+                const tile_t t = tile_at(position, rows, col);
+                const float *const keys = kv + (h.key + col) * at->ld_kv;
+                gemm(false, true, rows, t.cols, h.d, h.scale, query, at->ld_q, keys + h.col_k,
+                     at->ld_kv, 0.0f, s, t.cols);
                 softmax_tile(&t, h.d, s, out, h.ldo, top, sum);
-                gemm(false, false, rows, h.d, t.cols, 1.0f, s, t.cols, qkv + h.v + col * h.ld, h.ld,
+                gemm(false, false, rows, h.d, t.cols, 1.0f, s, t.cols, keys + h.col_v, at->ld_kv,
                      col == 0 ? 0.0f : 1.0f, out, h.ldo);
             }
             finish_rows(rows, h.d, top, sum, out, h.ldo, lse + h.lse + row);
@@ -224,38 +225,44 @@ static void zero_columns(uint64_t rows, uint64_t cols, uint64_t ld, float *x)
     }
 }
 
-void em_cpu_attention_backward(em_gemm_fn_t gemm, const em_attention_t *at, const float *qkv,
-                               const float *o, const float *lse, const float *d_o, float *dqkv,
-                               float *workspace)
+void em_cpu_attention_backward(em_gemm_fn_t gemm, const em_attention_t *at, const float *q,
+                               const float *kv, const float *o, const float *lse, const float *d_o,
+                               float *dq, float *dkv, bool init, float *workspace)
 {
     float *const p = workspace;
     float *const ds = p + ROWS * COLS;
     float *const delta = ds + ROWS * COLS;
-    const uint64_t width = (at->heads + 2 * (uint64_t)at->kv_heads) * at->head_dim;
-    /* keys and values gather from several tiles and query heads: they start at zero */
-    zero_columns((uint64_t)at->batch * at->seq, 2 * (uint64_t)at->kv_heads * at->head_dim, width,
-                 dqkv + (uint64_t)at->heads * at->head_dim);
+    if (init) {
+        /* keys and values gather from several tiles, query heads and slices */
+        zero_columns((uint64_t)at->batch * at->seq, 2 * (uint64_t)at->kv_heads * at->head_dim,
+                     at->ld_dkv, dkv);
+    }
     for (uint32_t unit = 0; unit < at->batch * at->heads; ++unit) {
         const head_t h = head_at(at, unit / at->heads, unit % at->heads);
-        for (uint64_t row = 0; row < at->seq; row += ROWS) {
-            const uint64_t rows = at->seq - row < ROWS ? at->seq - row : ROWS;
-            const float *const q = qkv + h.q + row * h.ld;
-            const float *const grad = d_o + h.o + row * h.ldo;
-            row_deltas(rows, h.d, grad, o + h.o + row * h.ldo, h.ldo, delta);
-            for (uint64_t col = 0; col < row + rows; col += COLS) {
-                const tile_t t = tile_at(at->seq, row, col);
-                const float *const k = qkv + h.k + col * h.ld;
-                const float *const v = qkv + h.v + col * h.ld;
-                gemm(false, true, rows, t.cols, h.d, h.scale, q, h.ld, k, h.ld, 0.0f, p, t.cols);
+        for (uint64_t row = 0; row < at->rows; row += ROWS) {
+            const uint64_t rows = at->rows - row < ROWS ? at->rows - row : ROWS;
+            const uint64_t position = at->first + row;
+            const uint64_t at_o = (h.token + row) * h.ldo + h.col_q;
+            const float *const query = q + (h.token + row) * at->ld_q + h.col_q;
+            const float *const grad = d_o + at_o;
+            row_deltas(rows, h.d, grad, o + at_o, h.ldo, delta);
+            for (uint64_t col = 0; col < position + rows; col += COLS) {
+                const tile_t t = tile_at(position, rows, col);
+                const float *const k = kv + (h.key + col) * at->ld_kv + h.col_k;
+                const float *const v = kv + (h.key + col) * at->ld_kv + h.col_v;
+                float *const grads = dkv + (h.key + col) * at->ld_dkv;
+                gemm(false, true, rows, t.cols, h.d, h.scale, query, at->ld_q, k, at->ld_kv, 0.0f,
+                     p, t.cols);
                 probabilities(&t, lse + h.lse + row, p);
                 gemm(true, false, t.cols, h.d, rows, 1.0f, p, t.cols, grad, h.ldo, 1.0f,
-                     dqkv + h.v + col * h.ld, h.ld);
-                gemm(false, true, rows, t.cols, h.d, 1.0f, grad, h.ldo, v, h.ld, 0.0f, ds, t.cols);
+                     grads + h.col_v, at->ld_dkv);
+                gemm(false, true, rows, t.cols, h.d, 1.0f, grad, h.ldo, v, at->ld_kv, 0.0f, ds,
+                     t.cols);
                 score_gradients(&t, p, delta, ds);
-                gemm(false, false, rows, h.d, t.cols, h.scale, ds, t.cols, k, h.ld,
-                     col == 0 ? 0.0f : 1.0f, dqkv + h.q + row * h.ld, h.ld);
-                gemm(true, false, t.cols, h.d, rows, h.scale, ds, t.cols, q, h.ld, 1.0f,
-                     dqkv + h.k + col * h.ld, h.ld);
+                gemm(false, false, rows, h.d, t.cols, h.scale, ds, t.cols, k, at->ld_kv,
+                     col == 0 ? 0.0f : 1.0f, dq + (h.token + row) * at->ld_dq + h.col_q, at->ld_dq);
+                gemm(true, false, t.cols, h.d, rows, h.scale, ds, t.cols, query, at->ld_q, 1.0f,
+                     grads + h.col_k, at->ld_dkv);
             }
         }
     }

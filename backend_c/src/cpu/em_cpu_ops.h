@@ -40,11 +40,11 @@ void em_cpu_swiglu_backward(uint64_t rows, uint64_t ffn, const float *u, const f
 void em_cpu_rotary(uint64_t rows, uint32_t seq, uint32_t heads, uint32_t head_dim, uint64_t ld,
                    const float *table, bool inverse, float *x);
 
-void em_cpu_attention_forward(em_gemm_fn_t gemm, const em_attention_t *at, const float *qkv,
-                              float *o, float *lse, float *workspace);
-void em_cpu_attention_backward(em_gemm_fn_t gemm, const em_attention_t *at, const float *qkv,
-                               const float *o, const float *lse, const float *d_o, float *dqkv,
-                               float *workspace);
+void em_cpu_attention_forward(em_gemm_fn_t gemm, const em_attention_t *at, const float *q,
+                              const float *kv, float *o, float *lse, float *workspace);
+void em_cpu_attention_backward(em_gemm_fn_t gemm, const em_attention_t *at, const float *q,
+                               const float *kv, const float *o, const float *lse, const float *d_o,
+                               float *dq, float *dkv, bool init, float *workspace);
 
 void em_cpu_embed_forward(uint64_t rows, uint64_t cols, uint32_t seq, const int32_t *tokens,
                           const float *wte, const float *wpe, float *x);
@@ -58,6 +58,8 @@ void em_cpu_cross_entropy_backward(uint64_t rows, uint64_t vocab, const int32_t 
 
 void em_cpu_adamw(uint64_t n, const em_adamw_step_t *step, const float *grad, float *param,
                   float *m, float *v);
+void em_cpu_adamw_undo(uint64_t n, const em_adamw_step_t *step, bool redo, float right_scale,
+                       const float *grad, float *param, float *m, float *v);
 double em_cpu_sum_squares(uint64_t n, const float *x);
 
 #endif

@@ -48,7 +48,9 @@ em_status_t em_numerics_open(const em_numerics_config_t *config, em_numerics_t *
     em_stage_sizes_t sizes;
     uint32_t num_params = 0;
     uint64_t num_floats = 0;
-    EM_RETURN_IF_ERROR(em_stage_sizes(&stage, config->microbatch, config->seq, &sizes, err));
+    const uint32_t slices = config->slices == 0 ? 1 : config->slices;
+    EM_RETURN_IF_ERROR(
+        em_stage_slice_sizes(&stage, config->microbatch, config->seq, slices, &sizes, err));
     EM_RETURN_IF_ERROR(
         em_stage_layout(&stage, EM_PART_ALL, NULL, 0, &num_params, &num_floats, err));
     EM_RETURN_ERROR_IF(config->gemm > EM_CPU_PORTABLE, err, EM_ERR_ARGUMENT,
@@ -72,7 +74,7 @@ em_status_t em_numerics_open(const em_numerics_config_t *config, em_numerics_t *
     }
     em_workspace_prepare(&n->stage, config->seq, n->workspace);
     const em_stage_ctx_t ctx = {&n->stage, kernels,  config->microbatch, config->seq,
-                                n->params, n->grads, n->workspace};
+                                n->params, n->grads, n->workspace,       slices};
     n->ctx = ctx;
     *handle = n;
     return EM_OK;
@@ -102,6 +104,9 @@ void em_numerics_sizes(const em_numerics_t *handle, em_numerics_sizes_t *sizes)
     sizes->g_bytes = handle->sizes.g_bytes;
     memcpy(sizes->workspace_bytes, handle->sizes.workspace_bytes, sizeof sizes->workspace_bytes);
     sizes->workspace_max_bytes = handle->sizes.workspace_max_bytes;
+    sizes->k_bytes = handle->sizes.k_bytes;
+    sizes->stashless_bytes = em_stage_stashless_bytes(&handle->sizes);
+    sizes->recompute_bytes = em_stage_recompute_bytes(&handle->sizes);
 }
 
 /* Lay the bucket of `parts` out in the handle's own table. */
@@ -178,6 +183,8 @@ static em_item_t item_of(const em_numerics_item_t *in)
     item.scale = in->scale;
     item.accumulate = in->accumulate;
     item.forward_only = in->forward_only != 0;
+    item.slice = in->slice;
+    item.k = in->k;
     return item;
 }
 
@@ -192,6 +199,12 @@ em_status_t em_numerics_pass(const em_numerics_t *handle, uint32_t pass,
     if (pass == EM_PASS_W || pass == EM_PASS_B) {
         EM_RETURN_IF_ERROR(em_stage_check_bound(&handle->stage, handle->grads, err));
     }
+    EM_RETURN_ERROR_IF(item->slice >= handle->ctx.slices, err, EM_ERR_ARGUMENT,
+                       "slice: got %u, expected less than %u", (unsigned)item->slice,
+                       (unsigned)handle->ctx.slices);
+    EM_RETURN_ERROR_IF(handle->sizes.k_bytes > 0 && item->k == NULL && pass != EM_PASS_W, err,
+                       EM_ERR_ARGUMENT, "k: got none, expected %llu bytes for several slices",
+                       (unsigned long long)handle->sizes.k_bytes);
     const em_item_t it = item_of(item);
     const em_status_t status = passes[pass](&handle->ctx, &it);
     EM_RETURN_ERROR_IF(status != EM_OK, err, status, "a token or target is not in the vocabulary");
@@ -206,9 +219,10 @@ em_status_t em_numerics_logits(const em_numerics_t *handle, const em_numerics_it
     const em_item_t it = item_of(item);
     const em_status_t status =
         em_stage_logits(&handle->ctx, &it, all_positions != 0, last_position, logits);
-    EM_RETURN_ERROR_IF(status != EM_OK, err, status,
-                       "logits: a token is not in the vocabulary, the stage has no head, or the "
-                       "position is not in the sequence");
+    EM_RETURN_ERROR_IF(
+        status != EM_OK, err, status,
+        "logits: a token is not in the vocabulary, the stage has no head, the position "
+        "is not in the sequence, or the sequence is in several slices");
     return EM_OK;
 }
 

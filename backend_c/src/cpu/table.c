@@ -11,19 +11,20 @@
     .embed_forward = em_cpu_embed_forward, .embed_backward = em_cpu_embed_backward,                \
     .cross_entropy_forward = em_cpu_cross_entropy_forward,                                         \
     .cross_entropy_backward = em_cpu_cross_entropy_backward, .adamw = em_cpu_adamw,                \
-    .sum_squares = em_cpu_sum_squares
+    .sum_squares = em_cpu_sum_squares, .adamw_undo = em_cpu_adamw_undo
 
-static void attention_forward_portable(const em_attention_t *at, const float *qkv, float *o,
-                                       float *lse, float *workspace)
+static void attention_forward_portable(const em_attention_t *at, const float *q, const float *kv,
+                                       float *o, float *lse, float *workspace)
 {
-    em_cpu_attention_forward(em_cpu_gemm_portable, at, qkv, o, lse, workspace);
+    em_cpu_attention_forward(em_cpu_gemm_portable, at, q, kv, o, lse, workspace);
 }
 
-static void attention_backward_portable(const em_attention_t *at, const float *qkv, const float *o,
-                                        const float *lse, const float *d_o, float *dqkv,
-                                        float *workspace)
+static void attention_backward_portable(const em_attention_t *at, const float *q, const float *kv,
+                                        const float *o, const float *lse, const float *d_o,
+                                        float *dq, float *dkv, bool init, float *workspace)
 {
-    em_cpu_attention_backward(em_cpu_gemm_portable, at, qkv, o, lse, d_o, dqkv, workspace);
+    em_cpu_attention_backward(em_cpu_gemm_portable, at, q, kv, o, lse, d_o, dq, dkv, init,
+                              workspace);
 }
 
 static const em_kernels_t portable = {
@@ -35,17 +36,18 @@ static const em_kernels_t portable = {
 };
 
 #ifdef EM_HAVE_OPENBLAS
-static void attention_forward_openblas(const em_attention_t *at, const float *qkv, float *o,
-                                       float *lse, float *workspace)
+static void attention_forward_openblas(const em_attention_t *at, const float *q, const float *kv,
+                                       float *o, float *lse, float *workspace)
 {
-    em_cpu_attention_forward(em_cpu_gemm_openblas, at, qkv, o, lse, workspace);
+    em_cpu_attention_forward(em_cpu_gemm_openblas, at, q, kv, o, lse, workspace);
 }
 
-static void attention_backward_openblas(const em_attention_t *at, const float *qkv, const float *o,
-                                        const float *lse, const float *d_o, float *dqkv,
-                                        float *workspace)
+static void attention_backward_openblas(const em_attention_t *at, const float *q, const float *kv,
+                                        const float *o, const float *lse, const float *d_o,
+                                        float *dq, float *dkv, bool init, float *workspace)
 {
-    em_cpu_attention_backward(em_cpu_gemm_openblas, at, qkv, o, lse, d_o, dqkv, workspace);
+    em_cpu_attention_backward(em_cpu_gemm_openblas, at, q, kv, o, lse, d_o, dq, dkv, init,
+                              workspace);
 }
 
 static const em_kernels_t openblas = {

@@ -23,15 +23,23 @@ enum { EM_HEAD_TILE = 128 };
 /* Rows and columns of an attention tile: scores exist for one tile at a time. */
 enum { EM_ATTENTION_ROWS = 64, EM_ATTENTION_COLS = 256 };
 
-/* Causal attention of `batch` sequences of `seq` tokens. qkv is [batch * seq, (heads + 2 kv_heads)
- * * head_dim]: all query heads, then key heads, then value heads. Query head h reads key head
- * h / (heads / kv_heads). */
+/* Causal attention in `batch` sequences of `seq` tokens, of the queries of `rows` tokens of each,
+ * those from position `first` on, to all keys up to their own. Queries are [batch * rows, heads *
+ * head_dim]; keys and values [batch * seq, 2 kv_heads * head_dim], all key heads and then all value
+ * heads; each with the row stride given here, so that they may lie side by side. Query head h reads
+ * key head h / (heads / kv_heads). */
 typedef struct {
     uint32_t batch;
     uint32_t seq;
+    uint32_t first;
+    uint32_t rows;
     uint32_t heads;
     uint32_t kv_heads;
     uint32_t head_dim;
+    uint64_t ld_q;
+    uint64_t ld_kv;
+    uint64_t ld_dq;
+    uint64_t ld_dkv;
 } em_attention_t;
 
 /* One AdamW update of n floats; corrections precomputed by the caller. */
@@ -87,19 +95,24 @@ typedef struct {
                             float *du);
 
     /* Rotate `heads` heads of head_dim of each row (row stride ld) by the angle of its position
-     * row % seq; table is [seq, head_dim]: cosines, then sines, of head_dim / 2 frequencies.
+     * row % seq; table is [seq, head_dim]: cosines, then sines, of head_dim / 2 frequencies (for a
+     * slice, seq is its length and the table begins at its first position).
      * Half-split convention. inverse: the transposed rotation (the gradient). */
     void (*rotary)(uint64_t rows, uint32_t seq, uint32_t heads, uint32_t head_dim, uint64_t ld,
                    const float *table, bool inverse, float *x);
 
-    /* o [T, heads * head_dim], lse [heads, T] (log of the softmax's denominator, per query). */
-    void (*attention_forward)(const em_attention_t *at, const float *qkv, float *o, float *lse,
-                              float *workspace);
-    /* dqkv from do; `o` and lse of the forward pass. */
-    void (*attention_backward)(const em_attention_t *at, const float *qkv, const float *o,
-                               const float *lse, const float *d_o, float *dqkv, float *workspace);
+    /* o [T, heads * head_dim], lse [heads, T] (log of the softmax's denominator, per query);
+     * T = batch * rows. */
+    void (*attention_forward)(const em_attention_t *at, const float *q, const float *kv, float *o,
+                              float *lse, float *workspace);
+    /* dq from do, written; dkv of all keys that these queries see, added to, after all of the
+     * sequences' dkv has been set to zero if init. `o` and lse of the forward pass. */
+    void (*attention_backward)(const em_attention_t *at, const float *q, const float *kv,
+                               const float *o, const float *lse, const float *d_o, float *dq,
+                               float *dkv, bool init, float *workspace);
 
-    /* x[t] = wte[tokens[t]] + wpe[t % seq] (wpe NULL: none). Tokens are valid. */
+    /* x[t] = wte[tokens[t]] + wpe[t % seq] (wpe NULL: none); slices as for rotary. Tokens are
+     * valid. */
     void (*embed_forward)(uint64_t rows, uint64_t cols, uint32_t seq, const int32_t *tokens,
                           const float *wte, const float *wpe, float *x);
     /* dwte[tokens[t]] += dx[t]; dwpe[t % seq] += dx[t] (dwpe NULL: none), in order of t. */
@@ -116,6 +129,11 @@ typedef struct {
     void (*adamw)(uint64_t n, const em_adamw_step_t *step, const float *grad, float *param,
                   float *m, float *v);
     double (*sum_squares)(uint64_t n, const float *x);
+
+    /* Take the update `step`, made with the same grad, back: and, with redo, make it again with
+     * right_scale in place of step->grad_scale. Within rounding. */
+    void (*adamw_undo)(uint64_t n, const em_adamw_step_t *step, bool redo, float right_scale,
+                       const float *grad, float *param, float *m, float *v);
 } em_kernels_t;
 
 /* Floats of workspace of the attention kernels. */

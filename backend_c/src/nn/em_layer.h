@@ -12,6 +12,8 @@ typedef struct {
     float *const *params; /* of this layer: EM_LX_ */
     float *const *grads;
     const em_workspace_t *ws;
+    em_layer_k_t kv; /* sliced: keys, values and their gradients, of this layer */
+    bool last_slice; /* whose I comes first: it writes gradients that the others add to */
 } em_layer_ctx_t;
 
 /* y = layer(x); y may be x. */

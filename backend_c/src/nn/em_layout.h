@@ -1,5 +1,5 @@
 /*
- * Where everything lies: the one place that knows the layout of a, w, g and the workspaces.
+ * Where everything lies: the one place that knows the layout of a, w, g, k and the workspaces.
  * docs/reference/memory-layout.md states the same formulas; sim/workload/footprint.py computes
  * them in Python; tests hold the two equal.
  *
@@ -12,7 +12,7 @@
 
 /* Shapes of one pass, in 64 bits; made once per pass by em_dims. */
 typedef struct {
-    uint64_t tokens; /* T = microbatch * seq */
+    uint64_t tokens; /* T = microbatch * seq / slices */
     uint64_t hidden; /* H */
     uint64_t attn;   /* A */
     uint64_t kv;     /* K */
@@ -22,16 +22,27 @@ typedef struct {
     uint64_t vocab;  /* V */
     uint64_t tile;   /* tokens per tile of the head */
     bool llama;
+    bool sliced;
+    uint64_t run; /* rows of an item that follow each other in the token buffers too: all of them
+                     in one slice, else those of one sequence */
     em_attention_t attention;
 } em_dims_t;
 
-em_dims_t em_dims(const em_model_t *model, uint32_t microbatch, uint32_t seq);
+/* Place in the microbatch's token buffers of row t of the item. */
+static inline uint64_t em_token_at(const em_dims_t *d, uint64_t t)
+{
+    return d->sliced ? t / d->run * d->attention.seq + d->attention.first + t % d->run : t;
+}
+
+/* Shapes of slice `slice` of `slices`; sizes are those of any slice. */
+em_dims_t em_dims(const em_model_t *model, uint32_t microbatch, uint32_t seq, uint32_t slices,
+                  uint32_t slice);
 
 /* Stash of one layer that I alone reads. */
 typedef struct {
     float *rstd1; /* [T] of the norm before attention */
     float *rstd2; /* [T] of the norm before the MLP */
-    float *qkv;   /* [T, Q], rotated for Llama */
+    float *qkv;   /* [T, Q], rotated for Llama; sliced: [T, A], the queries alone */
     float *lse;   /* [heads, T] */
     float *u;     /* [T, U] before the activation */
 } em_layer_a_t;
@@ -60,11 +71,19 @@ typedef struct {
     float *dgain, *dbias; /* [H]; bias GPT-2 only */
 } em_head_w_t;
 
+/* Keys and values of a whole microbatch in one layer, for the slices after, and their gradients,
+ * for the slices before. Rows are [microbatch, S]; in each all keys, then all values. */
+typedef struct {
+    float *kv;  /* [microbatch S, 2 K], keys rotated for Llama */
+    float *dkv; /* [microbatch S, 2 K] */
+} em_layer_k_t;
+
 /* Workspace of the passes; a piece that a pass has no use for is NULL. */
 typedef struct {
-    float *rotary;    /* [seq, head_dim], Llama only; shared by all passes */
+    float *rotary;    /* [S, head_dim], Llama only; shared by all passes */
     float *residual;  /* [T, H] F of a stage with head: the stream that has no h slot */
     float *n;         /* [T, H] F, W: a norm's output; I: its gradient */
+    float *qkv;       /* [T, Q] F, sliced: before keys and values part from the queries */
     float *dact;      /* [T, M] I */
     float *d_o;       /* [T, A] I */
     float *attention; /* F, I */
@@ -81,6 +100,7 @@ typedef struct {
 em_layer_a_t em_layer_a(const em_dims_t *dims, float *a, uint32_t layer);
 em_layer_w_t em_layer_w(const em_dims_t *dims, float *w, uint32_t layer);
 em_layer_g_t em_layer_g(const em_dims_t *dims, float *g, uint32_t layer);
+em_layer_k_t em_layer_k(const em_dims_t *dims, float *k, uint32_t layer);
 em_head_w_t em_head_w(const em_stage_t *stage, const em_dims_t *dims, float *w);
 
 /* g's gradient of the output of layer `layer` (all but the last), or, with `layer` =
@@ -90,6 +110,7 @@ float *em_g_flow(const em_stage_t *stage, const em_dims_t *dims, float *g, uint3
 uint64_t em_a_floats(const em_stage_t *stage, const em_dims_t *dims);
 uint64_t em_w_floats(const em_stage_t *stage, const em_dims_t *dims);
 uint64_t em_g_floats(const em_stage_t *stage, const em_dims_t *dims);
+uint64_t em_k_floats(const em_stage_t *stage, const em_dims_t *dims);
 
 em_workspace_t em_workspace(const em_stage_t *stage, const em_dims_t *dims, em_pass_kind_t pass,
                             float *base);

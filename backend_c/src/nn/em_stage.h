@@ -1,10 +1,18 @@
 /*
  * A decoder-only transformer, cut into pipeline stages: sizes, parameters, and the passes
- * F (forward), I (input gradient), W (weight gradient) and B (I and W fused) of one microbatch.
+ * F (forward), I (input gradient), W (weight gradient) and B (I and W fused) of one item: a
+ * microbatch, or a slice of one.
  *
- * Shapes: T = microbatch * seq tokens; H hidden; A = heads * head_dim; K = kv_heads * head_dim;
- * Q = A + 2 K (fused q, k, v); M = ffn; U = M (GPT-2) or 2 M (Llama: gate and up); V vocab.
- * All tensors are float32, row-major. What a, w and g hold: docs/reference/memory-layout.md.
+ * Slices (Li et al., TeraPipe, arXiv:2102.07988; Sun et al., Seq1F1B, arXiv:2406.03488): every
+ * sequence of a microbatch is cut into `slices` equal runs of tokens, and item s holds run s of
+ * each sequence. F runs the slices of a microbatch in ascending order, I and B in descending order,
+ * for attention reads the keys and values of the slices before; those, and their gradients, wait
+ * in the microbatch's k slot. One slice needs no k slot and is the plain microbatch, bit by bit.
+ *
+ * Shapes: T = microbatch * seq / slices tokens of an item; S = seq; H hidden; A = heads * head_dim;
+ * K = kv_heads * head_dim; Q = A + 2 K (fused q, k, v); M = ffn; U = M (GPT-2) or 2 M (Llama: gate
+ * and up); V vocab. All tensors are float32, row-major. What a, w, g and k hold:
+ * docs/reference/memory-layout.md.
  *
  * Rules: nothing here allocates, prints or keeps state; the caller owns every byte and gives a
  * workspace. Results depend on the inputs and the kernel table alone: B equals I then W bit by
@@ -68,18 +76,45 @@ EM_API em_status_t em_stage_check(const em_stage_t *stage, em_error_t *err);
 
 typedef enum { EM_PASS_F = 0, EM_PASS_I, EM_PASS_W, EM_PASS_B, EM_NUM_PASSES } em_pass_kind_t;
 
-/* Bytes of one microbatch's buffers; each a multiple of 64, each buffer 64-byte aligned. */
+/* Bytes of one item's buffers; each a multiple of 64, each buffer 64-byte aligned. */
 typedef struct {
     uint64_t h_bytes;                        /* x, y, dx or dy: [T, H] */
     uint64_t a_bytes;                        /* stash that I alone reads */
     uint64_t w_bytes;                        /* stash that W (and I) reads */
     uint64_t g_bytes;                        /* what I leaves to W */
+    uint64_t k_bytes;                        /* keys, values, their gradients: of a whole
+                                                microbatch, all layers; 0 with one slice */
     uint64_t workspace_bytes[EM_NUM_PASSES]; /* scratch of F, I, W, B, incl. the rotary table */
     uint64_t workspace_max_bytes;            /* the largest of them */
 } em_stage_sizes_t;
 
+/* Sizes of a microbatch in one slice. */
 EM_API em_status_t em_stage_sizes(const em_stage_t *stage, uint32_t microbatch, uint32_t seq,
                                   em_stage_sizes_t *sizes, em_error_t *err);
+
+/* Sizes of an item of seq / slices tokens of each sequence; slices divides seq. */
+EM_API em_status_t em_stage_slice_sizes(const em_stage_t *stage, uint32_t microbatch, uint32_t seq,
+                                        uint32_t slices, em_stage_sizes_t *sizes, em_error_t *err);
+
+/* Scratch of an F whose stash is thrown away, to be made again: its own workspace, then a, then w.
+ * Such an F may run with forward_only: the stash of the head that RC makes has the gradient. */
+static inline uint64_t em_stage_stashless_bytes(const em_stage_sizes_t *sizes)
+{
+    return sizes->workspace_bytes[EM_PASS_F] + sizes->a_bytes + sizes->w_bytes;
+}
+
+/* Scratch of RC, which is F once more into a new stash: its own workspace, then the y (or, in a
+ * stage with head, the loss) that nobody reads. */
+static inline uint64_t em_stage_recompute_bytes(const em_stage_sizes_t *sizes)
+{
+    return sizes->workspace_bytes[EM_PASS_F] + sizes->h_bytes;
+}
+
+/* An item's stash away from the device: a, then w. */
+static inline uint64_t em_stage_offload_bytes(const em_stage_sizes_t *sizes)
+{
+    return sizes->a_bytes + sizes->w_bytes;
+}
 
 /* ---- parameters ------------------------------------------------------------------------ */
 
@@ -157,23 +192,30 @@ enum { EM_TARGET_IGNORE = -1 }; /* a target that adds neither loss nor gradient 
 typedef struct {
     const em_stage_t *stage;
     const em_kernels_t *kernels;
-    uint32_t microbatch;
-    uint32_t seq;
+    uint32_t microbatch; /* sequences */
+    uint32_t seq;        /* tokens of a whole sequence */
     float *const *params;
     float *const *grads; /* W and B only */
     float *workspace;    /* at least the pass's workspace_bytes, prepared, 64-byte aligned */
+    uint32_t slices;     /* of every sequence; divides seq; 0 is 1 */
 } em_stage_ctx_t;
 
-/* The buffers of one microbatch. NULL where the pass or the stage has no use for one:
+/* The buffers of one item. NULL where the pass or the stage has no use for one:
  *   F  reads tokens (has_embedding) or x, targets (has_head); writes y (not has_head), a, w and
  *      *loss_sum (has_head: sum over tokens of the cross-entropy, in double, written not added)
  *   I  reads dy (not has_head), a, w; writes dx (not has_embedding), g
  *   W  reads tokens (has_embedding), targets (has_head), w, g, dy (not has_head); writes grads
  *   B  reads what I and W read but g; writes dx (not has_embedding), grads
+ * With several slices, of slice s:
+ *   F  reads k's keys and values of slices 0 .. s-1 and writes those of slice s
+ *   I, B  read k's keys and values of slices 0 .. s and add to their gradients; the last slice,
+ *      which comes first, writes the gradients of all slices instead
+ * tokens and targets are then still those of the whole microbatch; all else is the item's own. F
+ * run again (RC) writes the same bits to k, at any time while the slot lives.
  * x must stay alive until W (the plan says so); this version does not read it after F. */
 typedef struct {
-    const int32_t *tokens;  /* [T] */
-    const int32_t *targets; /* [T], EM_TARGET_IGNORE allowed */
+    const int32_t *tokens;  /* [microbatch, S] */
+    const int32_t *targets; /* [microbatch, S], EM_TARGET_IGNORE allowed */
     const float *x;         /* [T, H] */
     float *y;               /* [T, H]; may not alias x */
     const float *dy;        /* [T, H] */
@@ -187,23 +229,26 @@ typedef struct {
     uint32_t accumulate; /* W, B: mask of EM_PART_ whose gradients are added to; the others are
                             written. A tied head's gradient belongs to the part that holds it: to
                             EM_PART_WTE if the stage has the embedding, else to EM_PART_HEAD */
-    bool forward_only;   /* F: loss alone (validation); a and w are scratch afterwards */
+    bool forward_only;   /* F: y or loss alone (validation); a and w are scratch afterwards */
+    uint32_t slice;      /* 0 .. slices - 1 */
+    float *k;            /* k_bytes of this microbatch; F, I, B of a stage with layers */
 } em_item_t;
 
 /* Put what all passes of a rank share (the rotary table, nothing for GPT-2) at the start of the
- * workspace. Once after the workspace is made; stages of one model may share a workspace. */
+ * workspace; seq is the whole sequence, whatever the slices. Once after the workspace is made;
+ * stages of one model may share a workspace. */
 EM_API void em_workspace_prepare(const em_stage_t *stage, uint32_t seq, float *workspace);
 
-/* Passes of one microbatch. EM_ERR_DATA: a token or target out of range (nothing else fails). */
+/* Passes of one item. EM_ERR_DATA: a token or target out of range (nothing else fails). */
 EM_API em_status_t em_stage_f(const em_stage_ctx_t *ctx, const em_item_t *item);
 EM_API em_status_t em_stage_i(const em_stage_ctx_t *ctx, const em_item_t *item);
 EM_API em_status_t em_stage_w(const em_stage_ctx_t *ctx, const em_item_t *item);
 EM_API em_status_t em_stage_b(const em_stage_ctx_t *ctx, const em_item_t *item);
 
-/* Forward of a stage with a head, giving logits instead of a loss. all_positions: logits is
- * [T, V], else [microbatch, V] of position last_position of each sequence. Uses item->tokens or
- * x, a and w as F does. A shorter prefix: set ctx->seq to its length and prepare the workspace
- * again whenever the length changes (the rotary table's place and size follow it). */
+/* Forward of a stage with a head, giving logits instead of a loss; one slice. all_positions:
+ * logits is [T, V], else [microbatch, V] of position last_position of each sequence. Uses
+ * item->tokens or x, a and w as F does. A shorter prefix: set ctx->seq to its length and prepare
+ * the workspace again whenever the length changes (the rotary table's place and size follow it). */
 EM_API em_status_t em_stage_logits(const em_stage_ctx_t *ctx, const em_item_t *item,
                                    bool all_positions, uint32_t last_position, float *logits);
 
@@ -225,6 +270,14 @@ EM_API void em_bucket_adamw(const em_kernels_t *kernels, const em_param_t *table
                             uint32_t num_params, uint64_t begin, uint64_t end,
                             const em_adamw_t *adamw, float *param, const float *grad, float *m,
                             float *v);
+
+/* Take em_bucket_adamw with `done` and the same gradients back: weights and moments are what they
+ * were, within rounding; with `redo` that update made with right_scale as its grad_scale instead.
+ */
+EM_API void em_bucket_adamw_undo(const em_kernels_t *kernels, const em_param_t *table,
+                                 uint32_t num_params, uint64_t begin, uint64_t end,
+                                 const em_adamw_t *done, bool redo, double right_scale,
+                                 float *param, const float *grad, float *m, float *v);
 
 /* Sum of squares, in double, of the gradients [begin, end) of a bucket, tensor after tensor;
  * the pointer is that of float `begin`. */

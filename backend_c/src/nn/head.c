@@ -16,6 +16,39 @@ static void tile_logits(const em_head_ctx_t *ctx, uint64_t rows, const float *n,
                  ctx->params[EM_IX_HEAD], d->hidden, 0.0f, logits, d->vocab);
 }
 
+/* A tile's rows run past the end of a sequence's slice, whose targets lie apart from the next. */
+static uint64_t piece_rows(const em_dims_t *d, uint64_t t, uint64_t end)
+{
+    const uint64_t left = d->run - t % d->run;
+    return end - t < left ? end - t : left;
+}
+
+/* Loss of the tile of `rows` tokens from token t. */
+static double tile_loss(const em_head_ctx_t *ctx, uint64_t t, uint64_t rows, const int32_t *targets,
+                        float *lse)
+{
+    const em_dims_t *const d = ctx->d;
+    double loss = 0.0;
+    for (uint64_t i = t; i < t + rows; i += piece_rows(d, i, t + rows)) {
+        loss += ctx->k->cross_entropy_forward(piece_rows(d, i, t + rows), d->vocab,
+                                              ctx->ws->logits + (i - t) * d->vocab,
+                                              targets + em_token_at(d, i), lse + i);
+    }
+    return loss;
+}
+
+/* logits -> their gradients. */
+static void tile_gradients(const em_head_ctx_t *ctx, uint64_t t, uint64_t rows,
+                           const int32_t *targets, const float *lse, float scale)
+{
+    const em_dims_t *const d = ctx->d;
+    for (uint64_t i = t; i < t + rows; i += piece_rows(d, i, t + rows)) {
+        ctx->k->cross_entropy_backward(piece_rows(d, i, t + rows), d->vocab,
+                                       targets + em_token_at(d, i), lse + i, scale,
+                                       ctx->ws->logits + (i - t) * d->vocab);
+    }
+}
+
 double em_head_f(const em_head_ctx_t *ctx, const float *x, const int32_t *targets, float scale,
                  bool forward_only, const em_head_w_t *w)
 {
@@ -31,9 +64,9 @@ double em_head_f(const em_head_ctx_t *ctx, const float *x, const int32_t *target
         k->norm_forward(rows, d->hidden, d->llama, ctx->eps, gain, bias, x + t * d->hidden, xhat,
                         ws->tile_n, ws->tile_rstd);
         tile_logits(ctx, rows, ws->tile_n, ws->logits);
-        loss += k->cross_entropy_forward(rows, d->vocab, ws->logits, targets + t, w->lse + t);
+        loss += tile_loss(ctx, t, rows, targets, w->lse);
         if (!forward_only) {
-            k->cross_entropy_backward(rows, d->vocab, targets + t, w->lse + t, scale, ws->logits);
+            tile_gradients(ctx, t, rows, targets, w->lse, scale);
             k->gemm(false, false, rows, d->hidden, d->vocab, 1.0f, ws->logits, d->vocab,
                     ctx->params[EM_IX_HEAD], d->hidden, 0.0f, ws->tile_dn, d->hidden);
             k->norm_backward(rows, d->hidden, d->llama, gain, xhat, ws->tile_rstd, ws->tile_dn,
@@ -54,7 +87,7 @@ void em_head_w_pass(const em_head_ctx_t *ctx, const int32_t *targets, float scal
         k->norm_scale(rows, d->hidden, ctx->params[EM_IX_NORM_W], ctx->params[EM_IX_NORM_B],
                       w->xhat + t * d->hidden, ws->tile_n);
         tile_logits(ctx, rows, ws->tile_n, ws->logits);
-        k->cross_entropy_backward(rows, d->vocab, targets + t, w->lse + t, scale, ws->logits);
+        tile_gradients(ctx, t, rows, targets, w->lse, scale);
         k->gemm(true, false, d->vocab, d->hidden, rows, 1.0f, ws->logits, d->vocab, ws->tile_n,
                 d->hidden, accumulate_head || t > 0 ? 1.0f : 0.0f, ctx->grads[EM_IX_HEAD],
                 d->hidden);

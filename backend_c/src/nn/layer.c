@@ -8,6 +8,8 @@
  */
 #include "nn/em_layer.h"
 
+#include <string.h>
+
 /* A linear map of GPT-2 ([in, out] and a bias) or Llama ([out, in], none). Llama's q, k, v and
  * gate, up are up to three matrices whose outputs stand side by side. */
 typedef struct {
@@ -140,9 +142,59 @@ static void rotate(const em_layer_ctx_t *ctx, bool inverse, float *qkv)
 {
     const em_dims_t *const d = ctx->d;
     if (d->llama) {
-        ctx->k->rotary(d->tokens, d->attention.seq, d->attention.heads + d->attention.kv_heads,
-                       d->attention.head_dim, d->qkv, ctx->ws->rotary, inverse, qkv);
+        const em_attention_t *const at = &d->attention;
+        ctx->k->rotary(d->tokens, at->rows, at->heads + at->kv_heads, at->head_dim, d->qkv,
+                       ctx->ws->rotary + (uint64_t)at->first * at->head_dim, inverse, qkv);
     }
+}
+
+/* Rows of keys and values of this slice, one sequence after the other: between `wide`, rows of Q,
+ * and `kv`, rows of 2 K in the k slot. */
+static void copy_keys(const em_dims_t *d, bool to_slot, float *wide, float *kv)
+{
+    const em_attention_t *const at = &d->attention;
+    for (uint64_t t = 0; t < d->tokens; ++t) {
+        float *const row = wide + t * d->qkv + d->attn;
+        float *const slot = kv + (t / at->rows * at->seq + at->first + t % at->rows) * 2 * d->kv;
+        memcpy(to_slot ? slot : row, to_slot ? row : slot, 2 * d->kv * sizeof(float));
+    }
+}
+
+/* o = attention(n Wqkv). Sliced: keys and values go to the k slot, queries alone to the stash. */
+static void attend(const em_layer_ctx_t *ctx, const float *n, const em_layer_a_t *a, float *o)
+{
+    const em_dims_t *const d = ctx->d;
+    const linear_t qkv = qkv_linear(d);
+    float *const wide = d->sliced ? ctx->ws->qkv : a->qkv;
+    const float *kv = a->qkv + d->attn;
+    linear_forward(ctx, &qkv, n, NULL, wide);
+    rotate(ctx, false, wide);
+    if (d->sliced) {
+        copy_keys(d, true, wide, ctx->kv.kv);
+        for (uint64_t t = 0; t < d->tokens; ++t) {
+            memcpy(a->qkv + t * d->attn, wide + t * d->qkv, d->attn * sizeof(float));
+        }
+        kv = ctx->kv.kv;
+    }
+    ctx->k->attention_forward(&d->attention, a->qkv, kv, o, a->lse, ctx->ws->attention);
+}
+
+/* dn from d_o, by way of g->dqkv. Sliced: the slices after this one have left their share of the
+ * gradients of its keys and values in the k slot, where its own completes them. */
+static void attend_back(const em_layer_ctx_t *ctx, const em_layer_a_t *a, const float *o,
+                        const em_layer_g_t *g, float *dn)
+{
+    const em_dims_t *const d = ctx->d;
+    const linear_t qkv = qkv_linear(d);
+    const float *const kv = d->sliced ? ctx->kv.kv : a->qkv + d->attn;
+    float *const dkv = d->sliced ? ctx->kv.dkv : g->dqkv + d->attn;
+    ctx->k->attention_backward(&d->attention, a->qkv, kv, o, a->lse, ctx->ws->d_o, g->dqkv, dkv,
+                               ctx->last_slice, ctx->ws->attention);
+    if (d->sliced) {
+        copy_keys(d, false, g->dqkv, dkv);
+    }
+    rotate(ctx, true, g->dqkv);
+    linear_input_grad(ctx, &qkv, g->dqkv, dn);
 }
 
 void em_layer_f(const em_layer_ctx_t *ctx, const float *x, float *y, const em_layer_a_t *a,
@@ -151,16 +203,13 @@ void em_layer_f(const em_layer_ctx_t *ctx, const float *x, float *y, const em_la
     const em_kernels_t *const k = ctx->k;
     const em_dims_t *const d = ctx->d;
     float *const n = ctx->ws->n;
-    const linear_t qkv = qkv_linear(d);
     const linear_t o = o_linear(d);
     const linear_t up = up_linear(d);
     const linear_t down = down_linear(d);
 
     k->norm_forward(d->tokens, d->hidden, d->llama, ctx->eps, ctx->params[EM_LX_NORM1_W],
                     ctx->params[EM_LX_NORM1_B], x, w->xhat1, n, a->rstd1);
-    linear_forward(ctx, &qkv, n, NULL, a->qkv);
-    rotate(ctx, false, a->qkv);
-    k->attention_forward(&d->attention, a->qkv, w->o, a->lse, ctx->ws->attention);
+    attend(ctx, n, a, w->o);
     linear_forward(ctx, &o, w->o, x, y);
 
     k->norm_forward(d->tokens, d->hidden, d->llama, ctx->eps, ctx->params[EM_LX_NORM2_W],
@@ -180,7 +229,6 @@ void em_layer_i(const em_layer_ctx_t *ctx, const float *dy, float *dx, const em_
     const em_kernels_t *const k = ctx->k;
     const em_dims_t *const d = ctx->d;
     float *const dn = ctx->ws->n;
-    const linear_t qkv = qkv_linear(d);
     const linear_t o = o_linear(d);
     const linear_t up = up_linear(d);
     const linear_t down = down_linear(d);
@@ -196,10 +244,7 @@ void em_layer_i(const em_layer_ctx_t *ctx, const float *dy, float *dx, const em_
                      dn, dy, g->dx1, true, g->dgain2, g->dbias2);
 
     linear_input_grad(ctx, &o, g->dx1, ctx->ws->d_o);
-    k->attention_backward(&d->attention, a->qkv, w->o, a->lse, ctx->ws->d_o, g->dqkv,
-                          ctx->ws->attention);
-    rotate(ctx, true, g->dqkv);
-    linear_input_grad(ctx, &qkv, g->dqkv, dn);
+    attend_back(ctx, a, w->o, g, dn);
     k->norm_backward(d->tokens, d->hidden, d->llama, ctx->params[EM_LX_NORM1_W], w->xhat1, a->rstd1,
                      dn, g->dx1, dx, true, g->dgain1, g->dbias1);
 }

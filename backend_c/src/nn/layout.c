@@ -1,5 +1,5 @@
 /*
- * Layout of stash, hand-over and workspace. See em_layout.h.
+ * Layout of stash, hand-over, keys and values, and workspace. See em_layout.h.
  *
  * Every function lays pieces out with one cursor, so that a piece's place and the total come from
  * the same lines. em_stage_check has bounded the sizes: nothing here can wrap.
@@ -26,11 +26,15 @@ static float *take(cursor_t *cursor, uint64_t num_floats)
     return piece;
 }
 
-em_dims_t em_dims(const em_model_t *model, uint32_t microbatch, uint32_t seq)
+em_dims_t em_dims(const em_model_t *model, uint32_t microbatch, uint32_t seq, uint32_t slices,
+                  uint32_t slice)
 {
     em_dims_t d;
     memset(&d, 0, sizeof d);
-    d.tokens = (uint64_t)microbatch * seq;
+    d.sliced = slices > 1;
+    const uint32_t rows = d.sliced ? seq / slices : seq;
+    d.tokens = (uint64_t)microbatch * rows;
+    d.run = d.sliced ? rows : d.tokens;
     d.hidden = model->hidden;
     d.attn = (uint64_t)model->heads * model->head_dim;
     d.kv = (uint64_t)model->kv_heads * model->head_dim;
@@ -40,7 +44,17 @@ em_dims_t em_dims(const em_model_t *model, uint32_t microbatch, uint32_t seq)
     d.up = d.llama ? 2 * d.ffn : d.ffn;
     d.vocab = model->vocab;
     d.tile = d.tokens < EM_HEAD_TILE ? d.tokens : EM_HEAD_TILE;
-    d.attention = (em_attention_t){microbatch, seq, model->heads, model->kv_heads, model->head_dim};
+    d.attention = (em_attention_t){.batch = microbatch,
+                                   .seq = seq,
+                                   .first = slice * rows,
+                                   .rows = rows,
+                                   .heads = model->heads,
+                                   .kv_heads = model->kv_heads,
+                                   .head_dim = model->head_dim,
+                                   .ld_q = d.sliced ? d.attn : d.qkv,
+                                   .ld_kv = d.sliced ? 2 * d.kv : d.qkv,
+                                   .ld_dq = d.qkv,
+                                   .ld_dkv = d.sliced ? 2 * d.kv : d.qkv};
     return d;
 }
 
@@ -49,7 +63,7 @@ static em_layer_a_t take_layer_a(cursor_t *c, const em_dims_t *d)
     em_layer_a_t a;
     a.rstd1 = take(c, d->tokens);
     a.rstd2 = take(c, d->tokens);
-    a.qkv = take(c, d->tokens * d->qkv);
+    a.qkv = take(c, d->tokens * (d->sliced ? d->attn : d->qkv));
     a.lse = take(c, d->tokens * d->attention.heads);
     a.u = take(c, d->tokens * d->up);
     return a;
@@ -79,6 +93,15 @@ static em_layer_g_t take_layer_g(cursor_t *c, const em_dims_t *d)
         g.dbias2 = take(c, d->hidden);
     }
     return g;
+}
+
+static em_layer_k_t take_layer_k(cursor_t *c, const em_dims_t *d)
+{
+    const uint64_t num = (uint64_t)d->attention.batch * d->attention.seq * 2 * d->kv;
+    em_layer_k_t k;
+    k.kv = take(c, num);
+    k.dkv = take(c, num);
+    return k;
 }
 
 static em_head_w_t take_head_w(cursor_t *c, const em_dims_t *d)
@@ -116,6 +139,13 @@ static uint64_t layer_g_floats(const em_dims_t *d)
     return c.used;
 }
 
+static uint64_t layer_k_floats(const em_dims_t *d)
+{
+    cursor_t c = {NULL, 0};
+    (void)take_layer_k(&c, d);
+    return c.used;
+}
+
 em_layer_a_t em_layer_a(const em_dims_t *dims, float *a, uint32_t layer)
 {
     cursor_t c = {a, layer * layer_a_floats(dims)};
@@ -132,6 +162,12 @@ em_layer_g_t em_layer_g(const em_dims_t *dims, float *g, uint32_t layer)
 {
     cursor_t c = {g, layer * layer_g_floats(dims)};
     return take_layer_g(&c, dims);
+}
+
+em_layer_k_t em_layer_k(const em_dims_t *dims, float *k, uint32_t layer)
+{
+    cursor_t c = {k, layer * layer_k_floats(dims)};
+    return take_layer_k(&c, dims);
 }
 
 em_head_w_t em_head_w(const em_stage_t *stage, const em_dims_t *dims, float *w)
@@ -174,6 +210,11 @@ uint64_t em_g_floats(const em_stage_t *stage, const em_dims_t *dims)
     return c.used;
 }
 
+uint64_t em_k_floats(const em_stage_t *stage, const em_dims_t *dims)
+{
+    return dims->sliced ? stage->num_layers * layer_k_floats(dims) : 0;
+}
+
 /* The head works on one tile at a time, after the layers: in their place. */
 static void take_head_tile(cursor_t *c, const em_dims_t *d, em_pass_kind_t pass, em_workspace_t *ws)
 {
@@ -191,6 +232,9 @@ static void take_layer_scratch(cursor_t *c, const em_dims_t *d, em_pass_kind_t p
     ws->n = take(c, d->tokens * d->hidden);
     if (pass == EM_PASS_F) {
         ws->attention = take(c, em_attention_forward_floats(&d->attention));
+        if (d->sliced) {
+            ws->qkv = take(c, d->tokens * d->qkv);
+        }
     }
     if (pass == EM_PASS_I || pass == EM_PASS_B) {
         ws->dact = take(c, d->tokens * d->ffn);
@@ -230,6 +274,12 @@ em_workspace_t em_workspace(const em_stage_t *stage, const em_dims_t *dims, em_p
 em_status_t em_stage_sizes(const em_stage_t *stage, uint32_t microbatch, uint32_t seq,
                            em_stage_sizes_t *sizes, em_error_t *err)
 {
+    return em_stage_slice_sizes(stage, microbatch, seq, 1, sizes, err);
+}
+
+em_status_t em_stage_slice_sizes(const em_stage_t *stage, uint32_t microbatch, uint32_t seq,
+                                 uint32_t slices, em_stage_sizes_t *sizes, em_error_t *err)
+{
     EM_RETURN_IF_ERROR(em_stage_check(stage, err));
     const em_model_t *const m = &stage->model;
     EM_RETURN_ERROR_IF(microbatch == 0, err, EM_ERR_FIELD,
@@ -238,9 +288,11 @@ em_status_t em_stage_sizes(const em_stage_t *stage, uint32_t microbatch, uint32_
                        "sequence: got %" PRIu32 " tokens, expected 1 to %" PRIu32
                        " (positions of the model)",
                        seq, m->positions);
+    EM_RETURN_ERROR_IF(slices == 0 || seq % slices != 0, err, EM_ERR_FIELD,
+                       "slices: got %" PRIu32 ", expected a divisor of seq %" PRIu32, slices, seq);
     const uint64_t tokens = (uint64_t)microbatch * seq;
     /* The widest row of any buffer, times a generous count of buffers per layer, times layers. */
-    const em_dims_t dims = em_dims(m, microbatch, seq);
+    const em_dims_t dims = em_dims(m, microbatch, seq, slices, 0);
     const uint64_t row = 4 * (dims.hidden + dims.qkv + dims.up + dims.vocab);
     uint64_t total = 0;
     EM_RETURN_ERROR_IF(tokens > UINT32_MAX || !em_mul_u64(tokens, row, &total) ||
@@ -250,10 +302,11 @@ em_status_t em_stage_sizes(const em_stage_t *stage, uint32_t microbatch, uint32_
                        "a microbatch of %" PRIu32 " x %" PRIu32 " tokens is too large to count",
                        microbatch, seq);
     memset(sizes, 0, sizeof *sizes);
-    sizes->h_bytes = (tokens * dims.hidden + PAD - 1) / PAD * PAD * sizeof(float);
+    sizes->h_bytes = (dims.tokens * dims.hidden + PAD - 1) / PAD * PAD * sizeof(float);
     sizes->a_bytes = em_a_floats(stage, &dims) * sizeof(float);
     sizes->w_bytes = em_w_floats(stage, &dims) * sizeof(float);
     sizes->g_bytes = em_g_floats(stage, &dims) * sizeof(float);
+    sizes->k_bytes = em_k_floats(stage, &dims) * sizeof(float);
     for (int pass = 0; pass < EM_NUM_PASSES; ++pass) {
         const uint64_t bytes =
             em_workspace(stage, &dims, (em_pass_kind_t)pass, NULL).num_floats * sizeof(float);

@@ -119,7 +119,7 @@ static void add_tensor(layout_t *out, kind_t kind, uint64_t rows, uint64_t cols,
 
 static void add_gpt2_layer(layout_t *out, const em_model_t *m, uint32_t layer, uint32_t base)
 {
-    const em_dims_t d = em_dims(m, 1, 1);
+    const em_dims_t d = em_dims(m, 1, 1, 1, 0);
     const float residual_std = init_std / sqrtf(2.0f * (float)m->layers);
     const struct {
         const char *suffix;
@@ -153,7 +153,7 @@ static void add_gpt2_layer(layout_t *out, const em_model_t *m, uint32_t layer, u
 
 static void add_llama_layer(layout_t *out, const em_model_t *m, uint32_t layer, uint32_t base)
 {
-    const em_dims_t d = em_dims(m, 1, 1);
+    const em_dims_t d = em_dims(m, 1, 1, 1, 0);
     const float residual_std = init_std / sqrtf(2.0f * (float)m->layers);
     /* q, k, v stand in a row, as do gate and up: where no padding comes between (sizes that are
      * multiples of 16) each group is one matrix and one product. */

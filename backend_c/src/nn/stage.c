@@ -9,8 +9,13 @@
 #include "nn/em_head.h"
 #include "nn/em_layer.h"
 
-static em_layer_ctx_t layer_ctx(const em_stage_ctx_t *ctx, const em_dims_t *d,
-                                const em_workspace_t *ws, uint32_t layer)
+static em_dims_t item_dims(const em_stage_ctx_t *ctx, const em_item_t *item)
+{
+    return em_dims(&ctx->stage->model, ctx->microbatch, ctx->seq, ctx->slices, item->slice);
+}
+
+static em_layer_ctx_t layer_ctx(const em_stage_ctx_t *ctx, const em_item_t *item,
+                                const em_dims_t *d, const em_workspace_t *ws, uint32_t layer)
 {
     const uint32_t base = EM_IX_LAYERS + layer * EM_LAYER_POINTERS;
     const em_layer_ctx_t out = {ctx->kernels,
@@ -18,7 +23,9 @@ static em_layer_ctx_t layer_ctx(const em_stage_ctx_t *ctx, const em_dims_t *d,
                                 ctx->stage->model.norm_eps,
                                 ctx->params + base,
                                 ctx->grads == NULL ? NULL : ctx->grads + base,
-                                ws};
+                                ws,
+                                em_layer_k(d, item->k, layer),
+                                d->attention.first + d->attention.rows == d->attention.seq};
     return out;
 }
 
@@ -57,13 +64,30 @@ static bool tokens_valid(const int32_t *tokens, uint64_t num, uint32_t vocab, in
     return true;
 }
 
-static em_status_t check_tokens(const em_stage_t *stage, const em_item_t *item, uint64_t num,
+static em_status_t check_tokens(const em_stage_t *stage, const em_item_t *item, const em_dims_t *d,
                                 bool with_targets)
 {
     const uint32_t vocab = stage->model.vocab;
-    const bool valid = (!stage->has_embedding || tokens_valid(item->tokens, num, vocab, 0)) &&
-                       (!with_targets || tokens_valid(item->targets, num, vocab, EM_TARGET_IGNORE));
-    return valid ? EM_OK : EM_ERR_DATA;
+    for (uint64_t t = 0; t < d->tokens; t += d->run) {
+        const uint64_t at = em_token_at(d, t);
+        if ((stage->has_embedding && !tokens_valid(item->tokens + at, d->run, vocab, 0)) ||
+            (with_targets && !tokens_valid(item->targets + at, d->run, vocab, EM_TARGET_IGNORE))) {
+            return EM_ERR_DATA;
+        }
+    }
+    return EM_OK;
+}
+
+/* x = embedding of the item's tokens at their positions. */
+static void embed(const em_stage_ctx_t *ctx, const em_item_t *item, const em_dims_t *d, float *x)
+{
+    const float *const wpe = ctx->params[EM_IX_WPE];
+    const uint64_t first = d->attention.first * d->hidden;
+    for (uint64_t t = 0; t < d->tokens; t += d->run) {
+        ctx->kernels->embed_forward(d->run, d->hidden, d->attention.rows,
+                                    item->tokens + em_token_at(d, t), ctx->params[EM_IX_WTE],
+                                    wpe == NULL ? NULL : wpe + first, x + t * d->hidden);
+    }
 }
 
 /* Embedding and layers; returns the stream that leaves the last layer. */
@@ -74,12 +98,11 @@ static const float *forward_layers(const em_stage_ctx_t *ctx, const em_item_t *i
     float *const stream = stage->has_head ? ws->residual : item->y;
     const float *x = item->x;
     if (stage->has_embedding) {
-        ctx->kernels->embed_forward(d->tokens, d->hidden, ctx->seq, item->tokens,
-                                    ctx->params[EM_IX_WTE], ctx->params[EM_IX_WPE], stream);
+        embed(ctx, item, d, stream);
         x = stream;
     }
     for (uint32_t layer = 0; layer < stage->num_layers; ++layer) {
-        const em_layer_ctx_t lc = layer_ctx(ctx, d, ws, layer);
+        const em_layer_ctx_t lc = layer_ctx(ctx, item, d, ws, layer);
         const em_layer_a_t a = em_layer_a(d, item->a, layer);
         const em_layer_w_t w = em_layer_w(d, item->w, layer);
         em_layer_f(&lc, x, stream, &a, &w);
@@ -91,9 +114,9 @@ static const float *forward_layers(const em_stage_ctx_t *ctx, const em_item_t *i
 em_status_t em_stage_f(const em_stage_ctx_t *ctx, const em_item_t *item)
 {
     const em_stage_t *const stage = ctx->stage;
-    const em_dims_t d = em_dims(&stage->model, ctx->microbatch, ctx->seq);
+    const em_dims_t d = item_dims(ctx, item);
     const em_workspace_t ws = em_workspace(stage, &d, EM_PASS_F, ctx->workspace);
-    EM_RETURN_IF_ERROR(check_tokens(stage, item, d.tokens, stage->has_head));
+    EM_RETURN_IF_ERROR(check_tokens(stage, item, &d, stage->has_head));
     const float *const x = forward_layers(ctx, item, &d, &ws);
     if (stage->has_head) {
         const em_head_ctx_t hc = head_ctx(ctx, &d, &ws);
@@ -120,11 +143,11 @@ static void pass_through(const em_stage_ctx_t *ctx, const em_item_t *item, const
 em_status_t em_stage_i(const em_stage_ctx_t *ctx, const em_item_t *item)
 {
     const em_stage_t *const stage = ctx->stage;
-    const em_dims_t d = em_dims(&stage->model, ctx->microbatch, ctx->seq);
+    const em_dims_t d = item_dims(ctx, item);
     const em_workspace_t ws = em_workspace(stage, &d, EM_PASS_I, ctx->workspace);
     const float *dy = last_dy(ctx, item, &d);
     for (uint32_t layer = stage->num_layers; layer-- > 0;) {
-        const em_layer_ctx_t lc = layer_ctx(ctx, &d, &ws, layer);
+        const em_layer_ctx_t lc = layer_ctx(ctx, item, &d, &ws, layer);
         const em_layer_a_t a = em_layer_a(&d, item->a, layer);
         const em_layer_w_t w = em_layer_w(&d, item->w, layer);
         const em_layer_g_t g = em_layer_g(&d, item->g, layer);
@@ -179,19 +202,24 @@ static void embedding_weights(const em_stage_ctx_t *ctx, const em_item_t *item, 
     if (dwpe != NULL && (item->accumulate & EM_PART_WPE) == 0) {
         zero_floats(dwpe, (uint64_t)m->positions * m->hidden);
     }
-    ctx->kernels->embed_backward(d->tokens, d->hidden, ctx->seq, item->tokens, dx, dwte, dwpe);
+    const uint64_t first = d->attention.first * d->hidden;
+    for (uint64_t t = 0; t < d->tokens; t += d->run) {
+        ctx->kernels->embed_backward(d->run, d->hidden, d->attention.rows,
+                                     item->tokens + em_token_at(d, t), dx + t * d->hidden, dwte,
+                                     dwpe == NULL ? NULL : dwpe + first);
+    }
 }
 
 em_status_t em_stage_w(const em_stage_ctx_t *ctx, const em_item_t *item)
 {
     const em_stage_t *const stage = ctx->stage;
-    const em_dims_t d = em_dims(&stage->model, ctx->microbatch, ctx->seq);
+    const em_dims_t d = item_dims(ctx, item);
     const em_workspace_t ws = em_workspace(stage, &d, EM_PASS_W, ctx->workspace);
-    EM_RETURN_IF_ERROR(check_tokens(stage, item, d.tokens, stage->has_head));
+    EM_RETURN_IF_ERROR(check_tokens(stage, item, &d, stage->has_head));
     head_weights(ctx, item, &d, &ws);
     const float *dy = last_dy(ctx, item, &d);
     for (uint32_t layer = stage->num_layers; layer-- > 0;) {
-        const em_layer_ctx_t lc = layer_ctx(ctx, &d, &ws, layer);
+        const em_layer_ctx_t lc = layer_ctx(ctx, item, &d, &ws, layer);
         const em_layer_w_t w = em_layer_w(&d, item->w, layer);
         const em_layer_g_t g = em_layer_g(&d, item->g, layer);
         em_layer_w_pass(&lc, dy, &w, &g, (item->accumulate & EM_PART_LAYERS) != 0);
@@ -207,13 +235,13 @@ em_status_t em_stage_w(const em_stage_ctx_t *ctx, const em_item_t *item)
 em_status_t em_stage_b(const em_stage_ctx_t *ctx, const em_item_t *item)
 {
     const em_stage_t *const stage = ctx->stage;
-    const em_dims_t d = em_dims(&stage->model, ctx->microbatch, ctx->seq);
+    const em_dims_t d = item_dims(ctx, item);
     const em_workspace_t ws = em_workspace(stage, &d, EM_PASS_B, ctx->workspace);
-    EM_RETURN_IF_ERROR(check_tokens(stage, item, d.tokens, stage->has_head));
+    EM_RETURN_IF_ERROR(check_tokens(stage, item, &d, stage->has_head));
     head_weights(ctx, item, &d, &ws);
     const float *dy = last_dy(ctx, item, &d);
     for (uint32_t layer = stage->num_layers; layer-- > 0;) {
-        const em_layer_ctx_t lc = layer_ctx(ctx, &d, &ws, layer);
+        const em_layer_ctx_t lc = layer_ctx(ctx, item, &d, &ws, layer);
         const em_layer_a_t a = em_layer_a(&d, item->a, layer);
         const em_layer_w_t w = em_layer_w(&d, item->w, layer);
         float *const dx = layer > 0 || stage->has_embedding ? ws.flow[layer % 2] : item->dx;
@@ -230,12 +258,12 @@ em_status_t em_stage_logits(const em_stage_ctx_t *ctx, const em_item_t *item, bo
                             uint32_t last_position, float *logits)
 {
     const em_stage_t *const stage = ctx->stage;
-    const em_dims_t d = em_dims(&stage->model, ctx->microbatch, ctx->seq);
+    const em_dims_t d = item_dims(ctx, item);
     const em_workspace_t ws = em_workspace(stage, &d, EM_PASS_F, ctx->workspace);
-    if (!stage->has_head || last_position >= ctx->seq) {
+    if (!stage->has_head || d.sliced || last_position >= ctx->seq) {
         return EM_ERR_ARGUMENT;
     }
-    EM_RETURN_IF_ERROR(check_tokens(stage, item, d.tokens, false));
+    EM_RETURN_IF_ERROR(check_tokens(stage, item, &d, false));
     const float *const x = forward_layers(ctx, item, &d, &ws);
     const em_head_ctx_t hc = head_ctx(ctx, &d, &ws);
     if (all_positions) {

@@ -11,8 +11,12 @@ static const char optimizer_file[] = "optimizer.safetensors";
 static const char state_file[] = "state.json";
 static const char config_file[] = "config.json";
 
-/* Names of the moments, as PyTorch's AdamW has them. */
-static const char *const moment_names[2] = {"exp_avg", "exp_avg_sq"};
+/* A parameter's name; a moment's with the ending that PyTorch's AdamW gives it. */
+static void name_state(char name[EM_TENSOR_NAME], const em_param_t *param, em_state_kind_t kind)
+{
+    static const char *const endings[EM_NUM_STATES] = {"", ".exp_avg", ".exp_avg_sq"};
+    (void)snprintf(name, EM_TENSOR_NAME, "%s%s", param->name, endings[kind]);
+}
 
 /* ---- writing ----------------------------------------------------------------------------- */
 
@@ -34,21 +38,46 @@ static uint32_t drop_copies(em_tensor_out_t *tensors, uint32_t num)
     return kept;
 }
 
-/* All tensors of replica 0: which = 0 the parameters, 1 and 2 the moments, appended at *num. */
-static void collect(const em_rank_t *ranks, uint32_t num_ranks, int which, em_tensor_out_t *tensors,
-                    uint32_t *num)
+/* The tensors that a rank writes: those of replica 0, of a stage on two ranks the first one's. */
+static bool writes(const em_rank_t *rank, const em_rank_bucket_t *bucket)
+{
+    return rank->dp == 0 && bucket->is_first;
+}
+
+/* Sharded buckets made whole, one after another, until a file is written. */
+typedef struct {
+    float *floats;
+    uint64_t num_used;
+} em_whole_t;
+
+static const float *whole_of(const em_rank_t *rank, const em_rank_bucket_t *bucket,
+                             em_state_kind_t kind, em_whole_t *whole)
+{
+    if (!bucket->sharded) {
+        return em_bucket_state(bucket, kind);
+    }
+    float *const base = whole->floats + whole->num_used;
+    whole->num_used += bucket->num_floats;
+    em_rank_gather(rank, bucket, kind, base);
+    return base;
+}
+
+/* All tensors of one kind that are to be written, appended at *num. */
+static void collect(const em_rank_t *ranks, uint32_t num_ranks, em_state_kind_t kind,
+                    em_whole_t *whole, em_tensor_out_t *tensors, uint32_t *num)
 {
     for (uint32_t r = 0; r < num_ranks; r++) {
         const em_rank_t *const rank = &ranks[r];
-        for (uint32_t b = 0; rank->dp == 0 && b < rank->num_buckets; b++) {
+        for (uint32_t b = 0; b < rank->num_buckets; b++) {
             const em_rank_bucket_t *const bucket = &rank->buckets[b];
-            const float *const base =
-                which == 0 ? bucket->param : (which == 1 ? bucket->m : bucket->v);
+            if (!writes(rank, bucket)) {
+                continue;
+            }
+            const float *const base = whole_of(rank, bucket, kind, whole);
             for (uint32_t i = 0; i < bucket->num_params; i++) {
                 const em_param_t *const param = &bucket->table[i];
                 em_tensor_out_t *const out = &tensors[(*num)++];
-                (void)snprintf(out->name, sizeof out->name, "%s%s%s", param->name,
-                               which == 0 ? "" : ".", which == 0 ? "" : moment_names[which - 1]);
+                name_state(out->name, param, kind);
                 out->num_dims = param->ndim;
                 out->shape[0] = param->shape[0];
                 out->shape[1] = param->shape[1];
@@ -57,17 +86,6 @@ static void collect(const em_rank_t *ranks, uint32_t num_ranks, int which, em_te
             }
         }
     }
-}
-
-static uint32_t count_tensors(const em_rank_t *ranks, uint32_t num_ranks)
-{
-    uint32_t num = 0;
-    for (uint32_t r = 0; r < num_ranks; r++) {
-        for (uint32_t b = 0; ranks[r].dp == 0 && b < ranks[r].num_buckets; b++) {
-            num += ranks[r].buckets[b].num_params;
-        }
-    }
-    return num;
 }
 
 static em_status_t hash_file(const char *path, char hex[65], em_error_t *err)
@@ -101,35 +119,60 @@ static em_status_t write_state(const char *folder, const em_checkpoint_state_t *
     return em_file_finish(out, path, err);
 }
 
+/* Write the kinds `first` to `last` to one file. */
+static em_status_t write_kinds(const char *path, const em_rank_t *ranks, uint32_t num_ranks,
+                               em_state_kind_t first, em_state_kind_t last,
+                               const char *const metadata[][2], em_error_t *err)
+{
+    uint64_t num_tensors = 0, num_floats = 0;
+    for (uint32_t r = 0; r < num_ranks; r++) {
+        for (uint32_t b = 0; b < ranks[r].num_buckets; b++) {
+            const em_rank_bucket_t *const bucket = &ranks[r].buckets[b];
+            if (writes(&ranks[r], bucket)) {
+                num_tensors += bucket->num_params;
+                num_floats += bucket->sharded ? bucket->num_floats : 0;
+            }
+        }
+    }
+    const uint64_t num_kinds = (uint64_t)(last - first) + 1;
+    em_tensor_out_t *const tensors = em_alloc_zeroed(num_kinds * num_tensors, sizeof *tensors);
+    em_whole_t whole = {.floats = NULL};
+    if (num_floats > 0) {
+        whole.floats = em_alloc_zeroed(num_kinds * num_floats, sizeof *whole.floats);
+    }
+    em_status_t status = EM_OK;
+    if (tensors == NULL || (num_floats > 0 && whole.floats == NULL)) {
+        status = EM_FAIL(err, EM_ERR_MEMORY, "%s: no memory to write it", path);
+    } else {
+        uint32_t num = 0;
+        for (int kind = (int)first; kind <= (int)last; kind++) {
+            collect(ranks, num_ranks, (em_state_kind_t)kind, &whole, tensors, &num);
+        }
+        status = em_safetensors_write(path, tensors, drop_copies(tensors, num), metadata, 1, err);
+    }
+    em_free(tensors);
+    em_free(whole.floats);
+    return status;
+}
+
 static em_status_t write_tensors(const char *folder, const em_rank_t *ranks, uint32_t num_ranks,
-                                 em_tensor_out_t *tensors, em_error_t *err)
+                                 em_error_t *err)
 {
     static const char *const model_metadata[][2] = {{"format", "pt"}};
     static const char *const optimizer_metadata[][2] = {{"format", "exactmap-adamw"}};
     char path[EM_PATH_BYTES];
-    uint32_t num = 0;
-    collect(ranks, num_ranks, 0, tensors, &num);
-    num = drop_copies(tensors, num);
     EM_RETURN_IF_ERROR(em_path_join(path, folder, model_file, err));
-    EM_RETURN_IF_ERROR(em_safetensors_write(path, tensors, num, model_metadata, 1, err));
-    num = 0;
-    collect(ranks, num_ranks, 1, tensors, &num);
-    collect(ranks, num_ranks, 2, tensors, &num);
-    num = drop_copies(tensors, num);
+    EM_RETURN_IF_ERROR(
+        write_kinds(path, ranks, num_ranks, EM_STATE_PARAM, EM_STATE_PARAM, model_metadata, err));
     EM_RETURN_IF_ERROR(em_path_join(path, folder, optimizer_file, err));
-    return em_safetensors_write(path, tensors, num, optimizer_metadata, 1, err);
+    return write_kinds(path, ranks, num_ranks, EM_STATE_M, EM_STATE_V, optimizer_metadata, err);
 }
 
 static em_status_t write_all(const char *folder, const em_rank_t *ranks, uint32_t num_ranks,
                              const em_checkpoint_state_t *state, em_error_t *err)
 {
     char path[EM_PATH_BYTES];
-    em_tensor_out_t *const tensors =
-        em_alloc_zeroed(2 * (uint64_t)count_tensors(ranks, num_ranks), sizeof *tensors);
-    EM_RETURN_ERROR_IF(tensors == NULL, err, EM_ERR_MEMORY, "%s: no memory for its table", folder);
-    em_status_t status = write_tensors(folder, ranks, num_ranks, tensors, err);
-    em_free(tensors);
-    EM_RETURN_IF_ERROR(status);
+    EM_RETURN_IF_ERROR(write_tensors(folder, ranks, num_ranks, err));
     EM_RETURN_IF_ERROR(em_path_join(path, folder, config_file, err));
     EM_RETURN_IF_ERROR(em_config_write(path, &ranks[0].stages[0].stage.model, err));
     return write_state(folder, state, err);
@@ -175,26 +218,46 @@ const em_tensor_t *em_find_parameter(const em_safetensors_t *file, const char *n
     return found;
 }
 
-/* Read every parameter (which = 0) or moment (1, 2) of every rank. */
+/* One state of one bucket into `base`, which holds all of it. */
+static em_status_t read_bucket(const em_safetensors_t *file, const em_rank_bucket_t *bucket,
+                               em_state_kind_t kind, float *base, em_error_t *err)
+{
+    for (uint32_t i = 0; i < bucket->num_params; i++) {
+        const em_param_t *const param = &bucket->table[i];
+        char name[EM_TENSOR_NAME];
+        name_state(name, param, kind);
+        const em_tensor_t *const tensor = em_find_parameter(file, name);
+        EM_RETURN_ERROR_IF(tensor == NULL, err, EM_ERR_DATA,
+                           "%s: tensor %s is missing, the plan's model needs it", file->name, name);
+        EM_RETURN_IF_ERROR(
+            em_tensor_read(file, tensor, param->ndim, param->shape, base + param->offset, err));
+    }
+    return EM_OK;
+}
+
+/* A shard is cut out of the whole. */
+static em_status_t read_shard(const em_safetensors_t *file, const em_rank_bucket_t *bucket,
+                              em_state_kind_t kind, em_error_t *err)
+{
+    float *const whole = em_alloc_zeroed(bucket->num_floats, sizeof *whole);
+    EM_RETURN_ERROR_IF(whole == NULL, err, EM_ERR_MEMORY, "%s: no memory to read it", file->name);
+    const em_status_t status = read_bucket(file, bucket, kind, whole, err);
+    memcpy(em_bucket_state(bucket, kind), whole + bucket->begin,
+           (size_t)(bucket->end - bucket->begin) * sizeof *whole);
+    em_free(whole);
+    return status;
+}
+
+/* Read one state of every rank. */
 static em_status_t read_tensors(const em_safetensors_t *file, em_rank_t *ranks, uint32_t num_ranks,
-                                int which, em_error_t *err)
+                                em_state_kind_t kind, em_error_t *err)
 {
     for (uint32_t r = 0; r < num_ranks; r++) {
         for (uint32_t b = 0; b < ranks[r].num_buckets; b++) {
             const em_rank_bucket_t *const bucket = &ranks[r].buckets[b];
-            float *const base = which == 0 ? bucket->param : (which == 1 ? bucket->m : bucket->v);
-            for (uint32_t i = 0; i < bucket->num_params; i++) {
-                const em_param_t *const param = &bucket->table[i];
-                char name[EM_TENSOR_NAME];
-                (void)snprintf(name, sizeof name, "%s%s%s", param->name, which == 0 ? "" : ".",
-                               which == 0 ? "" : moment_names[which - 1]);
-                const em_tensor_t *const tensor = em_find_parameter(file, name);
-                EM_RETURN_ERROR_IF(tensor == NULL, err, EM_ERR_DATA,
-                                   "%s: tensor %s is missing, the plan's model needs it",
-                                   file->name, name);
-                EM_RETURN_IF_ERROR(em_tensor_read(file, tensor, param->ndim, param->shape,
-                                                  base + param->offset, err));
-            }
+            EM_RETURN_IF_ERROR(bucket->sharded ? read_shard(file, bucket, kind, err)
+                                               : read_bucket(file, bucket, kind,
+                                                             em_bucket_state(bucket, kind), err));
         }
     }
     return EM_OK;
@@ -210,7 +273,7 @@ em_status_t em_weights_read(const char *path, em_rank_t *ranks, uint32_t num_ran
     EM_RETURN_IF_ERROR(em_path_join(inside, path, model_file, err));
     em_safetensors_t file;
     EM_RETURN_IF_ERROR(em_safetensors_open(&file, is_file ? path : inside, err));
-    const em_status_t status = read_tensors(&file, ranks, num_ranks, 0, err);
+    const em_status_t status = read_tensors(&file, ranks, num_ranks, EM_STATE_PARAM, err);
     em_safetensors_close(&file);
     return status;
 }
@@ -281,12 +344,13 @@ em_status_t em_checkpoint_read(const char *folder, em_rank_t *ranks, uint32_t nu
     EM_RETURN_IF_ERROR(read_state(folder, state, model_hash, optimizer_hash, err));
     em_safetensors_t file;
     EM_RETURN_IF_ERROR(open_checked(&file, folder, model_file, model_hash, err));
-    em_status_t status = read_tensors(&file, ranks, num_ranks, 0, err);
+    em_status_t status = read_tensors(&file, ranks, num_ranks, EM_STATE_PARAM, err);
     em_safetensors_close(&file);
     EM_RETURN_IF_ERROR(status);
     EM_RETURN_IF_ERROR(open_checked(&file, folder, optimizer_file, optimizer_hash, err));
-    for (int which = 1; status == EM_OK && which <= 2; which++) {
-        status = read_tensors(&file, ranks, num_ranks, which, err);
+    status = read_tensors(&file, ranks, num_ranks, EM_STATE_M, err);
+    if (status == EM_OK) {
+        status = read_tensors(&file, ranks, num_ranks, EM_STATE_V, err);
     }
     em_safetensors_close(&file);
     return status;

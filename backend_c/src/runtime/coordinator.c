@@ -30,6 +30,10 @@ static em_status_t carry_out(em_engine_t *engine, em_rank_t *rank)
     if (engine->command == EM_COMMAND_EVALUATE) {
         return em_rank_evaluate(rank);
     }
+    if (engine->command == EM_COMMAND_CLOSE) {
+        em_late_close(rank);
+        return EM_OK;
+    }
     if (!em_barrier_meet(&shared->start, shared->step_round, &shared->team, stamp_start, shared)) {
         return EM_ERR_EXEC;
     }
@@ -123,7 +127,7 @@ static em_status_t report_hang(const em_engine_t *engine, em_error_t *err)
                                  rank->pp, rank->dp, instr->line, op);
         used += num > 0 ? (size_t)num : 0;
     }
-    const char *const what = engine->command == EM_COMMAND_EVALUATE ? "validation after" : "";
+    const char *const what = engine->command == EM_COMMAND_STEP ? "" : "validation after";
     (void)EM_FAIL(err, EM_ERR_HUNG, "%s: %s step %" PRIu64 ": no progress for %.3g s%s",
                   shared->plan_name, what, shared->step + 1,
                   (double)engine->options.timeout_ns * 1e-9, text);

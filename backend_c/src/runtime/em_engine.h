@@ -8,7 +8,12 @@
 /* Step times kept for the median: a run of any length takes bounded memory. */
 enum { EM_MOST_STEP_TIMES = 1 << 16 };
 
-typedef enum { EM_COMMAND_STEP = 0, EM_COMMAND_EVALUATE, EM_COMMAND_STOP } em_command_t;
+typedef enum {
+    EM_COMMAND_STEP = 0,
+    EM_COMMAND_EVALUATE,
+    EM_COMMAND_CLOSE, /* judge the last step's norm */
+    EM_COMMAND_STOP
+} em_command_t;
 
 struct em_engine {
     em_engine_shared_t shared;
@@ -26,6 +31,8 @@ struct em_engine {
 
     uint64_t *step_ns; /* [num_step_ns]: of the last steps of this run, round and round */
     uint64_t num_step_ns;
+    uint64_t num_timed;       /* steps of this run */
+    uint32_t norm_rank;       /* the pipeline rank that knows the total norm after a step */
     uint64_t last_checkpoint; /* steps done when the last one was written */
     _Atomic bool stop_requested;
     em_engine_result_t result;

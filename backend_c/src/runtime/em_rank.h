@@ -28,26 +28,45 @@ typedef struct {
     em_stage_ctx_t ctx;
 } em_rank_stage_t;
 
-/* A bucket on its rank: places in the arena. */
+/* A bucket on its rank: places in the arena. What rests there are floats [begin, end): all of
+ * them, or, of a sharded bucket, the part of this replica. */
 typedef struct {
     uint32_t index; /* in the plan's buckets */
+    bool sharded;
     em_param_t *table;
     uint32_t num_params;
-    uint64_t num_floats;
+    uint64_t begin;
+    uint64_t end;
+    uint64_t num_floats; /* of the whole bucket; a sharded one is filled up to equal parts */
     float *param;
     float *grad;
     float *m;
     float *v;
-    bool in_norm;   /* false for the second of two tied buckets: each parameter counts once */
+    bool is_first;  /* this rank is the first that the bucket's stage is placed on */
+    bool in_norm;   /* each parameter counts once: on that rank, in the first of two tied buckets */
     uint32_t fresh; /* decoding: parts that the next W or B writes instead of adding */
+    uint32_t zero;  /* decoding: index of its last ZERO */
+    float *open;    /* decoding: where its gradient is summed now: grad, or a q slot */
+    bool reduced;   /* decoding: an RS of this step has written the shard's gradient */
+    bool undo;      /* its last OPT was wrong: PV found it */
 } em_rank_bucket_t;
 
-/* F, I, W or B with every pointer resolved. */
+/* F, I, W, B or RC with every pointer resolved. */
 typedef struct {
+    uint8_t op; /* em_op_t */
     em_rank_stage_t *stage;
     em_item_t item;
     uint32_t microbatch;
 } em_work_t;
+
+/* OFF or LD: the stash of an item between the arena and the host. */
+typedef struct {
+    float *a;
+    float *w;
+    float *host; /* a, then w */
+    uint64_t a_bytes;
+    uint64_t w_bytes;
+} em_copy_t;
 
 /* A channel of one replica. Message n of a step lies at sources[n]. */
 typedef struct {
@@ -60,7 +79,7 @@ typedef struct {
 typedef struct {
     em_local_group_t local;
     uint32_t per_step;
-    float **buffers; /* [per_step][members]: what operation n sums, NULL for a NORM */
+    float **buffers; /* [per_step][members]: what operation n sums or gathers, NULL for a NORM */
 } em_world_group_t;
 
 /* What the ranks share. */
@@ -80,15 +99,21 @@ typedef struct {
     uint8_t post_op;   /* of WC: the op that it waits for */
     uint32_t number;   /* of the message or operation, in a step */
     uint32_t per_step; /* of its channel or group */
-    uint32_t member;   /* this rank's place in the group */
+    uint32_t member;   /* this rank's place in the group, of a scan in the order of the scan */
     uint32_t post;     /* of a wait: index of its post */
     em_local_channel_t *channel;
     em_local_group_t *group;
     const float *const *source; /* WR: where the message is */
-    float *target;              /* RF, RB, WR: where it goes */
-    em_local_reduce_t reduce;   /* WC of an AR */
-    em_rank_bucket_t *bucket;   /* OPT */
-    em_work_t *work;            /* F I W B */
+    float *target;            /* RF, RB, WR, AG: where it goes; ZERO: where gradients are summed */
+    em_local_reduce_t reduce; /* WC of an AR, RS or AG */
+    bool scans;               /* WC of a NORM or CHK of a group that scans */
+    bool scatters;            /* WC of an RS over the shards; else over ranks with the same one */
+    bool add;                 /* WC of an RS: to what another one has written */
+    em_rank_bucket_t *bucket; /* ZERO OPT PV UNDO AG RS AR */
+    uint32_t parts;           /* ZERO: those that no pass of this program writes */
+    uint32_t num_works;
+    em_work_t *work; /* F I W B RC: one; FB: its members */
+    em_copy_t *copy; /* WOFF WLD */
 } em_record_t;
 
 /* Times of one instruction, from the step's start barrier. */
@@ -98,9 +123,27 @@ typedef struct {
     uint64_t e_ns;
 } em_times_t;
 
+/* What a sum of squares says about the gradients. */
+typedef struct {
+    double sum;
+    bool finite;
+    double scale; /* clip factor */
+} em_judgement_t;
+
+/* An OPT that trusted a partial norm, until the total is known (late.c). */
+typedef struct {
+    bool pending;
+    em_judgement_t used;
+    double least_sum; /* what the first member of the scan used */
+    em_adamw_t adamw; /* of that OPT */
+    em_judgement_t right;
+    bool wrong;   /* this rank's OPT was */
+    bool flagged; /* some rank's OPT was wrong: the step in progress is run again */
+} em_late_t;
+
 typedef struct em_engine_shared em_engine_shared_t;
 
-typedef struct {
+typedef struct em_rank {
     uint32_t pp;
     uint32_t dp;
     em_engine_shared_t *shared;
@@ -108,21 +151,25 @@ typedef struct {
     em_record_t *records;
     uint32_t num_records;
     em_work_t *works;
+    em_copy_t *copies;
 
     em_arena_t arena;
+    em_arena_t host; /* pool o */
     uint32_t num_stages;
     em_rank_stage_t *stages;
     uint32_t num_buckets;
     em_rank_bucket_t *buckets;
     int32_t *tokens; /* [T] of one microbatch, in the staging; NULL where no stage reads them */
     int32_t *targets;
-    uint64_t loaded; /* 1 + the microbatch that they hold; 0: none */
+    uint64_t loaded;    /* 1 + the microbatch that they hold; 0: none */
+    double unread_loss; /* of a head that is computed again: it was counted the first time */
 
     /* within a step */
-    double norm_sum; /* sum of squares over the group */
     bool has_norm;
-    bool norm_finite;
-    double grad_scale;    /* clip factor */
+    bool has_scan; /* the norm is a partial sum */
+    em_judgement_t norm;
+    em_late_t late;
+    em_adamw_t adamw;     /* of this step's OPTs */
     uint64_t num_updates; /* optimizer steps done */
     uint64_t end_ns;
 
@@ -140,13 +187,14 @@ struct em_engine_shared {
     const char *plan_name;
     em_team_t team;
     em_world_t world;
+    struct em_rank *ranks; /* [replica][pipeline rank] */
     em_barrier_t start;
     const em_kernels_t *kernels;
     em_tokens_t train;
     em_tokens_t val;
     uint64_t train_windows;
     uint64_t val_windows;
-    double *losses;      /* [replica][microbatch] sums over tokens */
+    double *losses;      /* [replica][microbatch][slice] sums over tokens */
     double *eval_losses; /* [eval microbatch] */
     uint64_t num_eval_sequences;
     uint64_t num_eval_microbatches;
@@ -158,6 +206,8 @@ struct em_engine_shared {
     uint64_t step_round;   /* steps done in this run */
     uint64_t t0_ns;
     double lr;
+    double total_sum; /* closing a run: what a CHK would bring */
+    double least_sum;
     bool tracing;
     uint64_t trace_slot;
 };
@@ -169,6 +219,24 @@ em_status_t em_check_supported(const em_plan_t *plan, const char *name, em_error
 
 /* footprint.c: the plan's stages as nn sees them, and what a rank needs. */
 void em_plan_stage(const em_plan_t *plan, uint32_t stage, em_stage_t *out);
+uint64_t em_plan_message_bytes(const em_plan_t *plan);
+/* Host memory of a rank: its o slots. Fits 64 bits where em_check_bytes accepts the plan. */
+static inline uint64_t em_plan_host_bytes(const em_plan_t *plan, uint32_t pp)
+{
+    const em_plan_pool_t *const pool = &plan->ranks[pp].pools[EM_POOL_O];
+    return pool->num * pool->bytes;
+}
+static inline uint32_t em_plan_first_rank(const em_plan_t *plan, uint32_t stage)
+{
+    return plan->place_ranks[plan->stages[stage].first_rank];
+}
+/* Passes that a record or an instruction stands for: itself, or the members of a braid. */
+const em_instr_t *em_plan_passes(const em_plan_t *plan, const em_instr_t *instr, uint32_t *num);
+/* F without a stash: its item is computed again. */
+static inline bool em_is_stashless(const em_instr_t *pass)
+{
+    return pass->op == EM_OP_F && pass->slot[EM_POOL_W] == EM_NONE;
+}
 em_status_t em_check_bytes(const em_plan_t *plan, const char *name, em_error_t *err);
 
 /* world.c: channels and groups. */
@@ -187,6 +255,34 @@ em_rank_stage_t *em_rank_find_stage(const em_rank_t *rank, uint32_t stage);
 
 /* decode.c: program to records. */
 em_status_t em_rank_decode(em_rank_t *rank, em_error_t *err);
+
+/* shard.c: what rests of a sharded bucket on its rank, and the whole of it. */
+typedef enum { EM_STATE_PARAM = 0, EM_STATE_M, EM_STATE_V, EM_NUM_STATES } em_state_kind_t;
+float *em_bucket_state(const em_rank_bucket_t *bucket, em_state_kind_t kind);
+/* Let the passes of a rank use parameters or gradients that lie at `base`. */
+void em_rank_bind_params(em_rank_t *rank, const em_rank_bucket_t *bucket, float *base);
+void em_rank_bind_grads(em_rank_t *rank, const em_rank_bucket_t *bucket, float *base);
+/* The whole of one state of a bucket, from all replicas; nobody may be changing it. */
+void em_rank_gather(const em_rank_t *rank, const em_rank_bucket_t *bucket, em_state_kind_t kind,
+                    float *whole);
+/* Gather the parameters of a stage in p slots, from the first one on, for a validation. */
+void em_rank_gather_stage(em_rank_t *rank, const em_rank_stage_t *stage);
+/* How many p slots that takes. */
+uint32_t em_plan_num_gathered(const em_plan_t *plan, uint32_t stage, uint32_t pp);
+/* Whether passes of a stage use a bucket: its own, or the embedding that is a tied head's too. */
+bool em_plan_stage_uses(const em_plan_t *plan, uint32_t stage, uint32_t pp, uint32_t bucket);
+
+/* collective.c: what a wait for a group does. EM_ERR_EXEC: stopped, as em_rank_step. */
+em_status_t em_rank_wait_group(em_rank_t *rank, const em_record_t *record, em_times_t *times);
+
+/* late.c: the norm, judged at once or in the next step. */
+em_judgement_t em_judge(double sum, double clip);
+void em_late_check(em_rank_t *rank, double total_sum, double least_sum);
+void em_late_undo(em_rank_t *rank, const em_rank_bucket_t *bucket);
+/* After the last instruction of a step: count the update, or wait for its verdict. */
+void em_late_end_step(em_rank_t *rank);
+/* CHK, PV and UNDO of all buckets outside of a step, with the shared sums. */
+void em_late_close(em_rank_t *rank);
 
 /* interpret.c: one training step. EM_ERR_EXEC without a message in rank->error: another rank
  * failed and this one was told to stop. */

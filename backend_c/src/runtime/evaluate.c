@@ -3,8 +3,9 @@
  *
  * Sequences are spread evenly over the validation file and cut into microbatches of the plan's
  * size; the last is filled up with targets that count nothing. Replica d takes microbatches d,
- * d + dp, .. . Each rank walks (microbatch, stage) in ascending order, and hands a stage's output
- * to the next rank before it goes on: with one total order that cannot block for ever.
+ * d + dp, .. . A stage on two ranks is judged on the first. Each rank walks (microbatch, slice,
+ * stage) in ascending order, and hands a stage's output to the next rank before it goes on: with
+ * one total order that cannot block for ever.
  */
 #include <string.h>
 
@@ -66,22 +67,44 @@ static bool take_input(em_rank_t *rank, uint32_t stage, uint32_t number, float *
     if (!em_local_wait_ready(&edge->local, number, &shared->team)) {
         return false;
     }
-    memcpy(into, edge->sources[0],
-           (size_t)(plan->train.microbatch * plan->train.seq * plan->model.hidden) * sizeof(float));
+    memcpy(into, edge->sources[0], (size_t)em_plan_message_bytes(plan));
     em_local_taken(&edge->local);
     return true;
 }
 
-static em_status_t run_microbatch(em_rank_t *rank, uint64_t microbatch, uint32_t number)
+/* Whether this rank judges a stage. */
+static bool judges(const em_rank_t *rank, uint32_t stage)
+{
+    const em_plan_t *const plan = rank->shared->plan;
+    return stage < plan->num_stages && em_plan_first_rank(plan, stage) == rank->pp;
+}
+
+/* Output of a stage to the next one's rank. */
+static bool hand_over(em_rank_t *rank, uint32_t stage, uint32_t number, const float *made)
+{
+    em_engine_shared_t *const shared = rank->shared;
+    em_world_channel_t *const edge =
+        &shared->world.eval_edges[stage * shared->world.num_replicas + rank->dp];
+    edge->sources[0] = made;
+    em_local_send(&edge->local);
+    return em_local_wait_sent(&edge->local, number, &shared->team);
+}
+
+/* One slice of one microbatch through all stages that this rank judges. */
+static em_status_t run_slice(em_rank_t *rank, uint64_t microbatch, uint32_t slice, uint32_t number)
 {
     em_engine_shared_t *const shared = rank->shared;
     float *made = NULL; /* output of the stage before, if it is this rank's */
-    load_tokens(rank, microbatch);
+    double loss = 0.0;
+    uint64_t num_judged = 0;
     for (uint32_t i = 0; i < rank->num_stages; i++) {
         em_rank_stage_t *const stage = &rank->stages[i];
+        if (!judges(rank, stage->index)) {
+            continue;
+        }
         float *input = NULL;
         if (!stage->stage.has_embedding) {
-            const bool here = i > 0 && rank->stages[i - 1].index + 1 == stage->index;
+            const bool here = judges(rank, stage->index - 1);
             input = here ? made : any_slot(rank, EM_POOL_H, 0);
             if (!here && !take_input(rank, stage->index, number, input)) {
                 return EM_ERR_EXEC;
@@ -95,9 +118,12 @@ static em_status_t run_microbatch(em_rank_t *rank, uint64_t microbatch, uint32_t
                                 .y = stage->stage.has_head ? NULL : made,
                                 .a = any_slot(rank, EM_POOL_A, 0),
                                 .w = any_slot(rank, EM_POOL_W, 0),
-                                .loss_sum = &shared->eval_losses[microbatch],
+                                .k = any_slot(rank, EM_POOL_K, num_judged++),
+                                .slice = slice,
+                                .loss_sum = &loss,
                                 .scale = 1.0f,
                                 .forward_only = true};
+        em_rank_gather_stage(rank, stage);
         const em_status_t status = em_stage_f(&stage->ctx, &item);
         if (status != EM_OK) {
             return EM_FAIL(&rank->error, status,
@@ -105,16 +131,12 @@ static em_status_t run_microbatch(em_rank_t *rank, uint64_t microbatch, uint32_t
                            shared->plan_name);
         }
         atomic_fetch_add_explicit(&rank->progress, 1, memory_order_relaxed);
-        const bool next_here =
-            i + 1 < rank->num_stages && rank->stages[i + 1].index == stage->index + 1;
-        if (!stage->stage.has_head && !next_here) {
-            em_world_channel_t *const edge =
-                &shared->world.eval_edges[stage->index * shared->world.num_replicas + rank->dp];
-            edge->sources[0] = made;
-            em_local_send(&edge->local);
-            if (!em_local_wait_sent(&edge->local, number, &shared->team)) {
-                return EM_ERR_EXEC;
-            }
+        if (!stage->stage.has_head && !judges(rank, stage->index + 1) &&
+            !hand_over(rank, stage->index, number, made)) {
+            return EM_ERR_EXEC;
+        }
+        if (stage->stage.has_head) {
+            shared->eval_losses[microbatch] += loss;
         }
     }
     return EM_OK;
@@ -126,10 +148,14 @@ em_status_t em_rank_evaluate(em_rank_t *rank)
     const uint64_t replicas = shared->world.num_replicas;
     const uint64_t num = shared->num_eval_microbatches;
     const uint64_t mine = num / replicas + (rank->dp < num % replicas ? 1 : 0);
-    uint32_t number = (uint32_t)(shared->num_evals * mine);
+    const uint32_t slices = (uint32_t)shared->plan->train.slices;
+    uint32_t number = (uint32_t)(shared->num_evals * mine * slices);
     for (uint64_t i = rank->dp; i < num; i += replicas) {
-        EM_RETURN_IF_ERROR(run_microbatch(rank, i, number));
-        number++;
+        load_tokens(rank, i);
+        for (uint32_t slice = 0; slice < slices; slice++) {
+            EM_RETURN_IF_ERROR(run_slice(rank, i, slice, number));
+            number++;
+        }
     }
     return EM_OK;
 }

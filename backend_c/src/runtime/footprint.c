@@ -39,32 +39,65 @@ void em_plan_stage(const em_plan_t *plan, uint32_t stage, em_stage_t *out)
     out->has_head = declared->head;
 }
 
-/* Passes (bit 1 << em_pass_kind_t) that the programs of a pipeline rank run. */
-static uint32_t passes_of_rank(const em_plan_t *plan, uint32_t pp)
+uint64_t em_plan_message_bytes(const em_plan_t *plan)
 {
-    uint32_t passes = 0;
+    const uint64_t tokens = plan->train.microbatch * (plan->train.seq / plan->train.slices);
+    return tokens * plan->model.hidden * sizeof(float);
+}
+
+const em_instr_t *em_plan_passes(const em_plan_t *plan, const em_instr_t *instr, uint32_t *num)
+{
+    const bool braid = instr->op == EM_OP_FB;
+    *num = braid ? (uint32_t)instr->bucket : (instr->op <= EM_OP_RC ? 1 : 0);
+    return braid ? &plan->members[instr->queue] : instr;
+}
+
+/* Scratch that a rank needs: the passes of em_pass_kind_t, then two that have their own need. */
+enum { NEED_STASHLESS = EM_NUM_PASSES, NEED_RECOMPUTE, NUM_NEEDS };
+
+static uint32_t need_of(const em_instr_t *pass)
+{
+    switch ((em_op_t)pass->op) {
+    case EM_OP_F:
+        return em_is_stashless(pass) ? (uint32_t)NEED_STASHLESS : (uint32_t)EM_PASS_F;
+    case EM_OP_I:
+        return EM_PASS_I;
+    case EM_OP_W:
+        return EM_PASS_W;
+    case EM_OP_B:
+        return EM_PASS_B;
+    default:
+        return NEED_RECOMPUTE;
+    }
+}
+
+/* Needs (bit 1 << need) of what the programs of a pipeline rank run. */
+static uint32_t needs_of_rank(const em_plan_t *plan, uint32_t pp)
+{
+    uint32_t needs = 0;
     for (uint32_t p = 0; p < plan->num_programs; p++) {
         const em_program_t *const program = &plan->programs[p];
         for (uint64_t i = 0; program->pp == pp && i < program->num_instrs; i++) {
-            switch ((em_op_t)program->instrs[i].op) {
-            case EM_OP_F:
-                passes |= 1u << EM_PASS_F;
-                break;
-            case EM_OP_I:
-                passes |= 1u << EM_PASS_I;
-                break;
-            case EM_OP_W:
-                passes |= 1u << EM_PASS_W;
-                break;
-            case EM_OP_B:
-                passes |= 1u << EM_PASS_B;
-                break;
-            default:
-                break;
+            uint32_t num = 0;
+            const em_instr_t *const passes = em_plan_passes(plan, &program->instrs[i], &num);
+            for (uint32_t k = 0; k < num; k++) {
+                needs |= 1u << need_of(&passes[k]);
             }
         }
     }
-    return passes;
+    return needs;
+}
+
+static uint64_t workspace_bytes(const em_stage_sizes_t *sizes, uint32_t need)
+{
+    switch (need) {
+    case NEED_STASHLESS:
+        return em_stage_stashless_bytes(sizes);
+    case NEED_RECOMPUTE:
+        return em_stage_recompute_bytes(sizes);
+    default:
+        return sizes->workspace_bytes[need];
+    }
 }
 
 static void raise_to(uint64_t *most, uint64_t value)
@@ -80,11 +113,18 @@ static em_status_t add_parameters(const em_plan_t *plan, uint32_t index, const e
     uint64_t num_floats = 0, bytes = 0;
     EM_RETURN_IF_ERROR(
         em_stage_layout(stage, bucket->holds, NULL, 0, &num_params, &num_floats, err));
+    const uint64_t replicas = bucket->shard == EM_NONE ? 1 : plan->mesh.size[EM_AXIS_DP];
+    if (bucket->shard != EM_NONE) { /* filled up to equal parts of whole cache lines */
+        const uint64_t unit = replicas * (EM_ALIGN / sizeof(float));
+        num_floats = (num_floats + unit - 1) / unit * unit;
+        raise_to(&need->slot_bytes[EM_POOL_P], num_floats * sizeof(float));
+        raise_to(&need->slot_bytes[EM_POOL_Q], num_floats * sizeof(float));
+    }
     EM_RETURN_ERROR_IF(num_floats != bucket->elements, err, EM_ERR_FIELD,
                        "line %" PRIu32 ": engine.bytes: bucket %" PRIu32 "/%" PRIu32
                        " elements: got %" PRIu64 ", expected %" PRIu64,
                        bucket->line, bucket->stage, bucket->index, bucket->elements, num_floats);
-    EM_RETURN_ERROR_IF(!em_mul_u64(num_floats, 8, &bytes) ||
+    EM_RETURN_ERROR_IF(!em_mul_u64(num_floats / replicas, 8, &bytes) ||
                            !em_add_u64(need->region_bytes[EM_REGION_MOMENTS], bytes,
                                        &need->region_bytes[EM_REGION_MOMENTS]),
                        err, EM_ERR_OVERFLOW, "the parameters' bytes overflow");
@@ -97,7 +137,7 @@ em_status_t em_engine_footprint(const em_plan_t *plan, uint32_t pp, em_footprint
                                 em_error_t *err)
 {
     memset(need, 0, sizeof *need);
-    const uint32_t passes = passes_of_rank(plan, pp);
+    const uint32_t needs = needs_of_rank(plan, pp);
     const uint64_t tokens = plan->train.microbatch * plan->train.seq;
     const uint64_t token_bytes = (tokens * sizeof(int32_t) + EM_ALIGN - 1) / EM_ALIGN * EM_ALIGN;
     /* Receive buffers of the channels that end here: with a mover inline they stay unused. */
@@ -118,15 +158,18 @@ em_status_t em_engine_footprint(const em_plan_t *plan, uint32_t pp, em_footprint
         em_stage_sizes_t sizes;
         em_plan_stage(plan, s, &stage);
         EM_RETURN_IF_ERROR(em_stage_check(&stage, err));
-        EM_RETURN_IF_ERROR(em_stage_sizes(&stage, (uint32_t)plan->train.microbatch,
-                                          (uint32_t)plan->train.seq, &sizes, err));
+        EM_RETURN_IF_ERROR(em_stage_slice_sizes(&stage, (uint32_t)plan->train.microbatch,
+                                                (uint32_t)plan->train.seq,
+                                                (uint32_t)plan->train.slices, &sizes, err));
         raise_to(&need->slot_bytes[EM_POOL_H], sizes.h_bytes);
         raise_to(&need->slot_bytes[EM_POOL_A], sizes.a_bytes);
         raise_to(&need->slot_bytes[EM_POOL_W], sizes.w_bytes);
         raise_to(&need->slot_bytes[EM_POOL_G], sizes.g_bytes);
-        for (uint32_t pass = 0; pass < EM_NUM_PASSES; pass++) {
-            if ((passes & 1u << pass) != 0) {
-                raise_to(&need->region_bytes[EM_REGION_WORKSPACE], sizes.workspace_bytes[pass]);
+        raise_to(&need->slot_bytes[EM_POOL_K], sizes.k_bytes);
+        raise_to(&need->slot_bytes[EM_POOL_O], em_stage_offload_bytes(&sizes));
+        for (uint32_t i = 0; i < NUM_NEEDS; i++) {
+            if ((needs & 1u << i) != 0) {
+                raise_to(&need->region_bytes[EM_REGION_WORKSPACE], workspace_bytes(&sizes, i));
             }
         }
         const uint64_t buffers = (uint64_t)stage.has_embedding + (uint64_t)stage.has_head;
@@ -165,6 +208,10 @@ static em_status_t check_rank(const em_plan_t *plan, uint32_t pp, const char *na
                            " bytes a slot, expected %" PRIu64,
                            name, pool->line, pp, pool_letters[i], pool->bytes, need.slot_bytes[i]);
     }
+    uint64_t host_bytes = 0;
+    EM_RETURN_ERROR_IF(
+        !em_mul_u64(rank->pools[EM_POOL_O].num, rank->pools[EM_POOL_O].bytes, &host_bytes), err,
+        EM_ERR_OVERFLOW, "the host memory of rank %" PRIu32 " does not fit 64 bits", pp);
     return EM_OK;
 }
 
@@ -173,8 +220,7 @@ em_status_t em_check_bytes(const em_plan_t *plan, const char *name, em_error_t *
     for (uint32_t pp = 0; pp < plan->num_ranks; pp++) {
         EM_RETURN_IF_ERROR(check_rank(plan, pp, name, err));
     }
-    const uint64_t message =
-        plan->train.microbatch * plan->train.seq * plan->model.hidden * sizeof(float);
+    const uint64_t message = em_plan_message_bytes(plan);
     for (uint32_t i = 0; i < plan->num_channels; i++) {
         EM_RETURN_ERROR_IF(plan->channels[i].bytes != message, err, EM_ERR_FIELD,
                            "%s:%" PRIu32 ": engine.bytes: chan %s: got %" PRIu64

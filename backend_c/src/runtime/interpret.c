@@ -45,26 +45,25 @@ static em_status_t fail_at(em_rank_t *rank, uint32_t index, em_status_t status, 
                    rank->shared->step + 1, what);
 }
 
-static em_status_t run_work(em_rank_t *rank, const em_record_t *record, uint32_t index)
+static em_status_t run_pass(em_rank_t *rank, const em_work_t *work, uint32_t index)
 {
-    const em_work_t *const work = record->work;
     if (work->item.tokens != NULL || work->item.targets != NULL) {
         load_tokens(rank, work->microbatch);
     }
     const em_stage_ctx_t *const ctx = &work->stage->ctx;
     em_status_t status;
-    switch ((em_op_t)record->op) {
-    case EM_OP_F:
-        status = em_stage_f(ctx, &work->item);
-        break;
+    switch ((em_op_t)work->op) {
     case EM_OP_I:
         status = em_stage_i(ctx, &work->item);
         break;
     case EM_OP_W:
         status = em_stage_w(ctx, &work->item);
         break;
-    default:
+    case EM_OP_B:
         status = em_stage_b(ctx, &work->item);
+        break;
+    default: /* F, RC */
+        status = em_stage_f(ctx, &work->item);
         break;
     }
     return status == EM_OK
@@ -72,58 +71,51 @@ static em_status_t run_work(em_rank_t *rank, const em_record_t *record, uint32_t
                : fail_at(rank, index, status, "a token is outside of the model's vocabulary");
 }
 
-/* Squares of the gradients that this rank counts: each parameter on one rank of the group. */
-static double own_squares(const em_rank_t *rank, const em_record_t *record)
+/* A pass, or the members of a braid in listed order. */
+static em_status_t run_passes(em_rank_t *rank, const em_record_t *record, uint32_t index)
 {
-    const em_plan_group_t *const group =
-        &rank->shared->plan->groups[rank->program->instrs[record->post].queue];
-    const bool counts = (group->axes & 1u << EM_AXIS_DP) == 0 || rank->dp == 0;
-    double sum = 0.0;
-    for (uint32_t i = 0; counts && i < rank->num_buckets; i++) {
-        const em_rank_bucket_t *const bucket = &rank->buckets[i];
-        if (bucket->in_norm) {
-            sum += em_bucket_sum_squares(rank->shared->kernels, bucket->table, bucket->num_params,
-                                         0, bucket->num_floats, bucket->grad);
-        }
+    for (uint32_t i = 0; i < record->num_works; i++) {
+        EM_RETURN_IF_ERROR(run_pass(rank, &record->work[i], index));
     }
-    return sum;
+    return EM_OK;
 }
 
-static void judge_norm(em_rank_t *rank, double sum)
+/* The mover is inline: comp copies, in the wait. */
+static void copy_stash(em_rank_t *rank, const em_record_t *record, em_times_t *times)
 {
-    const double clip = rank->shared->plan->train.clip;
-    const double norm = sqrt(sum);
-    rank->has_norm = true;
-    rank->norm_sum = sum;
-    rank->norm_finite = isfinite(sum);
-    rank->grad_scale = clip > 0.0 && norm > clip ? clip / norm : 1.0;
-}
-
-/* The sum of squares must be in place before the members meet the second time; `leave` of the
- * operation before keeps them from overwriting what others still read. */
-static em_status_t wait_group(em_rank_t *rank, const em_record_t *record, em_times_t *times)
-{
-    em_team_t *const team = &rank->shared->team;
-    const uint32_t number =
-        em_local_number(rank->shared->step_round, record->per_step, record->number);
-    if (!em_local_group_enter(record->group, number, team)) {
-        return stopped();
-    }
+    const em_copy_t *const copy = record->copy;
+    float *const host_w = copy->host + copy->a_bytes / sizeof(float);
     if (times != NULL) {
         times->s_ns = em_clock_ns() - rank->shared->t0_ns;
     }
-    if (record->post_op == EM_OP_NORM) {
-        record->group->values[record->member] = own_squares(rank, record);
+    if (record->op == EM_OP_WOFF) {
+        memcpy(copy->host, copy->a, (size_t)copy->a_bytes);
+        memcpy(host_w, copy->w, (size_t)copy->w_bytes);
     } else {
-        em_local_sum_share(record->group, &record->reduce);
+        memcpy(copy->a, copy->host, (size_t)copy->a_bytes);
+        memcpy(copy->w, host_w, (size_t)copy->w_bytes);
     }
-    if (!em_local_group_leave(record->group, number, team)) {
-        return stopped();
+}
+
+/* Gradients of parts that this rank's passes never write: without them it adds nothing. And the
+ * padding of a q slot, where anything may lie. */
+static void open_bucket(em_rank_t *rank, const em_record_t *record)
+{
+    const em_rank_bucket_t *const bucket = record->bucket;
+    float *const grad = record->target;
+    if (bucket->sharded) {
+        em_rank_bind_grads(rank, bucket, grad);
+    } else if (record->parts == 0) {
+        return;
     }
-    if (record->post_op == EM_OP_NORM) {
-        judge_norm(rank, em_local_sum_values(record->group));
+    for (uint32_t i = 0; i < bucket->num_params; i++) {
+        const em_param_t *const param = &bucket->table[i];
+        const uint64_t next =
+            i + 1 < bucket->num_params ? bucket->table[i + 1].offset : bucket->num_floats;
+        const uint64_t used = (record->parts & param->part) != 0 ? 0 : param->num_elements;
+        memset(grad + param->offset + used, 0,
+               (size_t)(next - param->offset - used) * sizeof(float));
     }
-    return EM_OK;
 }
 
 static em_status_t wait_message(em_rank_t *rank, const em_record_t *record, em_times_t *times)
@@ -140,30 +132,20 @@ static em_status_t wait_message(em_rank_t *rank, const em_record_t *record, em_t
     if (times != NULL) {
         times->s_ns = em_clock_ns() - rank->shared->t0_ns;
     }
-    const em_plan_train_t *const train = &rank->shared->plan->train;
-    memcpy(record->target, *record->source,
-           (size_t)(train->microbatch * train->seq * rank->shared->plan->model.hidden) *
-               sizeof(float));
+    memcpy(record->target, *record->source, (size_t)em_plan_message_bytes(rank->shared->plan));
     em_local_taken(record->channel);
     return EM_OK;
 }
 
 static void run_optimizer(em_rank_t *rank, const em_record_t *record)
 {
-    const em_plan_train_t *const train = &rank->shared->plan->train;
     const em_rank_bucket_t *const bucket = record->bucket;
-    if (rank->has_norm && !rank->norm_finite) {
+    if ((rank->has_norm && !rank->norm.finite) || rank->late.flagged) {
         return; /* the weights stay */
     }
-    const em_adamw_t adamw = {.lr = rank->shared->lr,
-                              .beta1 = train->beta1,
-                              .beta2 = train->beta2,
-                              .eps = train->eps,
-                              .weight_decay = train->decay,
-                              .grad_scale = rank->grad_scale,
-                              .step = rank->num_updates + 1};
-    em_bucket_adamw(rank->shared->kernels, bucket->table, bucket->num_params, 0, bucket->num_floats,
-                    &adamw, bucket->param, bucket->grad, bucket->m, bucket->v);
+    rank->adamw.grad_scale = rank->norm.scale;
+    em_bucket_adamw(rank->shared->kernels, bucket->table, bucket->num_params, bucket->begin,
+                    bucket->end, &rank->adamw, bucket->param, bucket->grad, bucket->m, bucket->v);
 }
 
 static em_status_t run_record(em_rank_t *rank, uint32_t index, em_times_t *times)
@@ -174,7 +156,9 @@ static em_status_t run_record(em_rank_t *rank, uint32_t index, em_times_t *times
     case EM_OP_I:
     case EM_OP_W:
     case EM_OP_B:
-        return run_work(rank, record, index);
+    case EM_OP_RC:
+    case EM_OP_FB:
+        return run_passes(rank, record, index);
     case EM_OP_SF:
     case EM_OP_SB:
         em_local_send(record->channel);
@@ -183,11 +167,24 @@ static em_status_t run_record(em_rank_t *rank, uint32_t index, em_times_t *times
     case EM_OP_WR:
         return wait_message(rank, record, times);
     case EM_OP_WC:
-        return wait_group(rank, record, times);
+        return em_rank_wait_group(rank, record, times);
+    case EM_OP_WOFF:
+    case EM_OP_WLD:
+        copy_stash(rank, record, times);
+        return EM_OK;
+    case EM_OP_ZERO:
+        open_bucket(rank, record);
+        return EM_OK;
+    case EM_OP_PV:
+        record->bucket->undo = rank->late.wrong;
+        return EM_OK;
+    case EM_OP_UNDO:
+        em_late_undo(rank, record->bucket);
+        return EM_OK;
     case EM_OP_OPT:
         run_optimizer(rank, record);
         return EM_OK;
-    default: /* RF RB AR NORM: the wait does it; ZERO LF LB MARK END: nothing to do */
+    default: /* RF RB AG RS AR NORM CHK OFF LD: the wait does it; LF LB FREE MARK END: nothing */
         return EM_OK;
     }
 }
@@ -197,9 +194,18 @@ em_status_t em_rank_step(em_rank_t *rank)
     em_engine_shared_t *const shared = rank->shared;
     em_times_t *const times =
         shared->tracing ? rank->times + shared->trace_slot * rank->num_records : NULL;
+    const em_plan_train_t *const train = &shared->plan->train;
     rank->loaded = 0;
     rank->has_norm = false;
-    rank->grad_scale = 1.0;
+    rank->has_scan = false;
+    rank->norm = em_judge(0.0, 0.0);
+    rank->late.flagged = false;
+    rank->adamw = (em_adamw_t){.lr = shared->lr,
+                               .beta1 = train->beta1,
+                               .beta2 = train->beta2,
+                               .eps = train->eps,
+                               .weight_decay = train->decay,
+                               .step = rank->num_updates + 1};
     uint64_t now = times != NULL ? em_clock_ns() - shared->t0_ns : 0;
     for (uint32_t i = 0; i < rank->num_records; i++) {
         atomic_store_explicit(&rank->at, i, memory_order_relaxed);
@@ -217,8 +223,6 @@ em_status_t em_rank_step(em_rank_t *rank)
         }
     }
     rank->end_ns = em_clock_ns() - shared->t0_ns;
-    if (!rank->has_norm || rank->norm_finite) {
-        rank->num_updates++;
-    }
+    em_late_end_step(rank);
     return EM_OK;
 }

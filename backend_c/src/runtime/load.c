@@ -65,11 +65,11 @@ static em_status_t check_memory(const em_engine_t *engine, em_error_t *err)
     uint64_t bytes = 0, memory_bytes = UINT64_MAX;
     bool fits = true;
     for (uint32_t pp = 0; pp < plan->num_ranks; pp++) {
-        uint64_t replicas_bytes = 0;
-        fits =
-            fits &&
-            em_mul_u64(plan->ranks[pp].arena_bytes, plan->mesh.size[EM_AXIS_DP], &replicas_bytes) &&
-            em_add_u64(bytes, replicas_bytes, &bytes);
+        uint64_t rank_bytes = 0, replicas_bytes = 0;
+        fits = fits &&
+               em_add_u64(plan->ranks[pp].arena_bytes, em_plan_host_bytes(plan, pp), &rank_bytes) &&
+               em_mul_u64(rank_bytes, plan->mesh.size[EM_AXIS_DP], &replicas_bytes) &&
+               em_add_u64(bytes, replicas_bytes, &bytes);
     }
     if (num_pages > 0 && page_bytes > 0) {
         memory_bytes = (uint64_t)num_pages * (uint64_t)page_bytes;
@@ -84,49 +84,75 @@ static em_status_t check_memory(const em_engine_t *engine, em_error_t *err)
     return EM_OK;
 }
 
-/* Bytes of one slot of a validation, as places in the arena; none without the pool. */
-static void slot_place(const em_plan_rank_t *rank, em_pool_t pool, uint64_t index,
-                       uint64_t place[2])
+/* What a validation uses of a rank at once: slots of a pool, from the first one on. */
+typedef struct {
+    em_pool_t pool;
+    uint64_t num;
+} em_eval_use_t;
+
+/* Bytes from the first to the last of them: a run of slots has no gaps. */
+static void use_place(const em_plan_rank_t *rank, const em_eval_use_t *use, uint64_t place[2])
 {
-    const em_plan_pool_t *const declared = &rank->pools[pool];
-    place[0] = index < declared->num ? declared->at + index * declared->bytes : 0;
-    place[1] = index < declared->num ? place[0] + declared->bytes : 0;
+    const em_plan_pool_t *const declared = &rank->pools[use->pool];
+    const uint64_t num = use->num < declared->num ? use->num : declared->num;
+    place[0] = num > 0 ? declared->at : 0;
+    place[1] = place[0] + num * declared->bytes;
 }
 
-/* Pools may share bytes where a program's slots never live together; a validation uses the first
- * two h slots, the first a and the first w slot at once. */
-static em_status_t check_eval_overlap(const em_engine_t *engine, uint32_t pp, em_error_t *err)
+/* Pools may share bytes where a program's slots never live together. */
+static em_status_t check_eval_overlap(const em_engine_t *engine, uint32_t pp,
+                                      const em_eval_use_t *uses, int num_uses, em_error_t *err)
 {
-    uint64_t places[4][2];
     const em_plan_rank_t *const rank = &engine->shared.plan->ranks[pp];
-    slot_place(rank, EM_POOL_H, 0, places[0]);
-    slot_place(rank, EM_POOL_H, 1, places[1]);
-    slot_place(rank, EM_POOL_A, 0, places[2]);
-    slot_place(rank, EM_POOL_W, 0, places[3]);
-    for (int i = 0; i < 4; i++) {
-        for (int k = i + 1; k < 4; k++) {
-            const bool overlap = places[i][0] < places[k][1] && places[k][0] < places[i][1];
-            EM_RETURN_ERROR_IF(overlap, err, EM_ERR_UNSUPPORTED,
+    for (int i = 0; i < num_uses; i++) {
+        for (int k = i + 1; k < num_uses; k++) {
+            uint64_t a[2], b[2];
+            use_place(rank, &uses[i], a);
+            use_place(rank, &uses[k], b);
+            EM_RETURN_ERROR_IF(a[0] < b[1] && b[0] < a[1], err, EM_ERR_UNSUPPORTED,
                                "%s: engine.unsupported: a validation on rank %" PRIu32
-                               ", whose h, a and w slots share bytes",
+                               ", whose slots of several pools share bytes",
                                engine->options.plan_name, pp);
         }
     }
     return EM_OK;
 }
 
-/* A validation holds the input and the output of a stage between two ranks at once. */
+/* A validation holds the input and the output of a stage between two ranks at once; of a sequence
+ * in slices, the keys and values of all the rank's stages; and the gathered parameters of one. */
+static em_status_t check_eval_rank(const em_engine_t *engine, uint32_t pp, em_error_t *err)
+{
+    static const char letters[] = "hawgkp";
+    const em_plan_t *const plan = engine->shared.plan;
+    em_eval_use_t uses[] = {
+        {EM_POOL_H, 0}, {EM_POOL_A, 0}, {EM_POOL_W, 0}, {EM_POOL_K, 0}, {EM_POOL_P, 0}};
+    const int num_uses = sizeof uses / sizeof *uses;
+    for (uint32_t s = 0; s < plan->num_stages; s++) {
+        if (em_plan_first_rank(plan, s) != pp) {
+            continue;
+        }
+        const uint64_t num_h = (uint64_t)(s > 0) + (uint64_t)(s + 1 < plan->num_stages);
+        const uint64_t num_gathered = em_plan_num_gathered(plan, s, pp);
+        uses[0].num = num_h > uses[0].num ? num_h : uses[0].num;
+        uses[3].num += plan->train.slices > 1 ? 1 : 0;
+        uses[4].num = num_gathered > uses[4].num ? num_gathered : uses[4].num;
+    }
+    for (int i = 0; i < num_uses; i++) {
+        EM_RETURN_ERROR_IF(
+            plan->ranks[pp].pools[uses[i].pool].num < uses[i].num, err, EM_ERR_UNSUPPORTED,
+            "%s: engine.unsupported: a validation needs %" PRIu64 " %c slots on rank %" PRIu32,
+            engine->options.plan_name, uses[i].num, letters[uses[i].pool], pp);
+    }
+    uses[0].num = 2; /* as many as there are of them */
+    uses[1].num = uses[2].num = 1;
+    return check_eval_overlap(engine, pp, uses, num_uses, err);
+}
+
 static em_status_t check_eval_slots(const em_engine_t *engine, em_error_t *err)
 {
-    const em_plan_t *const plan = engine->shared.plan;
-    for (uint32_t s = 1; engine->options.eval_sequences > 0 && s + 1 < plan->num_stages; s++) {
-        const uint32_t pp = plan->place_ranks[plan->stages[s].first_rank];
-        EM_RETURN_ERROR_IF(plan->ranks[pp].pools[EM_POOL_H].num < 2, err, EM_ERR_UNSUPPORTED,
-                           "%s: engine.unsupported: a validation needs 2 h slots on rank %" PRIu32,
-                           engine->options.plan_name, pp);
-    }
-    for (uint32_t pp = 0; engine->options.eval_sequences > 0 && pp < plan->num_ranks; pp++) {
-        EM_RETURN_IF_ERROR(check_eval_overlap(engine, pp, err));
+    const uint32_t num_ranks = engine->shared.plan->num_ranks;
+    for (uint32_t pp = 0; engine->options.eval_sequences > 0 && pp < num_ranks; pp++) {
+        EM_RETURN_IF_ERROR(check_eval_rank(engine, pp, err));
     }
     return EM_OK;
 }
@@ -137,9 +163,10 @@ static em_status_t make_ranks(em_engine_t *engine, em_error_t *err)
     const em_plan_t *const plan = shared->plan;
     EM_RETURN_IF_ERROR(em_world_make(&shared->world, plan, err));
     const uint32_t num_ranks = plan->num_ranks * shared->world.num_replicas;
-    shared->losses =
-        em_alloc_zeroed(shared->world.num_replicas * plan->train.m, sizeof *shared->losses);
+    shared->losses = em_alloc_zeroed(
+        shared->world.num_replicas * plan->train.m * plan->train.slices, sizeof *shared->losses);
     engine->ranks = em_alloc_zeroed(num_ranks, sizeof *engine->ranks);
+    shared->ranks = engine->ranks;
     EM_RETURN_ERROR_IF(shared->losses == NULL || engine->ranks == NULL, err, EM_ERR_MEMORY,
                        "no memory for %" PRIu32 " ranks", num_ranks);
     for (uint32_t dp = 0; dp < shared->world.num_replicas; dp++) {
@@ -157,16 +184,31 @@ static em_status_t make_ranks(em_engine_t *engine, em_error_t *err)
     return EM_OK;
 }
 
-static void init_weights(em_engine_t *engine)
+/* A shard is a part of the whole bucket's start values. */
+static em_status_t init_bucket(const em_rank_bucket_t *bucket, uint64_t seed, em_error_t *err)
+{
+    float *const whole =
+        bucket->sharded ? em_alloc_zeroed(bucket->num_floats, sizeof *whole) : bucket->param;
+    EM_RETURN_ERROR_IF(whole == NULL, err, EM_ERR_MEMORY, "no memory to make the weights");
+    em_params_init(bucket->table, bucket->num_params, seed, bucket->num_floats, whole);
+    if (bucket->sharded) {
+        memcpy(bucket->param, whole + bucket->begin,
+               (size_t)(bucket->end - bucket->begin) * sizeof *whole);
+        em_free(whole);
+    }
+    return EM_OK;
+}
+
+static em_status_t init_weights(em_engine_t *engine, em_error_t *err)
 {
     for (uint32_t r = 0; r < engine->num_ranks; r++) {
         const em_rank_t *const rank = &engine->ranks[r];
         for (uint32_t b = 0; b < rank->num_buckets; b++) {
-            const em_rank_bucket_t *const bucket = &rank->buckets[b];
-            em_params_init(bucket->table, bucket->num_params, engine->shared.plan->train.seed,
-                           bucket->num_floats, bucket->param);
+            EM_RETURN_IF_ERROR(
+                init_bucket(&rank->buckets[b], engine->shared.plan->train.seed, err));
         }
     }
+    return EM_OK;
 }
 
 static em_status_t resume(em_engine_t *engine, em_error_t *err)
@@ -204,7 +246,7 @@ static em_status_t load_weights(em_engine_t *engine, em_error_t *err)
 {
     EM_RETURN_ERROR_IF(engine->options.resume_folder != NULL && engine->options.init_path != NULL,
                        err, EM_ERR_ARGUMENT, "--resume and --init exclude each other");
-    init_weights(engine);
+    EM_RETURN_IF_ERROR(init_weights(engine, err));
     if (engine->options.resume_folder != NULL) {
         return resume(engine, err);
     }

@@ -53,6 +53,9 @@ void em_metrics_step(const em_engine_t *engine, const em_step_report_t *report)
     if (report->skipped) {
         (void)fprintf(out, ", \"skipped\": true");
     }
+    if (report->num_repeats > 0) {
+        (void)fprintf(out, ", \"repeats\": %" PRIu64, report->num_repeats);
+    }
     if (report->has_val_loss) {
         put_number(out, "val_loss", report->val_loss);
     }

@@ -31,8 +31,9 @@ static em_status_t make_stage(em_rank_t *rank, uint32_t index, em_error_t *err)
     em_rank_stage_t *const made = &rank->stages[rank->num_stages];
     made->index = index;
     em_plan_stage(plan, index, &made->stage);
-    EM_RETURN_IF_ERROR(em_stage_sizes(&made->stage, (uint32_t)plan->train.microbatch,
-                                      (uint32_t)plan->train.seq, &made->sizes, err));
+    EM_RETURN_IF_ERROR(em_stage_slice_sizes(&made->stage, (uint32_t)plan->train.microbatch,
+                                            (uint32_t)plan->train.seq, (uint32_t)plan->train.slices,
+                                            &made->sizes, err));
     rank->num_stages++;
     const uint32_t num_pointers = em_stage_num_pointers(&made->stage);
     made->params = em_alloc_zeroed(num_pointers, sizeof *made->params);
@@ -44,6 +45,7 @@ static em_status_t make_stage(em_rank_t *rank, uint32_t index, em_error_t *err)
                                  .kernels = rank->shared->kernels,
                                  .microbatch = (uint32_t)plan->train.microbatch,
                                  .seq = (uint32_t)plan->train.seq,
+                                 .slices = (uint32_t)plan->train.slices,
                                  .params = made->params,
                                  .grads = made->grads,
                                  .workspace = region(rank, EM_REGION_WORKSPACE)};
@@ -61,6 +63,28 @@ static bool is_second_of_tie(const em_plan_t *plan, uint32_t bucket)
     return false;
 }
 
+/* Which of its floats rest here: a sharded bucket is cut into as many parts as there are replicas.
+ */
+static void place_shard(const em_rank_t *rank, em_rank_bucket_t *bucket)
+{
+    const em_plan_bucket_t *const declared = &rank->shared->plan->buckets[bucket->index];
+    bucket->end = bucket->num_floats;
+    bucket->sharded = declared->shard != EM_NONE;
+    if (bucket->sharded) {
+        const uint64_t part = declared->elements / rank->shared->world.num_replicas;
+        bucket->num_floats = declared->elements;
+        bucket->begin = rank->dp * part;
+        bucket->end = bucket->begin + part;
+    }
+}
+
+/* Slot 0 of a pool: where a sharded bucket's pointers lead before its first AG or ZERO. */
+static float *first_slot(const em_rank_t *rank, em_pool_t pool)
+{
+    const em_plan_pool_t *const declared = &rank->shared->plan->ranks[rank->pp].pools[pool];
+    return (float *)(void *)(rank->arena.base + declared->at);
+}
+
 /* The next bucket of the rank, at *floats of each of its regions. */
 static em_status_t make_bucket(em_rank_t *rank, em_rank_stage_t *stage, uint32_t index,
                                uint64_t *floats, em_error_t *err)
@@ -69,7 +93,8 @@ static em_status_t make_bucket(em_rank_t *rank, em_rank_stage_t *stage, uint32_t
     em_rank_bucket_t *const made = &rank->buckets[rank->num_buckets++];
     const uint32_t holds = plan->buckets[index].holds;
     made->index = index;
-    made->in_norm = !is_second_of_tie(plan, index);
+    made->is_first = em_plan_first_rank(plan, stage->index) == rank->pp;
+    made->in_norm = made->is_first && !is_second_of_tie(plan, index);
     EM_RETURN_IF_ERROR(
         em_stage_layout(&stage->stage, holds, NULL, 0, &made->num_params, &made->num_floats, err));
     if (made->num_params > 0) {
@@ -80,13 +105,17 @@ static em_status_t make_bucket(em_rank_t *rank, em_rank_stage_t *stage, uint32_t
         EM_RETURN_IF_ERROR(em_stage_layout(&stage->stage, holds, made->table, made->num_params,
                                            &made->num_params, &made->num_floats, err));
     }
+    place_shard(rank, made);
+    const uint64_t resting = made->end - made->begin;
     made->param = (float *)region(rank, EM_REGION_PARAMS) + *floats;
     made->grad = (float *)region(rank, EM_REGION_GRADS) + *floats;
     made->m = (float *)region(rank, EM_REGION_MOMENTS) + 2 * *floats;
-    made->v = made->m + made->num_floats;
-    *floats += made->num_floats;
-    em_stage_bind(&stage->stage, made->table, made->num_params, made->param, stage->params);
-    em_stage_bind(&stage->stage, made->table, made->num_params, made->grad, stage->grads);
+    made->v = made->m + resting;
+    *floats += resting;
+    float *const param = made->sharded ? first_slot(rank, EM_POOL_P) : made->param;
+    float *const grad = made->sharded ? first_slot(rank, EM_POOL_Q) : made->grad;
+    em_stage_bind(&stage->stage, made->table, made->num_params, param, stage->params);
+    em_stage_bind(&stage->stage, made->table, made->num_params, grad, stage->grads);
     return EM_OK;
 }
 
@@ -171,6 +200,7 @@ em_status_t em_rank_make(em_rank_t *rank, em_engine_shared_t *shared, uint32_t p
     atomic_init(&rank->at, 0);
     atomic_init(&rank->progress, 0);
     EM_RETURN_IF_ERROR(em_arena_create(&rank->arena, shared->plan->ranks[pp].arena_bytes, err));
+    EM_RETURN_IF_ERROR(em_arena_create(&rank->host, em_plan_host_bytes(shared->plan, pp), err));
     EM_RETURN_IF_ERROR(make_stages(rank, err));
     place_token_buffers(rank);
     return EM_OK;
@@ -189,6 +219,8 @@ void em_rank_free(em_rank_t *rank)
     em_free(rank->buckets);
     em_free(rank->records);
     em_free(rank->works);
+    em_free(rank->copies);
     em_free(rank->times);
     em_arena_destroy(&rank->arena);
+    em_arena_destroy(&rank->host);
 }

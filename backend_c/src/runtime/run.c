@@ -16,9 +16,14 @@ static double step_loss(const em_engine_t *engine)
 {
     const em_engine_shared_t *const shared = &engine->shared;
     const uint64_t num = shared->world.num_replicas * shared->plan->train.m;
+    const uint64_t slices = shared->plan->train.slices;
     double sum = 0.0;
     for (uint64_t i = 0; i < num; i++) {
-        sum += shared->losses[i];
+        double microbatch = shared->losses[i * slices];
+        for (uint64_t k = 1; k < slices; k++) {
+            microbatch += shared->losses[i * slices + k];
+        }
+        sum += microbatch;
     }
     return sum / (double)engine->result.tokens_per_step;
 }
@@ -46,12 +51,39 @@ static em_status_t write_checkpoint(em_engine_t *engine, em_error_t *err)
     return EM_OK;
 }
 
+/* CHK, PV and UNDO of the last step, so that the weights may be looked at. */
+static em_status_t close_step(em_engine_t *engine, em_error_t *err)
+{
+    const em_late_t *const late = &engine->ranks[engine->norm_rank].late;
+    if (!late->pending) {
+        return EM_OK;
+    }
+    engine->shared.total_sum = late->used.sum;
+    engine->shared.least_sum = late->least_sum;
+    return em_threads_command(engine, EM_COMMAND_CLOSE, err);
+}
+
 static em_status_t evaluate(em_engine_t *engine, em_error_t *err)
 {
     em_evaluate_begin(&engine->shared);
     EM_RETURN_IF_ERROR(em_threads_command(engine, EM_COMMAND_EVALUATE, err));
     engine->result.val_loss = em_evaluate_end(&engine->shared);
     engine->result.has_val_loss = true;
+    return EM_OK;
+}
+
+/* Let all ranks run the step once; adds its time. */
+static em_status_t run_step(em_engine_t *engine, uint64_t *step_ns, em_error_t *err)
+{
+    const uint64_t allocations = em_alloc_count();
+    EM_RETURN_IF_ERROR(em_threads_command(engine, EM_COMMAND_STEP, err));
+    engine->result.step_allocations += em_alloc_count() - allocations;
+    uint64_t last_ns = 0;
+    for (uint32_t r = 0; r < engine->num_ranks; r++) {
+        last_ns = engine->ranks[r].end_ns > last_ns ? engine->ranks[r].end_ns : last_ns;
+    }
+    *step_ns += last_ns;
+    engine->shared.step_round++;
     return EM_OK;
 }
 
@@ -65,26 +97,25 @@ static em_status_t train_step(em_engine_t *engine, uint64_t step, em_step_report
     shared->tracing =
         options->trace_path != NULL && step >= options->trace_first && step <= options->trace_last;
     shared->trace_slot = shared->tracing ? step - options->trace_first : 0;
-    const uint64_t allocations = em_alloc_count();
-    EM_RETURN_IF_ERROR(em_threads_command(engine, EM_COMMAND_STEP, err));
-    engine->result.step_allocations += em_alloc_count() - allocations;
-    const em_rank_t *const first = &engine->ranks[0];
-    uint64_t step_ns = 0;
-    for (uint32_t r = 0; r < engine->num_ranks; r++) {
-        step_ns = engine->ranks[r].end_ns > step_ns ? engine->ranks[r].end_ns : step_ns;
-    }
-    engine->step_ns[shared->step_round % engine->num_step_ns] = step_ns;
-    shared->step_round++;
+    const em_rank_t *const judge = &engine->ranks[engine->norm_rank];
+    uint64_t step_ns = 0, num_runs = 0;
+    do { /* flagged: it began with wrong weights, which are right now */
+        EM_RETURN_IF_ERROR(run_step(engine, &step_ns, err));
+        num_runs++;
+    } while (judge->late.flagged);
+    engine->step_ns[engine->num_timed++ % engine->num_step_ns] = step_ns;
     *report = (em_step_report_t){.step = step + 1,
                                  .loss = step_loss(engine),
-                                 .has_norm = first->has_norm,
-                                 .grad_norm = sqrt(first->norm_sum),
-                                 .skipped = first->has_norm && !first->norm_finite,
+                                 .has_norm = judge->has_norm,
+                                 .grad_norm = sqrt(judge->norm.sum),
+                                 .skipped = judge->has_norm && !judge->norm.finite,
                                  .lr = shared->lr,
                                  .step_ns = step_ns,
+                                 .num_repeats = num_runs - 1,
                                  .tokens_per_s = (double)engine->result.tokens_per_step /
                                                  ((double)step_ns * 1e-9)};
     engine->result.skipped_steps += report->skipped ? 1 : 0;
+    engine->result.repeated_steps += report->num_repeats > 0 ? 1 : 0;
     engine->result.loss = report->loss;
     if (engine->result.steps_done == engine->result.first_step) {
         engine->result.first_loss = report->loss;
@@ -106,7 +137,13 @@ static em_status_t train(em_engine_t *engine, em_error_t *err)
         EM_RETURN_IF_ERROR(train_step(engine, step, &report, err));
         const bool stop = atomic_load(&engine->stop_requested);
         const bool last = stop || step + 1 == options->num_steps;
-        if (options->eval_sequences > 0 && (last || every(options->eval_every, step + 1))) {
+        const bool evaluates =
+            options->eval_sequences > 0 && (last || every(options->eval_every, step + 1));
+        const bool writes = last || every(options->checkpoint_every, step + 1);
+        if (evaluates || writes) {
+            EM_RETURN_IF_ERROR(close_step(engine, err));
+        }
+        if (evaluates) {
             EM_RETURN_IF_ERROR(evaluate(engine, err));
             report.has_val_loss = true;
             report.val_loss = engine->result.val_loss;
@@ -115,7 +152,7 @@ static em_status_t train(em_engine_t *engine, em_error_t *err)
         if (options->on_step != NULL) {
             options->on_step(options->context, &report);
         }
-        if (last || every(options->checkpoint_every, step + 1)) {
+        if (writes) {
             EM_RETURN_IF_ERROR(write_checkpoint(engine, err));
         }
         if (stop) {
@@ -145,11 +182,25 @@ static em_status_t write_trace(em_engine_t *engine, em_error_t *err)
                           end - options->trace_first, options->trace_path, err);
 }
 
+/* A norm that scans ends at the last rank of the scan; any other is known to all. */
+static uint32_t find_norm_rank(const em_plan_t *plan)
+{
+    const em_program_t *const program = &plan->programs[0];
+    for (uint64_t i = 0; i < program->num_instrs; i++) {
+        const em_instr_t *const instr = &program->instrs[i];
+        if (instr->op == EM_OP_NORM && plan->groups[instr->queue].scan == EM_SCAN_UP) {
+            return plan->num_ranks - 1;
+        }
+    }
+    return 0;
+}
+
 em_status_t em_engine_run(em_engine_t *engine, em_error_t *err)
 {
     engine->result.first_loss = NAN;
     engine->result.loss = NAN;
     engine->last_checkpoint = UINT64_MAX;
+    engine->norm_rank = find_norm_rank(engine->shared.plan);
     em_metrics_begin(engine);
     em_status_t status = em_threads_start(engine, err);
     if (status == EM_OK) {
@@ -166,8 +217,8 @@ em_status_t em_engine_run(em_engine_t *engine, em_error_t *err)
     em_threads_end(engine);
     EM_RETURN_IF_ERROR(status);
     EM_RETURN_IF_ERROR(write_trace(engine, err));
-    const uint64_t num = engine->shared.step_round < engine->num_step_ns ? engine->shared.step_round
-                                                                         : engine->num_step_ns;
+    const uint64_t num =
+        engine->num_timed < engine->num_step_ns ? engine->num_timed : engine->num_step_ns;
     if (num > 0) {
         qsort(engine->step_ns, (size_t)num, sizeof *engine->step_ns, by_size);
         engine->result.median_step_ns = engine->step_ns[num / 2];

@@ -73,7 +73,7 @@ static void write_rank(FILE *out, const em_rank_t *rank, const em_times_t *times
 {
     for (uint32_t i = 0; i < rank->num_records; i++) {
         const em_instr_t *const instr = &rank->program->instrs[i];
-        char text[512];
+        char text[4352]; /* a braid may fill a line of the plan */
         (void)em_instr_text(rank->shared->plan, instr, text, sizeof text);
         (void)fprintf(out,
                       "%" PRIu64 "\t%" PRIu32 "\t0\t%" PRIu32 "\t%" PRIu32 "\t%" PRIu32 "\t%s\t",

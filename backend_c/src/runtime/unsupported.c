@@ -2,49 +2,17 @@
 #include <inttypes.h>
 #include <stdarg.h>
 
-#include "runtime/em_rank.h"
+#include "runtime/em_unsupported.h"
 
 enum { EM_MAX_RANKS = 1024 };
 
-/* F I W B ZERO OPT SF SB RF RB AR NORM WS WR WC LF LB MARK END */
+/* All but what cuts a pass into parts. */
 static bool executes(em_op_t op)
 {
-    switch (op) {
-    case EM_OP_F:
-    case EM_OP_I:
-    case EM_OP_W:
-    case EM_OP_B:
-    case EM_OP_ZERO:
-    case EM_OP_OPT:
-    case EM_OP_SF:
-    case EM_OP_SB:
-    case EM_OP_RF:
-    case EM_OP_RB:
-    case EM_OP_AR:
-    case EM_OP_NORM:
-    case EM_OP_WS:
-    case EM_OP_WR:
-    case EM_OP_WC:
-    case EM_OP_LF:
-    case EM_OP_LB:
-    case EM_OP_MARK:
-    case EM_OP_END:
-        return true;
-    default:
-        return false;
-    }
+    return op != EM_OP_A2A_D && op != EM_OP_A2A_C && op != EM_OP_KV;
 }
 
-/* Report at a line (0: the whole file). */
-#define EM_REFUSE_IF(cond, line, ...)                                                              \
-    do {                                                                                           \
-        if (cond) {                                                                                \
-            return refuse(err, name, (line), __VA_ARGS__);                                         \
-        }                                                                                          \
-    } while (0)
-
-static EM_PRINTF(4, 5) em_status_t
-    refuse(em_error_t *err, const char *name, uint32_t line, const char *fmt, ...)
+em_status_t em_unsupported(em_error_t *err, const char *name, uint32_t line, const char *fmt, ...)
 {
     char what[256];
     va_list arguments;
@@ -70,9 +38,6 @@ static em_status_t check_header(const em_plan_t *plan, const char *name, em_erro
     EM_REFUSE_IF(plan->mesh.size[EM_AXIS_DP] * plan->num_ranks > EM_MAX_RANKS, 0,
                  "%" PRIu64 " ranks, at most %d threads",
                  plan->mesh.size[EM_AXIS_DP] * plan->num_ranks, EM_MAX_RANKS);
-    EM_REFUSE_IF(plan->train.slices != 1, 0, "slices=%" PRIu64 ", only 1 is executed",
-                 plan->train.slices);
-    EM_REFUSE_IF(plan->clock_free, 0, "clock=free");
     const em_plan_precision_t *const p = &plan->precision;
     EM_REFUSE_IF(p->param != EM_DTYPE_F32 || p->grad != EM_DTYPE_F32 || p->act != EM_DTYPE_F32 ||
                      p->comm != EM_DTYPE_F32 || p->moment != EM_DTYPE_F32,
@@ -87,56 +52,97 @@ static em_status_t check_header(const em_plan_t *plan, const char *name, em_erro
     return EM_OK;
 }
 
-static em_status_t check_declarations(const em_plan_t *plan, const char *name, em_error_t *err)
+/* Whether one group of the bucket's list has all ranks of its stage. */
+static bool joins_placement(const em_plan_t *plan, const em_plan_bucket_t *bucket)
 {
-    for (uint32_t i = 0; i < plan->num_stages; i++) {
-        const em_plan_stage_t *const stage = &plan->stages[i];
-        EM_REFUSE_IF(stage->num_ranks != 1, stage->line, "stage %" PRIu32 " on %" PRIu32 " ranks",
-                     i, stage->num_ranks);
-        EM_REFUSE_IF(stage->num_parts != 0, stage->line, "stage %" PRIu32 " has parts", i);
-    }
-    for (uint32_t i = 0; i < plan->num_groups; i++) {
-        EM_REFUSE_IF(plan->groups[i].scan != EM_SCAN_NONE, plan->groups[i].line,
-                     "group %s is a scan", plan->names[plan->groups[i].name]);
-    }
-    for (uint32_t i = 0; i < plan->num_buckets; i++) {
-        const em_plan_bucket_t *const bucket = &plan->buckets[i];
-        EM_REFUSE_IF(bucket->shard != EM_NONE, bucket->line,
-                     "bucket %" PRIu32 "/%" PRIu32 " is sharded", bucket->stage, bucket->index);
-        bool summed = plan->mesh.size[EM_AXIS_DP] == 1;
-        for (uint32_t k = 0; k < bucket->num_reduce; k++) {
-            const int32_t group = plan->reduce_groups[bucket->first_reduce + k];
-            summed = summed || (plan->groups[group].axes & 1u << EM_AXIS_DP) != 0;
+    const em_plan_stage_t *const stage = &plan->stages[bucket->stage];
+    bool joins = stage->num_ranks == 1;
+    for (uint32_t k = 0; !joins && k < bucket->num_reduce; k++) {
+        const uint32_t group = (uint32_t)plan->reduce_groups[bucket->first_reduce + k];
+        joins = (plan->groups[group].axes & 1u << EM_AXIS_PP) != 0;
+        for (uint32_t r = 0; joins && r < stage->num_ranks; r++) {
+            joins = em_plan_group_has(plan, group, plan->place_ranks[stage->first_rank + r]);
         }
-        EM_REFUSE_IF(!summed, bucket->line,
-                     "bucket %" PRIu32 "/%" PRIu32 " is not reduced over "
-                     "the replicas, which would drift apart",
+    }
+    return joins;
+}
+
+/* Whether some group of the bucket's list sums over the replicas. */
+static bool joins_replicas(const em_plan_t *plan, const em_plan_bucket_t *bucket)
+{
+    bool joins = plan->mesh.size[EM_AXIS_DP] == 1;
+    for (uint32_t k = 0; k < bucket->num_reduce; k++) {
+        joins =
+            joins || em_has_axis(plan, plan->reduce_groups[bucket->first_reduce + k], EM_AXIS_DP);
+    }
+    return joins;
+}
+
+/* A sharded bucket is cut over the replicas; its first sum leaves each its part, the others sum
+ * equal parts. */
+static em_status_t check_shard(const em_plan_t *plan, const em_plan_bucket_t *bucket,
+                               const char *name, em_error_t *err)
+{
+    EM_REFUSE_IF(plan->groups[bucket->shard].axes != 1u << EM_AXIS_DP, bucket->line,
+                 "bucket %" PRIu32 "/%" PRIu32 " is sharded over another group than one over dp",
+                 bucket->stage, bucket->index);
+    for (uint32_t k = 0; k < bucket->num_reduce; k++) {
+        const int32_t group = plan->reduce_groups[bucket->first_reduce + k];
+        EM_REFUSE_IF(k == 0 ? group != bucket->shard : em_has_axis(plan, group, EM_AXIS_DP),
+                     bucket->line,
+                     "bucket %" PRIu32 "/%" PRIu32
+                     " is reduced otherwise than over its shards, then over ranks of one replica",
                      bucket->stage, bucket->index);
     }
     return EM_OK;
 }
 
-/* One norm for the whole model: its group spans all pipeline ranks. */
-static em_status_t check_norm_group(const em_plan_t *plan, const em_instr_t *norm, const char *name,
-                                    em_error_t *err)
+static em_status_t check_declarations(const em_plan_t *plan, const char *name, em_error_t *err)
 {
-    const em_plan_group_t *const group = &plan->groups[norm->queue];
-    uint32_t num_members = 0;
-    for (uint32_t pp = 0; pp < plan->num_ranks; pp++) {
-        num_members += em_plan_group_has(plan, (uint32_t)norm->queue, pp);
+    for (uint32_t i = 0; i < plan->num_stages; i++) {
+        const em_plan_stage_t *const stage = &plan->stages[i];
+        EM_REFUSE_IF(stage->num_parts != 0, stage->line, "stage %" PRIu32 " has parts", i);
     }
-    const bool spans = (group->axes & 1u << EM_AXIS_PP) != 0 && num_members == plan->num_ranks;
-    EM_REFUSE_IF(plan->num_ranks > 1 && !spans, norm->line,
-                 "a NORM over some pipeline ranks alone (group %s)", plan->names[group->name]);
+    for (uint32_t i = 0; i < plan->num_buckets; i++) {
+        const em_plan_bucket_t *const bucket = &plan->buckets[i];
+        EM_REFUSE_IF(!joins_replicas(plan, bucket), bucket->line,
+                     "bucket %" PRIu32 "/%" PRIu32 " is not reduced over "
+                     "the replicas, which would drift apart",
+                     bucket->stage, bucket->index);
+        EM_REFUSE_IF(!joins_placement(plan, bucket), bucket->line,
+                     "bucket %" PRIu32 "/%" PRIu32 " is not reduced over the ranks of its stage, "
+                     "which would drift apart",
+                     bucket->stage, bucket->index);
+        if (bucket->shard != EM_NONE) {
+            EM_RETURN_IF_ERROR(check_shard(plan, bucket, name, err));
+        }
+    }
     return EM_OK;
 }
 
-/* *norm_seen: whether the programs before this one have a NORM. */
-static em_status_t check_program(const em_plan_t *plan, const em_program_t *program,
-                                 const char *name, bool *norm_seen, em_error_t *err)
+/* Sums that this engine does not form: of gradients in a scan; of several gradients of a step that
+ * were cut into shards and then summed over further ranks. */
+static em_status_t check_sum(const em_plan_t *plan, const em_program_t *program,
+                             const em_instr_t *instr, const char *name, em_error_t *err)
 {
-    bool has_norm = false, waited = false;
-    uint32_t early_opt = 0; /* line of an OPT without a waited NORM before it */
+    const em_plan_bucket_t *const bucket = &plan->buckets[instr->bucket];
+    EM_REFUSE_IF(plan->groups[instr->queue].scan != EM_SCAN_NONE, instr->line,
+                 "%s over a group that scans", em_op_name((em_op_t)instr->op));
+    for (uint64_t i = 0; bucket->num_reduce > 1 && instr->op == EM_OP_RS; i++) {
+        const em_instr_t *const other = &program->instrs[i];
+        if (other == instr) {
+            break;
+        }
+        EM_REFUSE_IF(other->op == EM_OP_RS && other->bucket == instr->bucket &&
+                         other->queue == instr->queue,
+                     instr->line, "a second RS of a bucket that several groups reduce");
+    }
+    return EM_OK;
+}
+
+static em_status_t check_program(const em_plan_t *plan, const em_program_t *program,
+                                 const char *name, em_error_t *err)
+{
     EM_REFUSE_IF(program->num_instrs > UINT32_MAX / 2, program->line, "%" PRIu64 " instructions",
                  program->num_instrs);
     for (uint64_t i = 0; i < program->num_instrs; i++) {
@@ -145,33 +151,22 @@ static em_status_t check_program(const em_plan_t *plan, const em_program_t *prog
         if (!executes(op)) {
             char text[160];
             (void)em_instr_text(plan, instr, text, sizeof text);
-            return refuse(err, name, instr->line, "the instruction %s (%s)", em_op_name(op), text);
+            return em_unsupported(err, name, instr->line, "the instruction %s (%s)", em_op_name(op),
+                                  text);
         }
-        if (op == EM_OP_NORM) {
-            EM_REFUSE_IF(has_norm, instr->line, "a second NORM");
-            has_norm = true;
-            EM_RETURN_IF_ERROR(check_norm_group(plan, instr, name, err));
-        }
-        waited = waited || (op == EM_OP_WC && instr->bucket < 0);
-        if (op == EM_OP_OPT && !waited && early_opt == 0) {
-            early_opt = instr->line;
+        if (op == EM_OP_AG || op == EM_OP_RS || op == EM_OP_AR) {
+            EM_RETURN_IF_ERROR(check_sum(plan, program, instr, name, err));
         }
     }
-    /* the norm of all decides for all: no weight may move before it, nor without it */
-    EM_REFUSE_IF(has_norm && early_opt != 0, early_opt, "an OPT before the NORM is known");
-    EM_REFUSE_IF(has_norm != *norm_seen && program != plan->programs, program->line,
-                 "a NORM in some programs alone");
-    *norm_seen = has_norm;
-    return EM_OK;
+    return em_check_norm(plan, program, name, err);
 }
 
 em_status_t em_check_supported(const em_plan_t *plan, const char *name, em_error_t *err)
 {
     EM_RETURN_IF_ERROR(check_header(plan, name, err));
     EM_RETURN_IF_ERROR(check_declarations(plan, name, err));
-    bool norm_seen = false;
     for (uint32_t i = 0; i < plan->num_programs; i++) {
-        EM_RETURN_IF_ERROR(check_program(plan, &plan->programs[i], name, &norm_seen, err));
+        EM_RETURN_IF_ERROR(check_program(plan, &plan->programs[i], name, err));
     }
     return EM_OK;
 }

@@ -46,7 +46,7 @@ static uint32_t count_posts(const em_program_t *program, int32_t queue, bool cha
     for (uint64_t i = 0; i < program->num_instrs; i++) {
         const em_instr_t *const instr = &program->instrs[i];
         const bool posts = channel ? instr->op == EM_OP_SF || instr->op == EM_OP_SB
-                                   : instr->op == EM_OP_AR || instr->op == EM_OP_NORM;
+                                   : instr->op >= EM_OP_AG && instr->op <= EM_OP_CHK;
         num += posts && instr->queue == queue;
     }
     return num;
@@ -114,7 +114,8 @@ static em_status_t make_group(em_world_t *world, uint32_t group, uint32_t pp, ui
     const uint32_t members = ranks * (has_axis(declared, EM_AXIS_DP) ? world->num_replicas : 1);
     em_world_group_t *const made = em_world_group(world, (int32_t)group, pp, dp);
     made->per_step = count_posts(em_plan_program(plan, pp, dp), (int32_t)group, false);
-    double *const values = em_alloc_zeroed(members, sizeof *values);
+    const uint64_t num_values = declared->scan == EM_SCAN_NONE ? members : 2 * (uint64_t)members;
+    double *const values = em_alloc_zeroed(num_values, sizeof *values);
     em_local_group_init(&made->local, members, values);
     if (made->per_step > 0) {
         made->buffers = em_alloc_zeroed((uint64_t)made->per_step * members, sizeof *made->buffers);
