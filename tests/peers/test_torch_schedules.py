@@ -28,7 +28,7 @@ pytestmark = pytest.mark.peer
 
 HERE = Path(__file__).parent
 GOLDEN = HERE.parent / "golden" / "torch_schedules"
-RUN_LIMIT_S = 120
+RUN_LIMIT_S = 240
 
 
 def _load(path: Path) -> Any:

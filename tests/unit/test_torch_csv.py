@@ -216,6 +216,7 @@ ONE = [Work(F, 0, 0), Work(B, 0, 0)]
     ("order", "what"),
     [
         (Order(1, ((0, 1),), [ONE, []]), "a stage on two ranks"),
+        (Order(1, ((0,),), [ONE, []]), "a rank without passes"),
         (
             Order(
                 1,
