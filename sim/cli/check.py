@@ -1,4 +1,4 @@
-"""`exactmap check`: the verdict on a scenario or a plan."""
+"""`exactmap check`: the verdict on a scenario, a plan or a schedule of torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["check"]
 
 @verb
 def check(
-    path: Annotated[Path, typer.Argument(help="A scenario (YAML) or a plan.")],
+    path: Annotated[Path, typer.Argument(help="A scenario (YAML), a plan, or a schedule of torch (CSV).")],
     *,
     overrides: Annotated[
         list[str] | None,
@@ -23,12 +23,19 @@ def check(
     effective: Annotated[
         bool, typer.Option("--print-config", help="Print the scenario with every default written out.")
     ] = False,
+    channels: Annotated[
+        str | None,
+        typer.Option(
+            "--channels",
+            help="For a schedule: whose messages share a queue: rank, pair (default), direction, class.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Check a scenario or a plan; refuse with line, field or op, and a remedy."""
+    """Check a scenario, a plan or a schedule; refuse with line, field or op, and a remedy."""
     from exactmap.sim.verbs.check import check as examine
 
-    report = examine(path, overrides or (), effective=effective)
+    report = examine(path, overrides or (), effective=effective, channels=channels)
     for text in report.notes:
         note(f"note: {text}")
     if effective and not as_json:

@@ -1,8 +1,8 @@
 """The `cost` lines of a plan: the profile that it was priced with, so that the file alone can be simulated.
 
 Keys: ``F.3`` pass of a stage; ``OPT.3.0`` bucket 3/0; ``chan.f.wire`` (``lat``, ``copy``);
-``group.dp.AR.3.0``; ``copy.OFF.3``; ``post.SF``; ``FB.F.3.B.4`` a braid; ``issue``; ``inline`` (1: mover inline, 0: mover engine).
-Values are integer ns.
+``group.dp.AR.3.0``; ``copy.OFF.3``; ``post.SF``; ``FB.F.3.B.4`` a braid; ``issue``;
+``inline`` (1: mover inline, 0: mover engine). Values are integer ns.
 """
 
 from __future__ import annotations

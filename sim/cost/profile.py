@@ -2,8 +2,8 @@
 
 A plan says what happens in which order; a profile says how long each piece takes, in integer nanoseconds,
 and who moves the bytes. Defaults are those of the model of time: ``B`` = ``I`` + ``W``, ``RC`` = ``F``,
-a braid the sum of its members; posts, ``ZERO``, ``PV`` and ``UNDO`` cost nothing unless the profile says so. Anything else that is missing
-is an error, never a zero.
+a braid the sum of its members; posts, ``ZERO``, ``PV`` and ``UNDO`` cost nothing unless the profile says so.
+Anything else that is missing is an error, never a zero.
 
 As a file a profile is one JSON document; keys are written as in a plan
 (``"F 3"``, ``"OPT 3/0"``, ``"AR 3/0@dp"``, ``"FB F 3|B 4"``).
@@ -71,8 +71,8 @@ class Profile:
     post_ns
         op -> what posting costs the rank.
     braid_ns
-        Members of a braid, each as (op, stage) in listed order -> duration of the whole. Where the members run
-        one after the other no entry is needed: a braid takes the sum of its members.
+        Members of a braid, each as (op, stage) in listed order -> duration of the whole; a braid that is not
+        listed takes the sum of its members.
     issue_ns
         Time that the host needs to issue one instruction; 0 where the host does not run ahead of a device.
 

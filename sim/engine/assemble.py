@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from exactmap.sim.engine.trace import OpTexts, Trace
+from exactmap.sim.plan.instruction import CODES, Instruction, Op
 from exactmap.sim.plan.text import format_instruction
 
 if TYPE_CHECKING:
     from exactmap.sim.engine.durations import Durations, Lane
     from exactmap.sim.engine.encoded import Ints
     from exactmap.sim.plan.plan import Plan
+    from exactmap.sim.plan.table import InstructionTable
+
+_COLUMNS = (
+    "op", "stage", "microbatch", "slice", "bucket", "part", "queue", "phase", "slots", "num_members"
+)  # fmt: skip
+_ROW_COST = 16  # what making one row costs, in rows of a program that is made as a whole
+_MARK = CODES[Op.MARK]
 
 __all__ = ["ActorTimes", "assemble"]
 
@@ -51,10 +59,17 @@ def assemble(
     lanes = [durations.lanes[lane] for lane, _ in keys]
     ends = np.cumsum(sizes).tolist()
 
+    num_asked = [0] * len(programs)
+
     def text_of(row: int) -> str:
         at = bisect_right(ends, row)
-        first = ends[at - 1] if at else 0
-        return format_instruction(programs[at].program.instructions[row - first])
+        place = row - (ends[at - 1] if at else 0)
+        program = programs[at].program
+        num_asked[at] += 1
+        # A few rows are made one by one; who asks for many gets them from the whole program, made once.
+        if num_asked[at] * _ROW_COST > sizes[at]:
+            return format_instruction(program.instructions[place])
+        return format_instruction(_instruction(program.table, place))
 
     def column(values: list[int]) -> Ints:
         return np.repeat(np.array(values, dtype=np.int64), sizes)
@@ -81,3 +96,22 @@ def assemble(
         done_ns=np.concatenate([times[key].done_ns for key in keys]),
         replicas=durations.replicas,
     )
+
+
+def _instruction(table: InstructionTable, row: int) -> Instruction:
+    """One row as an object, without making objects of the others."""
+    marks: tuple[str, ...] = ()
+    if table.op[row] == _MARK:
+        number = int(np.count_nonzero(table.op[:row] == _MARK))
+        marks = table.marks[number : number + 1]
+    members = table.members
+    if members is not None:
+        first = int(table.first_member[row])
+        members = _rows(members, first, first + int(table.num_members[row]))
+    return next(iter(replace(_rows(table, row, row + 1), members=members, marks=marks)))
+
+
+def _rows(table: InstructionTable, first: int, last: int) -> InstructionTable:
+    """Rows first..last-1, which name no marks and whose members, if any, come first."""
+    columns = {name: getattr(table, name)[first:last] for name in _COLUMNS}
+    return replace(table, first_member=np.zeros(last - first, dtype=np.int32), **columns)

@@ -21,18 +21,20 @@ from exactmap.sim.engine.levels import Levels, arrange, topological_order
 from exactmap.sim.engine.linked import Linked, link
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from exactmap.sim.plan.plan import Plan
 
-__all__ = ["NO_FLOOR", "CompiledPlan", "LineTimes", "compile_plan"]
+__all__ = ["CompiledPlan", "LineTimes", "compile_plan"]
 
-NO_FLOOR = -(2**62)
+_NO_FLOOR = -(2**62)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LineTimes:
     """What one set of durations puts on the lines, in ns."""
 
-    comp: Ints  #: [x] what compute spends; 0 where coupled lanes decide
+    comp: tuple[Ints, ...]  #: by actor: [its x] what compute spends; 0 where coupled lanes decide
     total: Ints  #: [x + 1] D, by actor; the last entry is 0
     floor: Ints | None  #: [x + 1] D + H; None where the host never delays
     wire: Ints  #: [messages]
@@ -94,21 +96,23 @@ class CompiledPlan:
         self._check(chosen)
         linked = self.linked
         actors = [chosen.actors[key] for key in linked.keys]
-        comp = np.concatenate([actor.comp_ns for actor in actors])
+        comp = [actor.comp_ns for actor in actors]
         operation = np.zeros(linked.operations.num, dtype=np.int64)
         at, number = linked.operations.post
-        op_ns = np.concatenate([actor.op_ns for actor in actors]) if len(at) else comp
-        np.maximum.at(operation, number, op_ns[at])
+        np.maximum.at(operation, number, linked.pick([actor.op_ns for actor in actors], at))
         at, number = linked.operations.coupled
-        np.maximum.at(operation, number, comp[at])
-        comp[at] = 0
-        total = np.zeros(len(comp) + 1, dtype=np.int64)
-        issues = [bool(actor.issue_ns.any()) for actor in actors]
-        floor = np.zeros_like(total) if any(issues) else None
-        for actor, low, high in zip(actors, linked.first[:-1].tolist(), linked.first[1:].tolist(), strict=True):
-            np.cumsum(comp[low:high], out=total[low:high])
+        if len(at):
+            np.maximum.at(operation, number, linked.pick(comp, at))
+            coupled = np.split(linked.is_coupled, linked.first[1:-1])
+            comp = [np.where(flags, 0, part) for flags, part in zip(coupled, comp, strict=True)]
+        total = np.zeros(self.num_instructions + 1, dtype=np.int64)
+        issues = any(actor.issue_ns.any() for actor in actors)
+        floor = np.zeros_like(total) if issues else None
+        bounds = linked.first.tolist()
+        for actor, part, low, high in zip(actors, comp, bounds[:-1], bounds[1:], strict=True):
+            np.cumsum(part, out=total[low:high])
             if floor is not None:
-                late = np.cumsum(actor.issue_ns) - total[low:high] + comp[low:high]
+                late = np.cumsum(actor.issue_ns) - total[low:high] + part
                 floor[low:high] = total[low:high] + np.maximum.accumulate(late)
         channels = [chosen.channels[lane, name] for lane, name, _ in linked.messages.channels]
         nothing = [np.empty(0, dtype=np.int64)]
@@ -116,9 +120,11 @@ class CompiledPlan:
         lat = np.concatenate([channel.lat_ns for channel in channels] or nothing)
         copy = np.concatenate([channel.copy_ns for channel in channels] or nothing)
         if self.inline:
-            return LineTimes(comp, total, floor, wire + lat, np.zeros_like(wire), np.zeros_like(wire), operation)
+            return LineTimes(
+                tuple(comp), total, floor, wire + lat, np.zeros_like(wire), np.zeros_like(wire), operation
+            )
         copy = np.where(linked.messages.has_buffers, copy, 0)
-        return LineTimes(comp, total, floor, wire, lat + copy, copy, operation)
+        return LineTimes(tuple(comp), total, floor, wire, lat + copy, copy, operation)
 
     def _check(self, durations: Durations) -> None:
         if durations is self.durations:
@@ -139,16 +145,24 @@ class CompiledPlan:
                     what + " than the compiled plan", hint="price the compiled plan itself, or compile again"
                 )
 
-    def edge_times(self, times: LineTimes) -> tuple[Ints, Ints | None]:
-        """Constant of each edge, and the time that each edge's end is at least; None where the host never delays."""
-        edges, values = self.edges, self._values(times)
-        constant = times.total[edges.x]
-        constant += values[edges.v]
-        constant -= times.total[edges.w]
-        if times.floor is None:
-            return constant, None
-        floor = times.floor[edges.x] + values[edges.v] - times.total[edges.w]
-        return constant, np.where(edges.x >= 0, floor, NO_FLOOR)
+    def edge_times(self, some: Sequence[LineTimes]) -> tuple[Ints, Ints | None]:
+        """Constants of the edges, and what the time at each edge's end is at least; both [draws, edges].
+
+        The second is None where no host delays.
+        """
+        edges = self.edges
+        constants = np.empty((len(some), len(edges.x)), dtype=np.int64)
+        floors = None
+        for draw, times in enumerate(some):
+            values = self._values(times)[edges.v]
+            values -= times.total[edges.w]
+            np.take(times.total, edges.x, out=constants[draw], mode="wrap")
+            constants[draw] += values
+            if times.floor is not None:
+                if floors is None:
+                    floors = np.full_like(constants, _NO_FLOOR)
+                np.copyto(floors[draw], times.floor[edges.x] + values, where=edges.x >= 0)
+        return constants, floors
 
     def _values(self, times: LineTimes) -> Ints:
         """The vector that the edges' v picks from."""
@@ -186,7 +200,7 @@ def compile_plan(plan: Plan, timing: Profile | Durations) -> CompiledPlan:
     message_nodes = np.arange(constraints.first_message, constraints.first_operation)
     step = np.ones(constraints.num_nodes, dtype=np.int64)
     step[message_nodes[direct]] = 0
-    kept = edges.where(edges.decides)
+    kept = edges.where(constraints.decides)
     found = topological_order(constraints.num_nodes, kept.src, kept.dst, step)
     # An edge left out is implied by others, unless they have a cycle among them: then it runs backwards.
     if found is None or (found[0][edges.src] > found[0][edges.dst]).any():

@@ -59,7 +59,6 @@ class Edges(NamedTuple):
     x: Ints
     v: Ints
     w: Ints
-    decides: Flags  #: False: implied by the others
 
     def where(self, flags: Flags) -> Edges:
         """Some of the edges."""
@@ -74,6 +73,7 @@ class Constraints:
     first_message: int
     first_operation: int
     edges: Edges
+    decides: Flags  #: [edges] False: implied by the others
     direct: Flags  #: [messages] no node of its own is needed: only its WR asks for it
     line_node: Ints  #: [segments] node of the segment, or of the next that has one
     values: Values
@@ -93,7 +93,8 @@ def constrain(plan: Plan, linked: Linked, asked: Ints, *, inline: bool) -> Const
         num_nodes=first_operation + linked.operations.num,
         first_message=first_message,
         first_operation=first_operation,
-        edges=rules.joined(),
+        edges=Edges(*(np.concatenate(columns) for columns in zip(*rules.edges, strict=True))),
+        decides=np.concatenate(rules.decides),
         direct=direct,
         line_node=line_node,
         values=rules.values,
@@ -115,7 +116,7 @@ def _line_nodes(linked: Linked, asked: Ints, *, inline: bool) -> tuple[Ints, Int
     # Nothing delays an actor's first segment: it begins with the step.
     has_node[linked.first_segment[:-1]] = False
     so_far = np.cumsum(has_node)
-    line_node = so_far + ~has_node
+    line_node = np.where(has_node, so_far, so_far + 1)
     line_node[linked.first_segment[:-1]] = 0
     num = int(so_far[-1])
     chain = np.arange(num)
@@ -132,7 +133,8 @@ class _Rules:
         self.line_node = line_node
         self.first_message = first_message
         self.values = values
-        self._parts: list[Edges] = []
+        self.edges: list[Edges] = []
+        self.decides: list[Flags] = []
 
     def add(
         self,
@@ -146,19 +148,9 @@ class _Rules:
     ) -> None:
         num = len(src)
         none, zero = np.full(num, -1, dtype=np.int64), np.zeros(num, dtype=np.int64)
-        self._parts.append(
-            Edges(
-                src,
-                dst,
-                none if x is None else x,
-                zero if v is None else v,
-                none if w is None else w,
-                np.ones(num, dtype=np.bool_) if decides is None else decides,
-            )
-        )
-
-    def joined(self) -> Edges:
-        return Edges(*(np.concatenate(columns) for columns in zip(*self._parts, strict=True)))
+        edges = (src, dst, none if x is None else x, zero if v is None else v, none if w is None else w)
+        self.edges.append(Edges(*edges))
+        self.decides.append(np.ones(num, dtype=np.bool_) if decides is None else decides)
 
     def leaving(self, x: Ints) -> Ints:
         """Nodes that e of these instructions is known from."""
@@ -178,9 +170,7 @@ class _Rules:
 
         self.add(self.leaving(messages.send), node, x=messages.send, v=values.into + number)
         self.add(node, self.leaving(messages.send_wait), w=messages.send_wait, decides=send_decides)
-        self.add(
-            node, self.leaving(messages.recv_wait), v=values.arrive + number, w=messages.recv_wait
-        )
+        self.add(node, self.leaving(messages.recv_wait), v=values.arrive + number, w=messages.recv_wait)
         if inline:
             stops = messages.recv_wait
             self.add(self.reaching(stops), node, x=stops, v=values.into + number)

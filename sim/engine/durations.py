@@ -140,9 +140,7 @@ def _checked_sum(arrays: tuple[Ints, ...]) -> int:
     return total
 
 
-def resolve(
-    plan: Plan, profile: Profile, programs: Mapping[str, EncodedProgram] | None = None
-) -> Durations:
+def resolve(plan: Plan, profile: Profile, programs: Mapping[str, EncodedProgram] | None = None) -> Durations:
     """Price each instruction and message of a plan with a profile.
 
     There is one lane per class of replicas (`Plan.replica_classes`); `split_replica` and `split_inner` make
@@ -155,8 +153,8 @@ def resolve(
     profile
         Durations by kind and stage, bucket, group or channel.
     programs
-        The plan's programs by name, where they are encoded already (`CompiledPlan.programs`): durations of one
-        compiled plan must share them.
+        The plan's programs by name, where they are encoded already (`CompiledPlan.programs`): all durations
+        of a compiled plan share them.
 
     Raises
     ------

@@ -4,6 +4,8 @@ A node's level is one more than the highest level that an edge into it comes fro
 are settled at once: one `take`, one addition, and a maximum per further edge.
 """
 
+# ruff: noqa: PLR1730 - max() would cost a call in the innermost loop.
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -111,7 +113,9 @@ def arrange(src: Ints, dst: Ints, level: Ints) -> Levels:
     edge_ends = np.concatenate((block_starts.reshape(num_levels, most)[:, 0], [len(to)])).tolist()
     further: list[list[tuple[int, int]]] = [[] for _ in range(num_levels)]
     filled = np.flatnonzero((sizes > 0) & (np.arange(len(sizes)) % most > 0))
-    for at, size, start in zip(filled.tolist(), sizes[filled].tolist(), block_starts[filled].tolist(), strict=True):
+    for at, size, start in zip(
+        filled.tolist(), sizes[filled].tolist(), block_starts[filled].tolist(), strict=True
+    ):
         further[at // most].append((size, start - edge_ends[at // most]))
     steps = [
         (sources[low:high], low, high, first, end, more)
@@ -130,23 +134,28 @@ def solve(levels: Levels, constant: Ints, floor: Ints | None = None) -> Ints:
     levels
         The order of evaluation.
     constant
-        In ns, of shape [edges] or [edges, draws], in the order of `Levels.edge`.
+        In ns, of shape [draws, edges], in the order of `Levels.edge`.
     floor
         Of the same shape, or None.
 
     Returns
     -------
     Ints
-        In ns, of shape [nodes] or [nodes, draws], by new number.
+        In ns, of shape [draws, nodes], by new number.
     """
-    times = np.zeros((levels.num_nodes, *constant.shape[1:]), dtype=np.int64)
+    # Draws stand behind each other for each edge, so that one edge of all draws is one stretch of memory; one
+    # axis less makes each of the many small steps of a single draw cheaper.
+    single = len(constant) == 1
+    by_edge = constant[0] if single else np.ascontiguousarray(constant.T)
+    lowest = floor if floor is None else floor[0] if single else np.ascontiguousarray(floor.T)
+    times = np.zeros((levels.num_nodes, *by_edge.shape[1:]), dtype=np.int64)
     maximum = np.maximum
     for sources, low, high, first, end, further in levels.steps:
         reached = times.take(sources, 0)
-        reached += constant[low:high]
-        if floor is not None:
-            maximum(reached, floor[low:high], out=reached)
+        reached += by_edge[low:high]
+        if lowest is not None:
+            maximum(reached, lowest[low:high], out=reached)
         for num, start in further:
             maximum(reached[:num], reached[start : start + num], out=reached[:num])
         times[first:end] = reached[: end - first]
-    return times
+    return times[None] if single else times.T

@@ -17,6 +17,8 @@ from exactmap.sim.engine.coordinates import coupled_works, group_instances
 from exactmap.sim.engine.encoded import WAIT_KINDS, Ints
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from exactmap.sim.engine.coordinates import CoupledWorks, GroupInstance
     from exactmap.sim.engine.durations import Durations
     from exactmap.sim.engine.encoded import EncodedProgram
@@ -72,6 +74,17 @@ class Linked:
     is_coupled: np.ndarray[tuple[int], np.dtype[np.bool_]]  #: [x]
     messages: Messages
     operations: Operations
+
+    def pick(self, parts: Sequence[Ints], at: Ints) -> Ints:
+        """Entries `at` of what stands behind each other in `parts`, one per actor."""
+        if not len(at):
+            return np.empty(0, dtype=np.int64)
+        actor = np.searchsorted(self.first, at, side="right") - 1
+        out = np.empty(len(at), dtype=np.int64)
+        for number in np.unique(actor).tolist():
+            mine = actor == number
+            out[mine] = parts[number][at[mine] - self.first[number]]
+        return out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,7 +151,12 @@ def link(plan: Plan, durations: Durations, *, inline: bool) -> Linked:
 
 def _posts(programs: tuple[EncodedProgram, ...], first: Ints) -> _Posts:
     num_queues = programs[0].num_queues
-    at, queue, order, before, wait_at, post_of_wait = ([] for _ in range(6))
+    at: list[Ints] = []
+    queue: list[Ints] = []
+    order: list[Ints] = []
+    before: list[Ints] = []
+    wait_at: list[Ints] = []
+    post_of_wait: list[Ints] = []
     counts: list[Ints] = []
     num_posts = 0
     for number, program in enumerate(programs):
@@ -151,8 +169,15 @@ def _posts(programs: tuple[EncodedProgram, ...], first: Ints) -> _Posts:
         post_of_wait.append(program.post_of_wait + num_posts)
         counts.append(np.bincount(queue_of_post, minlength=num_queues))
         num_posts += len(queue_of_post)
-    parts = (np.concatenate(part) for part in (at, queue, order, before, wait_at, post_of_wait))
-    return _Posts(*parts, np.array(counts))
+    return _Posts(
+        at=np.concatenate(at),
+        queue=np.concatenate(queue),
+        order=np.concatenate(order),
+        before_on_bucket=np.concatenate(before),
+        wait_at=np.concatenate(wait_at),
+        post_of_wait=np.concatenate(post_of_wait),
+        counts=np.array(counts),
+    )
 
 
 def _number_messages(
@@ -275,7 +300,7 @@ def _operations(
     *,
     inline: bool,
 ) -> Operations:
-    """Relations of all operations; `on_bucket`: posts that await their bucket's post before (no scan does)."""
+    """Relations of all operations; `on_bucket`: posts that start after their bucket's post before."""
     nothing = np.empty(0, dtype=np.int64)
     waits = np.flatnonzero(is_operation[posts.post_of_wait])
     wait = (posts.wait_at[waits], target[posts.post_of_wait[waits]])
@@ -293,10 +318,8 @@ def _operations(
     )
 
 
-def _with_coupled(
-    operations: Operations, coupled: list[CoupledWorks], firsts: list[list[int]]
-) -> Operations:
-    """One operation more per coupled work: it starts when all have reached it, and is what they all wait for."""
+def _with_coupled(operations: Operations, coupled: list[CoupledWorks], firsts: list[list[int]]) -> Operations:
+    """One operation more per coupled work, which starts when all have reached it and which all wait for."""
     at: list[Ints] = []
     numbers: list[Ints] = []
     total = operations.num

@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 
 from exactmap.sim.engine.assemble import assemble
-from exactmap.sim.engine.compiled import NO_FLOOR, CompiledPlan, LineTimes, compile_plan
+from exactmap.sim.engine.compiled import CompiledPlan, LineTimes, compile_plan
 from exactmap.sim.engine.encoded import Ints
 from exactmap.sim.engine.levels import solve
 from exactmap.sim.engine.unfold import all_times, ends_and_spans
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from exactmap.sim.engine.durations import Durations
     from exactmap.sim.engine.trace import Trace
     from exactmap.sim.plan.plan import Plan
 
-_DRAWS_AT_ONCE = 16  # more would only cost memory: 8 bytes per edge and draw
+_DRAWS_AT_ONCE = 8  # each takes 16 bytes per edge
 
 __all__ = ["ReplayTimes", "replay", "replay_many", "replay_times"]
 
@@ -36,9 +36,7 @@ __all__ = ["ReplayTimes", "replay", "replay_many", "replay_times"]
 def replay(plan: Plan, durations: Durations, *, plan_sha256: str = "") -> Trace: ...
 @overload
 def replay(plan: CompiledPlan, durations: Durations | None = None, *, plan_sha256: str = "") -> Trace: ...
-def replay(
-    plan: Plan | CompiledPlan, durations: Durations | None = None, *, plan_sha256: str = ""
-) -> Trace:
+def replay(plan: Plan | CompiledPlan, durations: Durations | None = None, *, plan_sha256: str = "") -> Trace:
     """Times of one step from 0, by longest path.
 
     Parameters
@@ -71,7 +69,7 @@ def replay(
         compiled = compile_plan(plan, durations)
     chosen = compiled.durations if durations is None else durations
     times = compiled.line_times(chosen)
-    actors = all_times(compiled, times, _settle(compiled, times))
+    actors = all_times(compiled, times, _settle(compiled, [times])[0])
     return assemble("replay", compiled.plan, chosen, actors, plan_sha256=plan_sha256)
 
 
@@ -120,7 +118,7 @@ def replay_times(compiled: CompiledPlan, durations: Durations | None = None) -> 
         If the durations do not belong to the compiled plan.
     """
     times = compiled.line_times(durations)
-    ends, spans = ends_and_spans(compiled, times, _settle(compiled, times))
+    ends, spans = ends_and_spans(compiled, times, _settle(compiled, [times])[0])
     return ReplayTimes(compiled.linked.keys, ends, spans)
 
 
@@ -148,17 +146,8 @@ def replay_many(compiled: CompiledPlan, batch: Iterable[Durations]) -> ReplayTim
     spans: list[Ints] = []
     draws = iter(batch)
     while some := [compiled.line_times(durations) for durations in islice(draws, _DRAWS_AT_ONCE)]:
-        shape = (len(compiled.edges.x), len(some))
-        constants = np.empty(shape, dtype=np.int64)
-        floors = np.full(shape, NO_FLOOR) if any(times.floor is not None for times in some) else None
-        for draw, times in enumerate(some):
-            constant, floor = compiled.edge_times(times)
-            constants[:, draw] = constant
-            if floors is not None and floor is not None:
-                floors[:, draw] = floor
-        nodes = solve(compiled.levels, constants, floors)
-        for draw, times in enumerate(some):
-            end, span = ends_and_spans(compiled, times, nodes[:, draw])
+        for times, nodes in zip(some, _settle(compiled, some), strict=True):
+            end, span = ends_and_spans(compiled, times, nodes)
             ends.append(end)
             spans.append(span)
     num_actors = len(compiled.linked.keys)
@@ -166,5 +155,6 @@ def replay_many(compiled: CompiledPlan, batch: Iterable[Durations]) -> ReplayTim
     return ReplayTimes(compiled.linked.keys, *stacked)
 
 
-def _settle(compiled: CompiledPlan, times: LineTimes) -> Ints:
-    return solve(compiled.levels, *compiled.edge_times(times))
+def _settle(compiled: CompiledPlan, some: Sequence[LineTimes]) -> Ints:
+    """Times of the nodes, [draws, nodes]."""
+    return solve(compiled.levels, *compiled.edge_times(some))

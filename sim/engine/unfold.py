@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -58,7 +59,7 @@ def ends_and_spans(compiled: CompiledPlan, times: LineTimes, nodes: Ints) -> tup
     known = _Nodes(compiled, times, nodes)
     end = known.leaving(linked.first[1:] - 1)
     first, last = compiled.asked.reshape(-1, 2).T
-    start = known.leaving(np.maximum(first, 0)) - times.comp[first]
+    start = known.leaving(np.maximum(first, 0)) - linked.pick(times.comp, np.maximum(first, 0))
     coupled = np.flatnonzero((first >= 0) & linked.is_coupled[first])
     if len(coupled):
         at, number = linked.operations.coupled
@@ -85,8 +86,7 @@ def all_times(compiled: CompiledPlan, times: LineTimes, nodes: Ints) -> dict[tup
         (operations.wait[0], settled[operations.wait[1]]),
     ):
         delay[linked.segment[stops]] = done - times.total[stops]
-    first_segments = linked.first_segment.tolist()
-    for low, high in zip(first_segments[:-1], first_segments[1:], strict=True):
+    for low, high in pairwise(linked.first_segment.tolist()):
         np.maximum.accumulate(delay[low:high], out=delay[low:high])
 
     total = times.total[:-1]
@@ -95,7 +95,7 @@ def all_times(compiled: CompiledPlan, times: LineTimes, nodes: Ints) -> dict[tup
     if times.floor is not None:
         e_ns = np.maximum(e_ns, times.floor[:-1])
         stop_a_ns = np.maximum(stop_a_ns, times.floor[linked.stop])
-    a_ns = e_ns - times.comp
+    a_ns = e_ns - np.concatenate(times.comp)
     a_ns[linked.stop] = stop_a_ns
 
     is_work = np.concatenate([WORK_KINDS[program.kind] for program in linked.programs])
@@ -110,10 +110,9 @@ def all_times(compiled: CompiledPlan, times: LineTimes, nodes: Ints) -> dict[tup
     s_ns[posts], done_ns[posts] = started[number], settled[number]
     works, number = operations.coupled
     s_ns[works] = started[number]
-    bounds = linked.first.tolist()
     return {
         key: ActorTimes(*(column[low:high] for column in (a_ns, s_ns, e_ns, done_ns)))
-        for key, low, high in zip(linked.keys, bounds[:-1], bounds[1:], strict=True)
+        for key, (low, high) in zip(linked.keys, pairwise(linked.first.tolist()), strict=True)
     }
 
 

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from exactmap.sim.plan.instruction import CODES, KINDS, Instruction, Op
 
-__all__ = ["POOL_LETTERS", "InstructionTable"]
+__all__ = ["PHASES", "POOL_LETTERS", "InstructionTable"]
 
 POOL_LETTERS = "hawgkpqo"
 """Pools in the order in which an instruction names their slots; the columns of `slots`."""
 
-_PHASES = ("", "F", "I", "B")
-_PHASE_CODES = {phase: code for code, phase in enumerate(_PHASES)}
+PHASES = ("", "F", "I", "B")
+"""Phase code -> the pass that an exchange belongs to."""
+_PHASE_CODES = {phase: code for code, phase in enumerate(PHASES)}
 _FB = CODES[Op.FB]
 _MARK = CODES[Op.MARK]
 _NO_MEMBERS: tuple[Instruction, ...] = ()
@@ -166,7 +167,7 @@ class InstructionTable:
                 map((*self.parts, "").__getitem__, self.part.tolist()),
                 self.bucket.tolist(),
                 map((*self.queues, "").__getitem__, self.queue.tolist()),
-                map(_PHASES.__getitem__, self.phase.tolist()),
+                map(PHASES.__getitem__, self.phase.tolist()),
                 _named_slots(self.slots),
                 members,
                 names,

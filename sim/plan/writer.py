@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from itertools import chain
 
 from exactmap.sim.plan.plan import Plan, Program
+from exactmap.sim.plan.table_text import table_lines
 from exactmap.sim.plan.text import format_instruction, format_num
 
 __all__ = ["header_text", "write_plan"]
@@ -44,7 +45,12 @@ def header_text(body: bytes, minor: int = 0) -> bytes:
 
 def _program(program: Program) -> Iterable[str]:
     yield f"program {program.name}"
-    yield from map(format_instruction, program.instructions)
+    try:
+        table = program.table
+    except (KeyError, OverflowError, ValueError):  # what no plan holds; it is written as it is
+        yield from map(format_instruction, program.instructions)
+    else:
+        yield from table_lines(table)
 
 
 def _yes(flag: bool) -> str:

@@ -16,9 +16,9 @@ DualPipe: stage s lies on ranks s and p-1-s; microbatches 0 .. m/2-1 go down the
 p/2, n = m/2. Parameters are held twice and the gradients of both replicas summed. DualPipeV: the same
 folded in half: 2p stages on p ranks, down and up again, P = p, n = m; parameters once, twice the messages.
 
-With F, B, W and F&B (a braid) of one stage, 2P stages in all: idle time (P-1)(F&B + B - 3W) per rank, stash
-2P+1 stages. It gains only where a braid is shorter than its parts, since it hides the messages inside a
-layer.
+With F, B, W and F&B (a braid) of one stage, 2P stages in all: idle time (P-1)(F&B + B - 3W) on the ranks that
+braid most, the innermost; the others do more passes apart and idle less. Stash: 2P+1 stages. It gains only
+where a braid is shorter than its parts, since it hides the messages inside a layer.
 
 DualPipe: p even, m even, m >= 2p. DualPipeV: v = 2, m >= 2p.
 Source: DeepSeek-AI, DeepSeek-V3, arXiv:2412.19437, section 3.2.1, and the code published with it.

@@ -8,7 +8,7 @@ from exactmap.errors import InvalidInputError
 from exactmap.sim.schedules.dualpipe import dualpipe, dualpipe_v
 from exactmap.sim.schedules.gpipe import gpipe, terapipe
 from exactmap.sim.schedules.interleaved import braided_interleaved, breadth_first, interleaved, interleaved_zb
-from exactmap.sim.schedules.offload import copy_reach, offload_within
+from exactmap.sim.schedules.offload import offload_in_time
 from exactmap.sim.schedules.one_f_one_b import eager_one_f_one_b, one_f_one_b, seq_one_f_one_b
 from exactmap.sim.schedules.order import Order
 from exactmap.sim.schedules.recompute import recompute, recompute_selectively
@@ -43,11 +43,6 @@ def _whole_waves(request: Request) -> str:
     if request.num_chunks % 2:
         return f"a wave takes two chunks per rank, got {request.num_chunks}"
     return ""
-
-
-def _offloaded(request: Request) -> Order:
-    order = one_f_one_b(request.num_ranks, request.num_microbatches)
-    return offload_within(order, request.stash_limit, reach=copy_reach(order, request.times))
 
 
 _ALL = (
@@ -223,7 +218,7 @@ _ALL = (
     ),
     Schedule(
         "1f1b-offload",
-        _offloaded,
+        lambda q: offload_in_time(one_f_one_b(q.num_ranks, q.num_microbatches), q.stash_limit, q.times),
         about="1f1b, as many stashes sent to the host as the stash limit demands, all without one",
         source="arXiv:2503.01328",
         constraints="a stash limit of 3 or more for p > 3: one leaves, one returns, one works",

@@ -1,9 +1,9 @@
 """Pipeline schedules as PyTorch's CSV: read one into an order, write an order as one.
 
-Row r of the file is rank r, a cell is an action (`exactmap.sim.schedules.torch_csv_actions`), an empty
-cell is a step in which the rank is idle. A file of passes alone is of the form ``compute_only``, which
-torch lowers when it loads it; one with messages and collectives is of the form ``compute_comms``, which
-it runs as it is. Both are described in `docs/reference/torch-csv.md`.
+Row r of the file is rank r, a cell is an action (`exactmap.sim.schedules.torch_csv_actions`), an empty cell
+is a step in which the rank is idle. A file of passes alone is of the form ``compute_only``, which torch
+lowers when it loads it; one with messages and collectives is of the form ``compute_comms``, which it runs
+as it is. Both are described in `docs/reference/torch-csv.md`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ import numpy as np
 
 from exactmap.errors import InvalidInputError, Place
 from exactmap.files import read_bytes, write_atomically
+from exactmap.sim.plan.instruction import CODES, Op
+from exactmap.sim.plan.plan import Plan
 from exactmap.sim.schedules.order import Order, Works
+from exactmap.sim.schedules.plan_order import order_of_plan
 from exactmap.sim.schedules.torch_csv_actions import Action, Actions, parse_cell
 from exactmap.sim.schedules.torch_csv_lower import lower_as_torch, passes_of
 from exactmap.sim.schedules.torch_csv_passes import Finding, pass_findings
@@ -95,15 +98,17 @@ class TorchSchedule:
         """Where a cell of a rank stands in the file; cell 0: the rank's line."""
         return Place(self.name, self.lines[rank], f"cell {cell}" if cell else None)
 
-    def refusal(self, what: str, findings: Sequence[Finding]) -> InvalidInputError:
+    def refusal(
+        self, what: str, findings: Sequence[Finding], *, hint: str | None = None
+    ) -> InvalidInputError:
         """An error that lists findings with their places, the first twenty of them."""
         problems = [
             InvalidInputError(f"{finding.action} {finding.why}", where=self.place(finding.rank, finding.cell))
             for finding in findings[:MAX_PROBLEMS]
         ]
-        rest = len(findings) - len(problems)
-        hint = None if rest <= 0 else f"and {rest} more"
-        return InvalidInputError(what, where=self.name, problems=problems, hint=hint)
+        return InvalidInputError(
+            what, where=self.name, problems=problems, hint=_with_rest(len(findings), hint)
+        )
 
 
 def read_torch_csv(path: str | Path) -> TorchSchedule:
@@ -179,14 +184,21 @@ def parse_torch_csv(text: str, name: str = "schedule.csv") -> TorchSchedule:
     if len(problems) == 1:
         raise problems[0]
     if problems:
-        rest = len(problems) - MAX_PROBLEMS
-        hint = None if rest <= 0 else f"and {rest} more"
         raise InvalidInputError(
-            "this is no schedule of torch", where=name, problems=problems[:MAX_PROBLEMS], hint=hint
+            "this is no schedule of torch",
+            where=name,
+            problems=problems[:MAX_PROBLEMS],
+            hint=_with_rest(len(problems)),
         )
     if not ranks:
         raise InvalidInputError("the schedule is empty", where=name, expected="one line of actions per rank")
     return _placed(name, tuple(ranks), tuple(lines))
+
+
+def _with_rest(num_problems: int, hint: str | None = None) -> str | None:
+    """A hint that begins with how many problems are not shown."""
+    rest = f"{num_problems - MAX_PROBLEMS} more problems" if num_problems > MAX_PROBLEMS else None
+    return "; ".join(part for part in (rest, hint) if part) or None
 
 
 def _bad_cell(what: str, where: Place, cell: str, hint: str | None) -> InvalidInputError:
@@ -239,19 +251,20 @@ def _placed(name: str, ranks: tuple[Actions, ...], lines: tuple[int, ...]) -> To
 
 
 def write_torch_csv(
-    order: Order,
+    order: Order | Plan,
     path: str | Path,
     form: str = "compute_only",
     *,
     unshard: bool = True,
     reduce_grad: bool = True,
 ) -> None:
-    """Write an order as a CSV file that torch's ``_PipelineScheduleRuntime._load_csv`` reads.
+    """Write an order, or that of a plan, as a file that ``_PipelineScheduleRuntime._load_csv`` reads.
 
     Parameters
     ----------
     order
-        What each rank computes.
+        What each rank computes, or a plan: its passes are written, and torch's lowering of them; its own
+        messages, reductions and optimizer are not.
     path
         The file to write.
     form
@@ -263,15 +276,43 @@ def write_torch_csv(
     Raises
     ------
     InvalidInputError
-        If the file cannot say what the order does: slices, a stage on two ranks, recomputation, offload.
+        If the file cannot say what the order does: slices, a stage on two ranks, recomputation, offload; of a
+        plan also an optimizer that works between passes, replicas of their own, parts of a layer.
     InfeasibleError
         If the order waits for itself.
     """
     if form not in FORMS:
         raise InvalidInputError("unknown form", got=repr(form), expected=" or ".join(FORMS))
+    if isinstance(order, Plan):
+        order = _separable_order(order)
     if form == "compute_only":
         ranks = passes_of(order)
     else:
         ranks = lower_as_torch(order, unshard=unshard, reduce_grad=reduce_grad)
     # As csv.writer does, and torch with it.
     write_atomically(path, "".join(",".join(actions.cells()) + "\r\n" for actions in ranks))
+
+
+def _separable_order(plan: Plan) -> Order:
+    """The order of a plan that says no more, beside its order, than torch does by itself."""
+    problem = ""
+    if any(line.dp >= 0 for line in plan.maps):
+        problem = "replicas with programs of their own"
+    passes = [CODES[op] for op in (Op.F, Op.I, Op.W, Op.B, Op.FB)]
+    for rank in range(plan.mesh.pp):
+        if problem:
+            break
+        ops = plan.program(rank).table.op
+        if np.isin(ops, (CODES[Op.PV], CODES[Op.UNDO])).any():
+            problem = "a step that is validated late (PV, UNDO)"
+            continue
+        last_pass = np.flatnonzero(np.isin(ops, passes))[-1]
+        if (ops[:last_pass] == CODES[Op.OPT]).any():
+            problem = "an optimizer that works between passes (OPT)"
+    if problem:
+        raise InvalidInputError(
+            f"a schedule file of torch cannot say {problem}",
+            expected="passes alone, the same in all replicas",
+            hint="keep it as a plan",
+        )
+    return order_of_plan(plan)

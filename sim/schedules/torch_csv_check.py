@@ -18,6 +18,7 @@ A rule is only asked if those before it hold.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,15 +27,29 @@ from exactmap.errors import InfeasibleError
 from exactmap.sim.schedules.timeline import WorkTimes, walk
 from exactmap.sim.schedules.torch_csv import TorchSchedule
 from exactmap.sim.schedules.torch_csv_actions import ACTION_CODES, ACTION_KINDS, ActionKind
-from exactmap.sim.schedules.torch_csv_channels import ChannelModel, ChannelRun, run_channels
+from exactmap.sim.schedules.torch_csv_channels import Blocked, ChannelModel, run_channels
 from exactmap.sim.schedules.torch_csv_lower import lower_as_torch
 from exactmap.sim.schedules.torch_csv_passes import Finding, Rows, pass_findings
 
-__all__ = ["TorchVerdict", "check_torch"]
+__all__ = ["ChannelVerdict", "TorchVerdict", "check_torch"]
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 _UNIT_NS = 1_000_000
+_SHARED = {
+    ChannelModel.RANK: "all messages of a rank share a queue",
+    ChannelModel.PAIR: "all messages between two ranks share a queue",
+    ChannelModel.DIRECTION: "all messages from a rank to another share a queue",
+    ChannelModel.CLASS: "all messages of a class from a rank to another share a queue",
+}
+
+
+class ChannelVerdict(NamedTuple):
+    """A step with its messages under one model: its makespan, or None and the circle that never ends."""
+
+    model: ChannelModel
+    makespan: float | None
+    circle: tuple[Blocked, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +75,7 @@ class TorchVerdict:
     findings: tuple[Finding, ...]
     makespan: float | None = None
     bubble: float | None = None
-    channels: tuple[ChannelRun, ...] = ()
+    channels: tuple[ChannelVerdict, ...] = ()
 
     @property
     def accepted(self) -> bool:
@@ -129,7 +144,7 @@ def check_torch(
         if run.makespan_ns is None:
             circle = " < ".join(f"rank {at.rank} {at.action} (cell {at.cell})" for at in run.circle)
             first = run.circle[0]
-            why = f"never ends if channels are of the model '{run.model}'; each waits for the next: {circle}"
+            why = f"never ends if {_SHARED[run.model]}; each waits for the next: {circle}"
             rule = f"progress.{run.model}"
             findings.append(
                 Finding(rule, first.rank, first.cell, first.action, why, error=run.model is channels)
@@ -139,9 +154,7 @@ def check_torch(
         makespan_ns / per_rank,
         1 - busy_ns / (schedule.num_ranks * makespan_ns),
         tuple(
-            ChannelRun(
-                run.model, run.makespan_ns and round(run.makespan_ns * _UNIT_NS / per_rank), run.circle
-            )
+            ChannelVerdict(run.model, run.makespan_ns and run.makespan_ns / per_rank, run.circle)
             for run in runs
         ),
     )

@@ -1,4 +1,4 @@
-"""The verdict on a scenario or a plan: whether it says what it may, and whether it would run."""
+"""The verdict on a scenario, a plan or a schedule of torch: whether it is right, and whether it would run."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ __all__ = ["CheckReport", "check"]
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What was accepted: `kind` is ``plan`` or ``scenario``, `facts` are (name, value) pairs worth a look.
+    """What was accepted: `kind` is ``plan``, ``scenario`` or ``schedule``.
 
-    `config` is the scenario with every default written out, as YAML; None unless it was asked for.
+    `facts` are (name, value) pairs worth a look, `notes` what is odd but no reason to refuse it. `config` is
+    the scenario with every default written out, as YAML; None unless it was asked for.
     """
 
     kind: str
@@ -42,8 +43,14 @@ class CheckReport:
         }
 
 
-def check(path: str | Path, overrides: Sequence[str] = (), *, effective: bool = False) -> CheckReport:
-    """Check a plan or a scenario and say what it holds.
+def check(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    effective: bool = False,
+    channels: str | None = None,
+) -> CheckReport:
+    """Check a plan, a scenario or a schedule of torch (.csv) and say what it holds.
 
     Parameters
     ----------
@@ -53,21 +60,33 @@ def check(path: str | Path, overrides: Sequence[str] = (), *, effective: bool = 
         ``a.b=c``, for a scenario.
     effective
         Also give the scenario with every default written out.
+    channels
+        For a schedule: the model under which messages must get through (``rank``, ``pair``, ``direction``,
+        ``class``); pair if None.
 
     Raises
     ------
     PlanError
         If it is a plan that is refused: code, line, rank and op, for a deadlock the cycle.
     InvalidInputError
-        If it is a scenario with problems; all of them are listed.
+        If it is a scenario or a schedule with problems; all of them are listed.
     """
-    kind = refuse_others(path, "a scenario or a plan", InputKind.PLAN, InputKind.SCENARIO)
-    if kind is InputKind.PLAN or Path(path).suffix == ".plan":
+    kind = refuse_others(
+        path, "a scenario, a plan or a schedule", InputKind.PLAN, InputKind.SCENARIO, InputKind.SCHEDULE
+    )
+    is_plan = kind is InputKind.PLAN or Path(path).suffix == ".plan"
+    if is_plan or kind is InputKind.SCHEDULE:
+        what = "plan" if is_plan else "schedule"
         if overrides:
             raise InvalidInputError("overrides are for scenarios", where=str(path), got=" ".join(overrides))
         if effective:
-            raise InvalidInputError("a plan has no defaults to write out", where=str(path))
+            raise InvalidInputError(f"a {what} has no defaults to write out", where=str(path))
+    if channels is not None and kind is not InputKind.SCHEDULE:
+        raise InvalidInputError("only a schedule of torch leaves its channels open", where=str(path))
+    if is_plan:
         return _check_plan(Path(path))
+    if kind is InputKind.SCHEDULE:
+        return _check_schedule(Path(path), channels)
     return _check_scenario(Path(path), overrides, effective=effective)
 
 
@@ -86,6 +105,50 @@ def _check_plan(path: Path) -> CheckReport:
         ("largest arena", f"{max(arena.bytes for arena in plan.arenas):,} bytes"),
     )
     return CheckReport("plan", str(path), sha256, facts)
+
+
+def _check_schedule(path: Path, channels: str | None) -> CheckReport:
+    from hashlib import sha256
+
+    from exactmap.sim.schedules.torch_csv import MAX_SIZE_BYTES, read_torch_csv
+    from exactmap.sim.schedules.torch_csv_channels import ChannelModel
+    from exactmap.sim.schedules.torch_csv_check import check_torch
+
+    models = [str(model) for model in ChannelModel]
+    if channels is not None and channels not in models:
+        raise InvalidInputError("unknown model of channels", got=repr(channels), expected=", ".join(models))
+    schedule = read_torch_csv(path)
+    verdict = check_torch(schedule, channels=ChannelModel(channels or ChannelModel.PAIR))
+    if not verdict.accepted:
+        ends = ", ".join(run.model for run in verdict.channels if run.makespan is not None)
+        raise schedule.refusal(
+            "the schedule is refused",
+            [finding for finding in verdict.findings if finding.error],
+            hint=f"it ends if messages share queues like this: --channels {ends}" if ends else None,
+        )
+    stages = [sum(held == (rank,) for held in schedule.placement) for rank in range(schedule.num_ranks)]
+    per_rank = f"{min(stages)}" if min(stages) == max(stages) else f"{min(stages)} to {max(stages)}"
+    facts = (
+        ("form", schedule.form),
+        ("stages", f"{schedule.num_stages} on {schedule.num_ranks} ranks, {per_rank} each"),
+        ("microbatches", str(schedule.num_microbatches)),
+        ("actions", f"{sum(len(actions) for actions in schedule.ranks):,}"),
+        (
+            "step",
+            f"{verdict.makespan:.4g} (F = I = W = 1 for all stages of a rank, no latency)",
+        ),
+        ("bubble", f"{verdict.bubble:.4f}"),
+        *(
+            (f"step, queue per {run.model}", "never ends" if run.makespan is None else f"{run.makespan:.4g}")
+            for run in verdict.channels
+        ),
+    )
+    notes = tuple(
+        f"{schedule.place(finding.rank, finding.cell)}: {finding.action} {finding.why}"
+        for finding in verdict.findings
+    )
+    data = read_bytes(path, MAX_SIZE_BYTES, "schedule")
+    return CheckReport("schedule", str(path), sha256(data).hexdigest(), facts, notes)
 
 
 def _check_scenario(path: Path, overrides: Sequence[str], *, effective: bool) -> CheckReport:

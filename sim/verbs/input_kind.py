@@ -1,4 +1,4 @@
-"""What a file that a user names is: a plan, a trace, one of our JSON documents, or something else.
+"""What a file that a user names is: a plan, a trace, one of our documents, a scenario, a schedule, or none.
 
 Verbs that want one of them say so when they are given another, and name the verb that takes it.
 """
@@ -24,6 +24,7 @@ class InputKind(StrEnum):
     TRACE = "a trace"
     DOCUMENT = "a JSON document of exactmap"
     SCENARIO = "a scenario"
+    SCHEDULE = "a schedule of torch"
     OTHER = "something else"
 
 
@@ -31,12 +32,13 @@ _HINTS = {
     InputKind.PLAN: "`exactmap check`, `simulate`, `run` and `show` take plans",
     InputKind.TRACE: "`exactmap show` takes traces",
     InputKind.DOCUMENT: "`exactmap show` and `compare` take results",
+    InputKind.SCHEDULE: "`exactmap check` takes schedules",
     InputKind.SCENARIO: "make a plan of it first: exactmap plan {path} -o my.plan",
 }
 
 
 def input_kind(path: str | Path) -> InputKind:
-    """Tell by its first bytes what a file is; a scenario only by its name, since YAML has no first bytes.
+    """Tell by its first bytes what a file is; a scenario (.yaml) and a schedule (.csv) only by its name.
 
     Raises
     ------
@@ -56,6 +58,8 @@ def input_kind(path: str | Path) -> InputKind:
         return InputKind.TRACE
     if _DOCUMENT.match(head):
         return InputKind.DOCUMENT
+    if Path(path).suffix == ".csv":
+        return InputKind.SCHEDULE
     return InputKind.SCENARIO if Path(path).suffix in {".yaml", ".yml"} else InputKind.OTHER
 
 

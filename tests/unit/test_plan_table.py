@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from exactmap.sim.plan import Instruction, Op, read_plan
+from exactmap.sim.plan import Instruction, Op, format_instruction, read_plan
 from exactmap.sim.plan.table import InstructionTable
+from exactmap.sim.plan.table_text import table_lines
 
 CORPUS = Path(__file__).parents[1] / "golden" / "plans" / "valid"
 
@@ -20,6 +21,7 @@ def test_columns_give_the_same_instructions_back(path: Path) -> None:
 
         assert tuple(table) == program.instructions
         assert len(table) == len(program.instructions)
+        assert table_lines(table) == [format_instruction(one) for one in program.instructions]
 
 
 def test_marks_keep_their_names_and_places() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 from pathlib import Path
 
 import pytest
@@ -216,6 +217,17 @@ def test_what_torch_cannot_say_is_refused(order: Order, what: str, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_page_about_the_files_is_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its example runs."""
+    monkeypatch.chdir(tmp_path)
+
+    result = doctest.testfile(
+        str(GOLDEN.parents[2] / "docs" / "reference" / "torch-csv.md"), module_relative=False
+    )
+
+    assert (result.failed, result.attempted > 0) == (0, True)
+
+
 def test_an_unknown_form_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="unknown form"):
         write_torch_csv(make_order("1f1b", 2, 2), tmp_path / "out.csv", "compute")
@@ -328,7 +340,7 @@ def test_many_bad_cells_are_told_at_once() -> None:
         parse_torch_csv(",".join(["0X0"] * 25) + "\n", "bad.csv")
 
     assert len(caught.value.problems) == 20
-    assert caught.value.hint == "and 5 more"
+    assert caught.value.hint == "5 more problems"
 
 
 def test_a_file_that_is_no_ascii_is_refused(tmp_path: Path) -> None:

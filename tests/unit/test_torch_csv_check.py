@@ -36,7 +36,7 @@ def test_what_torch_lowers_is_right(path: Path) -> None:
 
     assert verdict.findings == ()
     assert verdict.accepted
-    assert all(run.makespan_ns is not None for run in verdict.channels)
+    assert all(run.makespan is not None for run in verdict.channels)
 
 
 def test_both_forms_of_a_schedule_take_the_same_time() -> None:

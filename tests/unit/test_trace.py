@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from exactmap.errors import InvalidInputError
 from exactmap.sim.cost.profile import ChannelNs, Mover, Profile
-from exactmap.sim.engine.durations import resolve
+from exactmap.sim.engine.assemble import ActorTimes, assemble
+from exactmap.sim.engine.durations import ActorDurations, Durations, Lane, resolve
+from exactmap.sim.engine.encoded import EncodedProgram
 from exactmap.sim.engine.replay import replay
 from exactmap.sim.engine.trace import Trace
 from exactmap.sim.engine.trace_file import format_trace, parse_trace, read_trace, write_trace
+from exactmap.sim.plan.instruction import Instruction, Op
+from exactmap.sim.plan.plan import Program
 from exactmap.sim.plan.reader import read_plan, sha256_of
+from exactmap.sim.plan.text import parse_instruction
 
 ROOT = Path(__file__).parent.parent.parent
 WORKED_EXAMPLE = ROOT / "tests" / "golden" / "plans" / "valid" / "worked-example.plan"
@@ -195,3 +201,21 @@ def test_a_file_cut_short_is_refused() -> None:
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match=r"nowhere\.trace"):
         read_trace(tmp_path / "nowhere.trace")
+
+
+def test_texts_are_the_plans_own_whether_few_or_all_are_asked_for() -> None:
+    """Braids, marks and parts among them; single rows come first, then whole programs."""
+    texts = ["MARK one", "F 0.0 a0 w0", "FB{F 0.1 a1 w1|B 0.0}", "MARK two", "FB{B 0.1|F 0.2:x a0}"]
+    texts += ["OFF 0.2.1 o0", "WOFF 0.2.1", "A2A_D F 0.2:x@ep", "WC F 0.2:x@ep", "END"] + ["MARK end"] * 40
+    instructions = [Instruction(Op.END) if text == "END" else parse_instruction(text) for text in texts]
+    plan = read_plan(WORKED_EXAMPLE.read_bytes())
+    program = Program("P0", [each for each in instructions if each])
+    encoded = EncodedProgram(program, 0, program.table.op, *[np.zeros(0, dtype=np.int64)] * 9)
+    nothing = np.zeros(len(texts), dtype=np.int64)
+    durations = Durations(
+        Mover.ENGINE, (Lane((0,)),), {(0, 0): ActorDurations(encoded, nothing, nothing, nothing)}, {}
+    )
+    trace = assemble("events", plan, durations, {(0, 0): ActorTimes(*[nothing] * 4)}, plan_sha256="")
+
+    assert [trace.op[row] for row in (4, 3, 2)] == [texts[row] for row in (4, 3, 2)]
+    assert list(trace.op) == texts

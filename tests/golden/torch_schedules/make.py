@@ -73,20 +73,20 @@ def make_runtime(p: int, m: int, num_stages: int) -> Any:
     return pipelining._PipelineScheduleRuntime(stages, m, loss_fn=lambda *_: None)
 
 
-def main() -> None:
-    """Write all files."""
+def main(folder: Path = HERE) -> None:
+    """Write all files into a folder."""
     for name, p, m, v in [*CASES, *LARGE]:
         stem = f"{name}-p{p}-m{m}-v{v}"
         schedule = make_schedule(name, p, m, v)
-        schedule._dump_csv(HERE / f"{stem}.compute_only.csv", format="compute_only")
+        schedule._dump_csv(folder / f"{stem}.compute_only.csv", format="compute_only")
         if (name, p, m, v) in CASES:
-            schedule._dump_csv(HERE / f"{stem}.compute_comms.csv", format="compute_comms")
+            schedule._dump_csv(folder / f"{stem}.compute_comms.csv", format="compute_comms")
             deferred = make_schedule(name, p, m, v, defer_pp_recv=True)
-            deferred._dump_csv(HERE / f"{stem}.deferred.csv", format="compute_comms")
+            deferred._dump_csv(folder / f"{stem}.deferred.csv", format="compute_comms")
     for name, p, m in SINGLE:
         stem = f"{name}-p{p}-m{m}-v1"
         actions = make_single(name, p, m)
-        with (HERE / f"{stem}.ir.csv").open("w", newline="") as file:
+        with (folder / f"{stem}.ir.csv").open("w", newline="") as file:
             csv.writer(file).writerows(actions[rank] for rank in range(p))
         if name == "GPipe":
             runtime = make_runtime(p, m, p)
@@ -95,7 +95,7 @@ def main() -> None:
             }
             runtime._prepare_schedule_with_comms(runtime.pipeline_order)
             for form in ("compute_only", "compute_comms"):
-                runtime._dump_csv(HERE / f"{stem}.{form}.csv", format=form)
+                runtime._dump_csv(folder / f"{stem}.{form}.csv", format=form)
 
 
 if __name__ == "__main__":

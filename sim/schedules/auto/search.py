@@ -1,0 +1,185 @@
+"""The search: list scheduling, patterns, the hand-made orders, then local search, under one budget of works.
+
+All steps draw on the same purse: a candidate costs as many works as it has. So the same input and the same
+budget try the same candidates on any machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from random import Random
+from time import monotonic
+
+import numpy as np
+
+from exactmap.sim.schedules.auto.dispatch import dispatch
+from exactmap.sim.schedules.auto.improve import climb, score
+from exactmap.sim.schedules.auto.pattern import Pattern, frames_of, least_gaps, scaled
+from exactmap.sim.schedules.auto.problem import Problem, Sequences
+from exactmap.sim.schedules.auto.rules import rules
+from exactmap.sim.schedules.auto.timing import fits, time_sequences
+from exactmap.sim.schedules.auto.weave import frame, weave
+
+__all__ = ["Candidate", "Search"]
+
+_NONE = 1 << 40
+Maker = Callable[[Problem], Sequences | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An order, what it is worth, and what made it (a maker works for any number of microbatches)."""
+
+    value: tuple[int, int]
+    sequences: Sequences
+    name: str
+    make: Maker | None
+
+
+class Search:
+    """Candidates of one problem, the best first; `works_left` is what may still be tried."""
+
+    def __init__(self, problem: Problem, objective: str, works: int, deadline_s: float | None) -> None:
+        self.problem, self.objective = problem, objective
+        self.works_left = works
+        self.deadline_s = deadline_s
+        self.num_candidates = 0
+        self.best: list[Candidate] = []
+        self.rng = Random(1)  # noqa: S311 - repeatable by design
+
+    def done(self, keep: float = 0) -> bool:
+        """Whether less than `keep` works are left, or the caller's time is over."""
+        return self.works_left <= keep or (self.deadline_s is not None and monotonic() > self.deadline_s)
+
+    def judge(self, sequences: Sequences | None, name: str, make: Maker | None = None) -> Candidate | None:
+        """Time sequences and keep them if they are among the best; nothing if they are no order."""
+        self.num_candidates += 1
+        self.works_left -= self.problem.num_works
+        if sequences is None:
+            return None
+        timing = time_sequences(self.problem, sequences)
+        if timing is None or not fits(self.problem, sequences):
+            return None
+        candidate = Candidate(score(timing, self.objective), sequences, name, make)
+        if all(candidate.value != other.value for other in self.best):
+            self.best = sorted([*self.best, candidate], key=lambda item: item.value)[:6]
+        return candidate
+
+    def start_from(self, name: str, sequences: Sequences) -> None:
+        """Take a given order, and the same frame with its weight gradients woven anew."""
+        if self.judge(sequences, name) is None:
+            return
+        frames = frame(self.problem, sequences)
+        for gap_share in (0.01, 0.5, 1.0):
+            self.judge(weave(self.problem, frames, gap_share, [_NONE] * self.problem.num_ranks), name)
+
+    def list_scheduling(self, works: float) -> None:
+        """Rules one after another until `works` are spent."""
+        stop = self.works_left - works
+        for rule in rules(self.problem):
+            if self.done(stop):
+                return
+            self.judge(dispatch(self.problem, rule), rule.name, lambda problem, r=rule: _by_rule(problem, r))
+
+    def patterns(self, works: float) -> None:
+        """Random patterns scaled to the limit, then changes of the best ones."""
+        whole, stop = self.works_left, self.works_left - works
+        pool: list[tuple[tuple[int, int], Pattern]] = []
+        while not self.done(stop):
+            fresh = len(pool) < 3 or self.works_left > whole - works * 0.35
+            base = None if fresh else pool[min(int(self.rng.expovariate(0.7)), len(pool) - 1)][1]
+            pattern = self._random_pattern() if base is None else self._changed(base)
+            made = _by_pattern(self.problem, pattern)
+            found = self.judge(made, "pattern", lambda problem, q=pattern: _by_pattern(problem, q))
+            if found is None:
+                self.works_left += self.problem.num_works // 2  # It was given up half-way.
+                continue
+            if len(pool) < 5 or found.value <= pool[-1][0]:
+                pool = [item for item in pool if item[0] != found.value]
+                pool = sorted([*pool, (found.value, pattern)], key=lambda item: item[0])[:5]
+
+    def improve(self, works: float) -> None:
+        """Local search from the best candidates, most effort on the first."""
+        stop = self.works_left - works
+        each = self.problem.num_works
+        for share, candidate in zip((0.5, 0.3, 1.0), self.best[:3], strict=False):
+            tries = int((self.works_left - stop) * share / each)
+            while tries > 0 and not self.done(stop):
+                step = min(tries, 200)
+                better, tried = climb(self.problem, candidate.sequences, self.objective, step, self.rng)
+                self.num_candidates += tried
+                self.works_left -= tried * each
+                tries -= step
+                name = candidate.name.removesuffix(", improved") + ", improved"
+                found = self.judge(better, name)
+                if found is None or tried < step:
+                    break
+                candidate = found if found.value < candidate.value else replace(candidate, sequences=better)
+
+    def _random_pattern(self) -> Pattern:
+        problem, rng = self.problem, self.rng
+        num_stages, p = problem.num_stages, problem.num_ranks
+        least = least_gaps(problem)
+        gaps = least.copy()
+        steps = [rng.choice((0.3, 0.6, 1.0, 1.5, 2.5)) for _ in range(2 * num_stages // p)]
+        for station in range(2 * num_stages - 1):
+            gaps[station] *= steps[station // p]
+            if (station + 1) % p == 0:
+                gaps[station] = rng.choice((0.0, 0.1, 0.25, 0.5, 0.75, 1.0))
+        group, spacing = 1, 1.0
+        chunks = num_stages // p
+        if chunks > 1 and rng.random() < 0.4:
+            group, spacing = p, rng.choice((1.0, 1.0, 1.2, 0.8)) / chunks
+            for station in range(p - 1, 2 * num_stages - 1, p):
+                gaps[station] = max(p * spacing - (p - 1) * float(least[station - 1]), 0.0)
+        held = rng.choice((0.6, 0.75, 0.9, 1.0, 1.1))
+        stretched = gaps if group > 1 else np.array(scaled(problem, gaps, held))
+        return Pattern(
+            tuple(stretched.tolist()), group, spacing, rng.choice((0.01, 0.5, 1.0)), (_NONE,) * p
+        )
+
+    def _changed(self, pattern: Pattern) -> Pattern:
+        problem, rng = self.problem, self.rng
+        p = problem.num_ranks
+        gaps = np.maximum(np.array(pattern.gaps), least_gaps(problem))
+        for _ in range(rng.choice((1, 1, 2))):
+            kind = rng.randrange(6)
+            if kind == 0:
+                first = rng.randrange(0, len(gaps), p)
+                gaps[first : first + p - 1] *= rng.uniform(0.8, 1.25)
+            elif kind == 1:
+                turn = min(rng.randrange(1, 2 * problem.num_stages // p + 1) * p - 1, len(gaps) - 1)
+                gaps[turn] = max(gaps[turn] + rng.gauss(0, 0.2), 0.0)
+            elif kind == 2:
+                gaps[rng.randrange(len(gaps))] += rng.gauss(0, 0.15)
+            elif kind == 3:
+                gaps *= rng.uniform(0.93, 1.08)
+            elif kind == 4:
+                start = rng.randrange(len(gaps))
+                gaps[start : start + rng.randrange(1, p + 1)] += rng.gauss(0, 0.05)
+            else:
+                share = rng.choice((0.01, 0.25, 0.5, 0.75, 1.0))
+                late = rng.choice((0, 0, 1, 2))
+                backlog = tuple(late * rank for rank in range(p)) if late else (_NONE,) * p
+                pattern = replace(pattern, gap_share=share, backlog=backlog)
+        spacing = pattern.spacing * rng.uniform(0.95, 1.05) if pattern.group > 1 else 1.0
+        return replace(pattern, gaps=tuple(gaps.tolist()), spacing=spacing)
+
+
+def _by_rule(problem: Problem, rule: object) -> Sequences:
+    from exactmap.sim.schedules.auto.dispatch import Rule
+
+    assert isinstance(rule, Rule)
+    return dispatch(problem, rule)
+
+
+def _by_pattern(problem: Problem, pattern: Pattern) -> Sequences | None:
+    return weave(problem, frames_of(problem, pattern), pattern.gap_share, pattern.backlog)
+
+
+def remake(search: Search, candidates: Iterable[Candidate]) -> None:
+    """Make candidates of a shorter step again for the search's own number of microbatches."""
+    for candidate in candidates:
+        if candidate.make is not None:
+            search.judge(candidate.make(search.problem), candidate.name, candidate.make)
