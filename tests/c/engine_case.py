@@ -44,6 +44,9 @@ class Case:
     pp: int = 2
     chunks: int = 1
     dp: int = 1
+    slices: int = 1
+    late_norm: bool = False
+    shard_params: bool = False
     optimizer: OptimizerSettings = _OPTIMIZER
 
     def having(self, **changes: object) -> Case:
@@ -101,6 +104,10 @@ class Case:
             microbatch=self.microbatch,
             chunks=self.chunks,
             dp=self.dp,
+            slices=self.slices,
+            clock="free" if self.late_norm else "barrier",
+            late_norm=self.late_norm,
+            shard_params=self.shard_params,
             optimizer=self.optimizer,
         )
         return write_plan(plan).decode()
