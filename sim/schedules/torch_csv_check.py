@@ -93,8 +93,8 @@ def check_torch(
     schedule
         What was read.
     channels
-        The model under which messages must get through. torch posts them one by one; NCCL then has one
-        communicator, and one stream, for each pair of ranks.
+        The model under which messages must get through. torch posts them one by one; over NCCL it has one
+        stream for each pair of ranks (pytorch/pytorch#132852).
     braid_share
         What an overlap takes, as a share of the sum of its passes.
 

@@ -65,6 +65,8 @@ def passes_of(order: Order) -> tuple[Actions, ...]:
     out: list[Actions] = []
     for rank in range(order.num_ranks):
         works = order.works(rank)
+        if not len(works):
+            raise _refused("a rank without passes", f"rank {rank}")
         rows: list[_Row] = []
         columns = (works.op.tolist(), works.stage.tolist(), works.microbatch.tolist(), works.braid.tolist())
         for op, stage, microbatch, braid in zip(*columns, strict=True):

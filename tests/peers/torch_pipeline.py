@@ -49,7 +49,7 @@ def main() -> None:
         init_method=f"file://{folder / 'meet'}",
         rank=rank,
         world_size=num_ranks,
-        timeout=timedelta(seconds=60),
+        timeout=timedelta(seconds=200),
     )
     placement = read_torch_csv(path).placement
     layers = make_layers(num_stages)

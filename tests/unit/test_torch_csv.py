@@ -10,7 +10,7 @@ import pytest
 from exactmap.errors import InfeasibleError, InvalidInputError
 from exactmap.sim.plan.instruction import Op
 from exactmap.sim.schedules.order import Order, Work, loop_placement, vee_placement
-from exactmap.sim.schedules.registry import make_order
+from exactmap.sim.schedules.registry import SCHEDULES, make_order
 from exactmap.sim.schedules.timeline import WorkTimes, walk
 from exactmap.sim.schedules.torch_csv import parse_torch_csv, read_torch_csv, write_torch_csv
 from exactmap.sim.schedules.torch_csv_lower import defer_receives, lower_as_torch, passes_of
@@ -148,13 +148,37 @@ def test_the_v_schedule_idles_only_at_the_barrier(stem: str, without: float, wit
         ("Interleaved1F1B-p8-m24-v2", "interleaved-1f1b", 2),
         ("Interleaved1F1B-p8-m24-v4", "interleaved-1f1b", 4),
         ("Interleaved1F1B-p4-m10-v3", "interleaved-1f1b", 3),
+        ("InterleavedZeroBubble-p4-m8-v2", "interleaved-zb", 2),
+        ("InterleavedZeroBubble-p8-m24-v2", "interleaved-zb", 2),
+        ("ZBVZeroBubble-p4-m8-v2", "zb-v", 2),
+        ("ZBVZeroBubble-p8-m24-v2", "zb-v", 2),
+        ("DualPipeV-p4-m8-v2", "dualpipe-v", 2),
+        ("DualPipeV-p8-m24-v2", "dualpipe-v", 2),
     ],
 )
 def test_our_orders_are_those_of_torch(stem: str, name: str, chunks: int) -> None:
     """Two generators written apart give the same works in the same order, also where p does not divide m."""
     order = _order(stem)
 
-    assert make_order(name, order.num_ranks, order.num_microbatches, chunks) == order
+    ours = passes_of(_ours(name, order, chunks))
+
+    assert [actions.cells() for actions in ours] == [actions.cells() for actions in passes_of(order)]
+
+
+def test_breadth_first_takes_the_time_of_looped_bfs() -> None:
+    """Ours goes back through the microbatches in ascending order, torch in descending order."""
+    order = _order("LoopedBFS-p4-m8-v2")
+    ours = _ours("breadth-first", order, 2)
+
+    assert ours != order
+    assert _makespan(ours) == _makespan(order)
+    assert _makespan(ours, hop=0.05) == _makespan(order, hop=0.05)
+
+
+def _ours(name: str, order: Order, chunks: int) -> Order:
+    if name not in SCHEDULES:
+        pytest.skip(f"{name} is not in the registry")
+    return make_order(name, order.num_ranks, order.num_microbatches, chunks)
 
 
 @pytest.mark.parametrize("form", ["compute_only", "compute_comms"])
@@ -192,6 +216,7 @@ ONE = [Work(F, 0, 0), Work(B, 0, 0)]
     ("order", "what"),
     [
         (Order(1, ((0, 1),), [ONE, []]), "a stage on two ranks"),
+        (Order(1, ((0,),), [ONE, []]), "a rank without passes"),
         (
             Order(
                 1,

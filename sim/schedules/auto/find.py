@@ -153,21 +153,21 @@ def _search(
 ) -> tuple[Candidate, int]:
     """The best candidate and how many were tried; long steps are searched in a short form first."""
     m, p = problem.num_microbatches, problem.num_ranks
-    short = max(3 * p, 24)
+    short = max(2 * p + 4, 24)
     search = Search(problem, objective, works, deadline_s)
     usable = [order for order in given if _same_pipeline(order, problem)]
     for order in usable:
         search.start_from("given", problem.sequences(order))
-    if m > 2 * short:
+    if m > 1.4 * short:
         first = Search(problem.with_microbatches(short), objective, int(works * 0.45), deadline_s)
-        first.list_scheduling(works * 0.2)
-        first.patterns(works * 0.25)
+        first.list_scheduling(works * 0.12)
+        first.patterns(works * 0.33)
         search.works_left -= int(works * 0.45) - first.works_left
         search.num_candidates += first.num_candidates
         remake(search, first.best)
     else:
-        search.list_scheduling(works * 0.2)
-        search.patterns(works * 0.35)
+        search.list_scheduling(works * 0.15)
+        search.patterns(works * 0.4)
     search.improve(search.works_left)
     if not search.best:
         # The budget did not reach for one candidate: take the first rule there is.
