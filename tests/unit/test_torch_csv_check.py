@@ -198,6 +198,11 @@ def test_a_message_between_stages_of_one_rank_is_found() -> None:
     ]
 
 
+def test_a_reduction_that_comes_too_early_is_told_once() -> None:
+    """However many passes follow it."""
+    assert _rules("0F0,0F1,0F2,0REDUCE_GRAD,0B0,0B1,0B2\n") == [("reduce.early", 0, 5, "0B0")]
+
+
 def test_no_reduction_at_all_is_worth_a_look() -> None:
     """Gradients may be reduced elsewhere: the schedule is accepted."""
     verdict = check_torch(parse_torch_csv("0UNSHARD,0F0,0B0,0RESHARD\n"))
