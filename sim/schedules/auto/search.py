@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from random import Random
 from time import monotonic
 
 import numpy as np
 
-from exactmap.sim.schedules.auto.dispatch import dispatch
+from exactmap.sim.schedules.auto.dispatch import Rule, dispatch
 from exactmap.sim.schedules.auto.improve import climb, score
 from exactmap.sim.schedules.auto.pattern import Pattern, frames_of, least_gaps, scaled
 from exactmap.sim.schedules.auto.problem import Problem, Sequences
@@ -67,13 +68,17 @@ class Search:
             self.best = sorted([*self.best, candidate], key=lambda item: item.value)[:6]
         return candidate
 
-    def start_from(self, name: str, sequences: Sequences) -> None:
+    def start_from(self, name: str, make: Maker) -> None:
         """Take a given order, and the same frame with its weight gradients woven anew."""
-        if self.judge(sequences, name) is None:
+        sequences = make(self.problem)
+        if sequences is None or self.judge(sequences, name, make) is None:
             return
         frames = frame(self.problem, sequences)
-        for gap_share in (0.01, 0.5, 1.0):
-            self.judge(weave(self.problem, frames, gap_share, [_NONE] * self.problem.num_ranks), name)
+        if all(len(passes) < len(all_works) for passes, all_works in zip(frames, sequences, strict=True)):
+            for gap_share in (0.01, 0.5, 1.0):
+                again = partial(_woven_again, make=make, gap_share=gap_share)
+                woven = weave(self.problem, frames, gap_share, [_NONE] * self.problem.num_ranks)
+                self.judge(woven, f"{name}, woven anew", again)
 
     def list_scheduling(self, works: float) -> None:
         """Rules one after another until `works` are spent."""
@@ -81,7 +86,7 @@ class Search:
         for rule in rules(self.problem):
             if self.done(stop):
                 return
-            self.judge(dispatch(self.problem, rule), rule.name, lambda problem, r=rule: _by_rule(problem, r))
+            self.judge(dispatch(self.problem, rule), rule.name, partial(_by_rule, rule=rule))
 
     def patterns(self, works: float) -> None:
         """Random patterns scaled to the limit, then changes of the best ones."""
@@ -96,7 +101,7 @@ class Search:
             elif pattern is None:
                 pattern = self._changed(pool[min(int(self.rng.expovariate(0.7)), len(pool) - 1)][1])
             made = _by_pattern(self.problem, pattern)
-            found = self.judge(made, "pattern", lambda problem, q=pattern: _by_pattern(problem, q))
+            found = self.judge(made, "pattern", partial(_by_pattern, pattern=pattern))
             if found is None:
                 self.works_left += self.problem.num_works // 2  # It was given up half-way.
                 continue
@@ -189,11 +194,15 @@ class Search:
         return replace(pattern, gaps=tuple(gaps.tolist()), spacing=spacing)
 
 
-def _by_rule(problem: Problem, rule: object) -> Sequences:
-    from exactmap.sim.schedules.auto.dispatch import Rule
-
-    assert isinstance(rule, Rule)
+def _by_rule(problem: Problem, rule: Rule) -> Sequences:
     return dispatch(problem, rule)
+
+
+def _woven_again(problem: Problem, make: Maker, gap_share: float) -> Sequences | None:
+    sequences = make(problem)
+    if sequences is None:
+        return None
+    return weave(problem, frame(problem, sequences), gap_share, [_NONE] * problem.num_ranks)
 
 
 def _by_pattern(problem: Problem, pattern: Pattern) -> Sequences | None:
