@@ -350,7 +350,7 @@ def _write_torch(
 ) -> list[Path]:
     if torch is None or not drawn:
         return []
-    from exactmap.sim.schedules.torch_csv import write_torch_csv
+    from exactmap.sim.schedules.torch_csv.file import write_torch_csv
 
     write_torch_csv(drawn[0][1], torch, form=form)
     return [Path(torch)]

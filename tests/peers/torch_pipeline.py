@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.schedules import _PipelineScheduleRuntime
 
-from exactmap.sim.schedules.torch_csv import read_torch_csv
+from exactmap.sim.schedules.torch_csv.file import read_torch_csv
 
 WIDTH = 6
 BATCH_PER_MICROBATCH = 2

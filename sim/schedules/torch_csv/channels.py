@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from exactmap.sim.plan.instruction import CODES, KINDS, Op
 from exactmap.sim.schedules.timeline import WorkTimes
-from exactmap.sim.schedules.torch_csv_actions import ACTION_CODES, ActionKind, Actions
+from exactmap.sim.schedules.torch_csv.actions import ACTION_CODES, ActionKind, Actions
 
 __all__ = ["Blocked", "ChannelModel", "ChannelRun", "run_channels"]
 
@@ -88,7 +88,7 @@ def run_channels(
     Examples
     --------
     >>> from exactmap.sim.schedules.registry import make_order
-    >>> from exactmap.sim.schedules.torch_csv_lower import lower_as_torch
+    >>> from exactmap.sim.schedules.torch_csv.lower import lower_as_torch
     >>> ranks = lower_as_torch(make_order("1f1b", 4, 8))
     >>> times = WorkTimes.unit(num_stages=4, unit_ns=1000)
     >>> run_channels(ranks, [0, 1, 2, 3], 8, ChannelModel.PAIR, times).makespan_ns

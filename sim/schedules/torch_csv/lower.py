@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from exactmap.errors import InfeasibleError, InvalidInputError
 from exactmap.sim.plan.instruction import CODES, Op
 from exactmap.sim.schedules.order import Order
-from exactmap.sim.schedules.torch_csv_actions import ACTION_CODES, ActionKind, Actions
+from exactmap.sim.schedules.torch_csv.actions import ACTION_CODES, ActionKind, Actions
 
 __all__ = ["defer_receives", "lower_as_torch", "passes_of"]
 
