@@ -11,9 +11,9 @@ from exactmap.errors import InvalidInputError
 from exactmap.sim.plan.instruction import Op
 from exactmap.sim.schedules.order import Order, Work
 from exactmap.sim.schedules.timeline import WorkTimes, walk
-from exactmap.sim.schedules.torch_csv.file import TorchSchedule, parse_torch_csv
 from exactmap.sim.schedules.torch_csv.channels import ChannelModel, run_channels
 from exactmap.sim.schedules.torch_csv.check import check_torch
+from exactmap.sim.schedules.torch_csv.file import TorchSchedule, parse_torch_csv
 from exactmap.sim.schedules.torch_csv.lower import defer_receives, lower_as_torch
 
 
