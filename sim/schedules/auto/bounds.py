@@ -6,12 +6,12 @@ them, ``down`` the chain of F with its hops, ``up`` that of I; k = works that fi
 work
     A rank cannot start before its first input, and does all its works.
 first microbatch, last microbatch
-    Between the first F of a rank and its first I the first microbatch goes to the last stage and back; all the
-    rank can do meanwhile is F, as many as fit into memory: idle >= (p-1)(I+2c) + (p-k)F
+    Between the first F of a rank and its first I the first microbatch goes to the last stage and back; all
+    the rank can do meanwhile is F, as many as fit into memory: idle >= (p-1)(I+2c) + (p-k)F
     (arXiv:2401.10241, section 3.1). Backwards in time the same holds after the last F, filled by I and W.
 weight gradients
-    After the last I of a rank its microbatch still goes down to stage 0; meanwhile the rank has only the
-    W that fit into memory.
+    After the last I of a rank its microbatch still goes down to stage 0; meanwhile the rank has only the W
+    that fit into memory.
 stash
     A microbatch holds memory on a rank from its F until its I or W at least as long as its way to the last
     stage and back. k places for m microbatches; the places fill one F after another and empty one after
@@ -102,7 +102,7 @@ class _Bounds:
         return each * problem.num_microbatches
 
     def _parts(self, rank: int) -> tuple[int, int, int, int, bool]:
-        """Front idle; way from the last F to the last I; what fills it; W after the last I; are they apart."""
+        """Front idle; way from last F to last I; what fills it; W after the last I; are both apart."""
         problem = self.problem
         stages, m, limit = problem.stages_of[rank], problem.num_microbatches, problem.limits[rank]
         low, high = stages[0], stages[-1]
@@ -149,7 +149,8 @@ class _Bounds:
         problem = self.problem
         stages, m, limit = problem.stages_of[rank], problem.num_microbatches, problem.limits[rank]
         f, i, w = (
-            [column[s] for s in stages] for column in (problem.forward_ns, problem.input_ns, problem.weight_ns)
+            [column[s] for s in stages]
+            for column in (problem.forward_ns, problem.input_ns, problem.weight_ns)
         )
         num = m * len(stages)
         stays = [self.returns[s] + problem.input_ns[s] - self.arrives[s] for s in stages]
@@ -183,7 +184,9 @@ def _places(total_ns: int, num: int, places: int, apart_ns: int) -> int:
     return min(-(-(2 * total_ns + used * (used - 1) * apart_ns) // (2 * used)) for used in tried)
 
 
-def _most_of_either(first: list[tuple[int, int]], second: list[tuple[int, int]], room: int, count: int) -> int:
+def _most_of_either(
+    first: list[tuple[int, int]], second: list[tuple[int, int]], room: int, count: int
+) -> int:
     """Most value where each stage's `count` items may be of either kind (value, size), parts allowed."""
     whole = count * sum(max(a[0], b[0]) for a, b in zip(first, second, strict=True))
     ratios = [value / size if size else float("inf") for value, size in (*first, *second)]

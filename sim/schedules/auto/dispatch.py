@@ -106,8 +106,7 @@ def dispatch(problem: Problem, rule: Rule) -> Sequences:
                         if key < best_key:
                             best_kind, best_stage, best_key = 0, stage, key
                     else:
-                        if arrives < soon_ns:
-                            soon_ns = arrives
+                        soon_ns = min(soon_ns, arrives)
                         if key < next_key:
                             next_key, next_ns = key, arrives
             at = num_i[stage]
@@ -121,8 +120,7 @@ def dispatch(problem: Problem, rule: Rule) -> Sequences:
                     if key < best_key:
                         best_kind, best_stage, best_key = 1, stage, key
                 else:
-                    if arrives < soon_ns:
-                        soon_ns = arrives
+                    soon_ns = min(soon_ns, arrives)
                     if key < next_key:
                         next_key, next_ns = key, arrives
             at = num_w[stage]

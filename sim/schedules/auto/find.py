@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import floor
 from time import monotonic
 
@@ -11,7 +12,7 @@ from exactmap.errors import InvalidInputError
 from exactmap.sim.schedules.auto.bounds import lower_bound
 from exactmap.sim.schedules.auto.fusing import fusable
 from exactmap.sim.schedules.auto.portfolio import hand_made
-from exactmap.sim.schedules.auto.problem import NO_LIMIT, Memory, Problem
+from exactmap.sim.schedules.auto.problem import NO_LIMIT, Memory, Problem, Sequences
 from exactmap.sim.schedules.auto.search import Candidate, Search, remake
 from exactmap.sim.schedules.auto.timing import Timing, peaks, time_sequences
 from exactmap.sim.schedules.order import Order, loop_placement, vee_placement
@@ -166,7 +167,7 @@ def _search(
     search = Search(problem, objective, works, deadline_s)
     for order in given:
         if _same_pipeline(order, problem):
-            search.start_from("given", lambda _, q=order: problem.sequences(q))
+            search.start_from("given", partial(_given, order=order))
     if portfolio:
         for name, make in hand_made(problem):
             search.start_from(name, make)
@@ -221,14 +222,17 @@ def _result(
     )
 
 
-def _placements(
-    num_ranks: int, placement: str, chunks: int
-) -> list[tuple[str, tuple[tuple[int, ...], ...]]]:
+def _placements(num_ranks: int, placement: str, chunks: int) -> list[tuple[str, tuple[tuple[int, ...], ...]]]:
     loop = ("loop", loop_placement(num_ranks, chunks))
     vee = ("vee", vee_placement(num_ranks, max(chunks, 2)))
     if placement == "loop" or (placement == "best" and chunks == 1):
         return [loop]
     return [vee] if placement == "vee" else [loop, vee]
+
+
+def _given(problem: Problem, order: Order) -> Sequences | None:
+    """A given order, at the number of microbatches that it has."""
+    return problem.sequences(order) if order.num_microbatches == problem.num_microbatches else None
 
 
 def _same_pipeline(order: Order, problem: Problem) -> bool:
@@ -248,14 +252,14 @@ def _check(
     budget: int,
     stash_limit: float,
 ) -> None:
-    for what, value in (
+    for what, number in (
         ("ranks", num_ranks),
         ("microbatches", num_microbatches),
         ("chunks", chunks),
         ("budget", budget),
     ):
-        if value < 1:
-            raise InvalidInputError(f"number of {what} is below 1", got=str(value), expected="at least 1")
+        if number < 1:
+            raise InvalidInputError(f"number of {what} is below 1", got=str(number), expected="at least 1")
     if stash_limit < 0:
         raise InvalidInputError("stash limit is negative", got=str(stash_limit), expected="0 (none) or more")
     for what, value, known in (("placement", placement, PLACEMENTS), ("objective", objective, OBJECTIVES)):

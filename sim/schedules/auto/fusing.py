@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from exactmap.sim.schedules.auto.problem import Problem, Sequences
 from exactmap.sim.schedules.auto.timing import Timing
 
@@ -15,7 +17,7 @@ def fusable(problem: Problem, sequences: Sequences, timing: Timing) -> list[set[
     found: list[set[int]] = []
     for sequence in sequences:
         mine: set[int] = set()
-        for early, late in zip(sequence, sequence[1:], strict=False):
+        for early, late in pairwise(sequence):
             if late < 2 * items or late - early != items:
                 continue
             consumer = early - m

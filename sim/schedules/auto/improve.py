@@ -1,9 +1,9 @@
 """Local search: change an order a little where it is critical, keep what is not worse.
 
 The critical path of a candidate ends at the last work that counts and goes back through works that start just
-when another ends. Only where it passes from one work of a rank to the next can a change help: the later one is
-moved before the earlier one, or before the whole run of weight gradients there. Moves keep microbatches of a
-stage in order, and memory within its limit. Equal candidates are accepted, so the search walks plateaus.
+when another ends. Only where it passes from one work of a rank to the next can a change help: the later one
+is moved before the earlier one, or before the whole run of weight gradients there. Moves keep microbatches of
+a stage in order, and memory within its limit. Equal candidates are accepted, so the search walks plateaus.
 """
 
 from __future__ import annotations
@@ -76,7 +76,11 @@ def _junctions(
     values = last if objective == "barrier" else [b - a for a, b in zip(timing.first_ns, last, strict=True)]
     top = max(values)
     rank = values.index(top)
-    rank_of, m, items = problem.rank_of, problem.num_microbatches, problem.num_stages * problem.num_microbatches
+    rank_of, m, items = (
+        problem.rank_of,
+        problem.num_microbatches,
+        problem.num_stages * problem.num_microbatches,
+    )
     places: dict[int, dict[int, int]] = {}
     found: list[tuple[int, int]] = []
     number = sequences[rank][-1]
@@ -147,7 +151,7 @@ def _inserted(
     for other in sequence[stop:place]:
         if other // m == number // m or other % items == number % items:
             return None
-    changed = sequence[:stop] + [number] + sequence[stop:place] + sequence[place + 1 :]
+    changed = [*sequence[:stop], number, *sequence[stop:place], *sequence[place + 1 :]]
     grows, limit, level = problem.grows, problem.limits[rank], 0
     if number < items:
         for other in changed:
@@ -158,9 +162,7 @@ def _inserted(
     return [*sequences[:rank], changed, *sequences[rank + 1 :]], from_ns
 
 
-def _woven(
-    problem: Problem, sequences: Sequences, rank: int, place: int, rng: Random
-) -> Sequences | None:
+def _woven(problem: Problem, sequences: Sequences, rank: int, place: int, rng: Random) -> Sequences | None:
     """The pass at or before `place` moved past another pass, and all weight gradients put in anew."""
     items, m = problem.num_stages * problem.num_microbatches, problem.num_microbatches
     frames = frame(problem, sequences)

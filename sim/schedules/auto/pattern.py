@@ -1,14 +1,15 @@
 """Patterns: the frame of F and I that repeats with every microbatch, described by when a microbatch moves on.
 
 A microbatch passes 2S stations: F of stages 0 to S-1, then I of stages S-1 to 0. A pattern says how long it
-stays between one station and the next, and each rank does its passes in the order of these times, microbatch j
-one period T behind j-1. The orders of the literature are points of this family: 1F1B and its kin for v = 1,
+stays between one station and the next, and each rank does its passes in the order of these times, microbatch
+j one period T behind j-1. The orders of the literature are points of this family: 1F1B and its kin for v = 1,
 the V schedules of arXiv:2405.15362 (building blocks repeated with a uniform interval) for the V placement.
 With groups of g microbatches, those of a group follow each other at a shorter spacing and the next group
 comes g periods later: interleaving is g = p.
 
 What a rank holds is the time that microbatches stay there, divided by T: that is how a pattern is scaled to a
-memory limit before it is tried. Actual starts are as early as the order allows, so times need not be possible.
+memory limit before it is tried. Actual starts are as early as the order allows, so times need not be
+possible.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Pattern:
     Parameters
     ----------
     gaps
-        Time between the starts of a microbatch at neighbouring stations, in units of the period; shape [2S-1].
+        Time between the starts of a microbatch at neighbouring stations, in periods; shape [2S-1].
     group
         Microbatches that follow each other at `spacing`.
     spacing
@@ -108,7 +109,7 @@ def frames_of(problem: Problem, pattern: Pattern) -> Sequences:
     begins = turn * float(pattern.group) + inside * pattern.spacing
     # Starts by station and microbatch, works in the same layout as their numbers.
     starts = at[:, None] + begins[None, :]
-    starts = np.concatenate((starts[:num_stages], starts[:num_stages - 1:-1]))
+    starts = np.concatenate((starts[:num_stages], starts[: num_stages - 1 : -1]))
     numbers = np.arange(2 * num_stages * m).reshape(2 * num_stages, m)
     frames: Sequences = []
     for stages in problem.stages_of:

@@ -46,8 +46,16 @@ def _many_chunks(p: int, m: int, v: int) -> dict[str, _Make]:
     }
     for group in (3 * p // 2, 2 * p):
         if p < group <= m:
-            makes[f"interleaved-zb in groups of {group}"] = lambda p, m, g=group: interleaved_zb(p, m, v, g)
+            makes[f"interleaved-zb in groups of {group}"] = partial(_in_groups, chunks=v, group=group)
     return makes
+
+
+def _in_groups(p: int, m: int, chunks: int, group: int) -> Order:
+    return interleaved_zb(p, m, chunks, group)
+
+
+def _waves(p: int, m: int, chunks: int) -> Order:
+    return hanayo(p, m, chunks)
 
 
 def hand_made(problem: Problem) -> Iterator[tuple[str, Callable[[Problem], Sequences | None]]]:
@@ -60,7 +68,7 @@ def hand_made(problem: Problem) -> Iterator[tuple[str, Callable[[Problem], Seque
     elif problem.placement == vee_placement(p):
         makes = _TWO_CHUNKS_VEE
     else:
-        makes = {"hanayo": lambda p, m: hanayo(p, m, chunks)}
+        makes = {"hanayo": partial(_waves, chunks=chunks)}
     for name, make in makes.items():
         yield name, partial(_sequences, make=make)
 

@@ -1,7 +1,7 @@
 """What the search works on: an order's durations, dependences and memory as plain integers.
 
-A work has a number: (kind*S + stage)*m + microbatch with kind 0, 1, 2 for F, I, W. A *sequence* is the list of
-work numbers of a rank. B does not occur inside the search: it is I with its W right behind it, and never
+A work has a number: (kind*S + stage)*m + microbatch with kind 0, 1, 2 for F, I, W. A *sequence* is the list
+of work numbers of a rank. B does not occur inside the search: it is I with its W right behind it, and never
 starts a consumer earlier than the two.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -56,7 +57,7 @@ class Memory:
         return tuple(self.limit)
 
     def check(self, num_ranks: int, num_stages: int) -> None:
-        """Raise `InvalidInputError` if the weights do not belong to these stages and ranks, or make no sense."""
+        """Raise `InvalidInputError` if the weights do not fit these stages and ranks, or make no sense."""
         sizes = (len(self.forward), len(self.input_gradient), len(self.limits(num_ranks)))
         if sizes != (num_stages, num_stages, num_ranks):
             raise InvalidInputError(
@@ -64,7 +65,9 @@ class Memory:
                 got=f"{sizes[0]} of F, {sizes[1]} of I, {sizes[2]} limits",
                 expected=f"{num_stages}, {num_stages} and {num_ranks}",
             )
-        if any(not 0 <= freed <= added for freed, added in zip(self.input_gradient, self.forward, strict=True)):
+        if any(
+            not 0 <= freed <= added for freed, added in zip(self.input_gradient, self.forward, strict=True)
+        ):
             raise InvalidInputError(
                 "I frees more memory than F added",
                 got=f"{list(self.input_gradient)} of {list(self.forward)}",
@@ -112,17 +115,17 @@ class Problem:
         if memory is None:
             memory = Memory((1,) * num_stages, (0,) * num_stages, NO_LIMIT)
         memory.check(num_ranks, num_stages)
-        tables = [tuple(times.table(op, num_stages)) for op in (Op.F, Op.I, Op.W)]
-        limits = memory.limits(num_ranks)
         return Problem(
             num_ranks,
             num_microbatches,
             placement,
-            *tables,
+            tuple(times.table(Op.F, num_stages)),
+            tuple(times.table(Op.I, num_stages)),
+            tuple(times.table(Op.W, num_stages)),
             times.hop_ns,
             tuple(memory.forward),
             tuple(memory.input_gradient),
-            limits,
+            memory.limits(num_ranks),
         )
 
     def __post_init__(self) -> None:
@@ -142,7 +145,7 @@ class Problem:
         work = np.repeat(np.array([self.forward_ns, self.input_ns, self.weight_ns]).reshape(-1), m)
         number = np.arange(3 * num_stages * m)
         waits, delay = np.full(3 * num_stages * m, -1), np.zeros(3 * num_stages * m, dtype=np.int64)
-        apart = np.array([a != b for a, b in zip(rank_of[:-1], rank_of[1:], strict=True)], dtype=np.int64)
+        apart = np.array([a != b for a, b in pairwise(rank_of)], dtype=np.int64)
         items = num_stages * m
         waits[m:items] = number[: items - m]
         delay[m:items] = np.repeat(apart, m) * self.hop_ns

@@ -48,7 +48,7 @@ class Search:
         self.deadline_s = deadline_s
         self.num_candidates = 0
         self.best: list[Candidate] = []
-        self.rng = Random(1)  # noqa: S311 - repeatable by design
+        self.rng = Random(1)
 
     def done(self, keep: float = 0) -> bool:
         """Whether less than `keep` works are left, or the caller's time is over."""
@@ -114,18 +114,17 @@ class Search:
         stop = self.works_left - works
         for share, candidate in zip((0.5, 0.6, 1.0), self.best[:3], strict=False):
             works_here = int((self.works_left - stop) * share)
+            sequences, name = candidate.sequences, candidate.name.removesuffix(", improved") + ", improved"
             while works_here > 0 and not self.done(stop):
                 step = min(works_here, 40 * self.problem.num_works)
-                better, tried, spent = climb(
-                    self.problem, candidate.sequences, self.objective, step, self.rng
-                )
+                better, tried, spent = climb(self.problem, sequences, self.objective, step, self.rng)
                 self.num_candidates += tried
                 self.works_left -= spent
                 works_here -= spent
-                found = self.judge(better, candidate.name.removesuffix(", improved") + ", improved")
+                found = self.judge(better, name)
                 if found is None or spent < step:
                     break
-                candidate = found
+                sequences = better
 
     def _seeds(self) -> Iterator[Pattern]:
         """Even patterns of several depths: F and I move on at the same pace, turns at once."""
@@ -133,16 +132,20 @@ class Search:
         p, chunks = problem.num_ranks, problem.num_stages // problem.num_ranks
         none = (_NONE,) * p
         even = least_gaps(problem)
+        loop = chunks > 1 and problem.placement[0] == problem.placement[p]
         paces = ((1.0, 1.0), (1.0, 2.0), (2.0, 1.0))
         for held, (down, up), gap_share in product((1.0, 0.95, 1.05, 0.85), paces, (0.5, 0.01, 1.0)):
+            if loop:
+                # Interleaving: a hop down and one up take a chunk's share of the period, all chunks one.
+                wide = np.full(len(even), held / chunks)
+                wide[: problem.num_stages] *= down / (down + up)
+                wide[problem.num_stages :] *= up / (down + up)
+                for station in range(p - 1, len(wide), p):
+                    wide[station] = p / chunks - (p - 1) * float(wide[station - 1])
+                wide[problem.num_stages - 1] = 0.0
+                yield Pattern(tuple(wide.tolist()), p, 1.0 / chunks, gap_share, none)
             gaps = even * np.where(np.arange(len(even)) < problem.num_stages, down, up)
             yield Pattern(scaled(problem, gaps, held), 1, 1.0, gap_share, none)
-            if chunks > 1 and problem.placement[0] == problem.placement[p]:
-                spacing = held / chunks
-                wide = gaps * (problem.num_stages / (chunks * p))
-                for station in range(p - 1, len(wide), p):
-                    wide[station] = max(p * spacing - (p - 1) * float(wide[station - 1]), 0.0)
-                yield Pattern(tuple(wide.tolist()), p, spacing, gap_share, none)
 
     def _random_pattern(self) -> Pattern:
         problem, rng = self.problem, self.rng
@@ -158,13 +161,13 @@ class Search:
         chunks = num_stages // p
         if chunks > 1 and rng.random() < 0.4:
             group, spacing = p, rng.choice((1.0, 1.0, 1.2, 0.8)) / chunks
+            gaps[:] = spacing * rng.choice((0.4, 0.5, 0.55))
             for station in range(p - 1, 2 * num_stages - 1, p):
-                gaps[station] = max(p * spacing - (p - 1) * float(least[station - 1]), 0.0)
+                gaps[station] = max(p * spacing - (p - 1) * float(gaps[station - 1]), 0.0)
+            gaps[num_stages - 1] = rng.choice((0.0, 0.1, 0.3))
         held = rng.choice((0.75, 0.9, 0.95, 1.0, 1.05))
         stretched = gaps if group > 1 else np.array(scaled(problem, gaps, held))
-        return Pattern(
-            tuple(stretched.tolist()), group, spacing, rng.choice((0.01, 0.5, 1.0)), (_NONE,) * p
-        )
+        return Pattern(tuple(stretched.tolist()), group, spacing, rng.choice((0.01, 0.5, 1.0)), (_NONE,) * p)
 
     def _changed(self, pattern: Pattern) -> Pattern:
         problem, rng = self.problem, self.rng

@@ -81,8 +81,7 @@ def time_sequences(
                     stopped_at[rank] = number
                     break
                 made += delay_ns[number]
-                if made > now:
-                    now = made
+                now = max(now, made)
             if first_ns[rank] < 0:
                 first_ns[rank] = now
             now += duration_ns[number]
@@ -105,8 +104,7 @@ def peaks(problem: Problem, sequences: Sequences) -> list[int]:
         level = peak = 0
         for number in sequence:
             level += grows[number]
-            if level > peak:
-                peak = level
+            peak = max(peak, level)
         result.append(peak)
     return result
 

@@ -20,9 +20,7 @@ def frame(problem: Problem, sequences: Sequences) -> Sequences:
     return [[number for number in sequence if number < first_w] for sequence in sequences]
 
 
-def weave(
-    problem: Problem, frames: Sequences, gap_share: float, backlog: Sequence[int]
-) -> Sequences | None:
+def weave(problem: Problem, frames: Sequences, gap_share: float, backlog: Sequence[int]) -> Sequences | None:
     """Sequences with weight gradients, or nothing if the frames wait for themselves or need more memory.
 
     W runs where it covers a gap by `gap_share` of itself, where F needs its memory, and where more than
