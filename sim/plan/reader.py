@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -19,6 +18,7 @@ from exactmap.sim.plan.instruction import Instruction, Op
 from exactmap.sim.plan.line_columns import Lines, lines_of
 from exactmap.sim.plan.plan import Program
 from exactmap.sim.plan.program_rows import ProgramRows
+from exactmap.sim.plan.raw_text import MAX_FILE_BYTES, MAX_LINE_BYTES, each_line, first_bad_line, wrong_size
 from exactmap.sim.plan.rep import Repeat
 from exactmap.sim.plan.text import (
     INDEX_MAX,
@@ -37,13 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_FILE_BYTES", "MAX_INSTRUCTIONS", "MAX_LINE_BYTES", "read_plan", "sha256_of", "wrong_size"]
 
-MAX_FILE_BYTES: Final = 1 << 30
-MAX_LINE_BYTES: Final = 4096
 MAX_INSTRUCTIONS: Final = 1 << 24
 
-_LONG_LINE: Final = re.compile(rb"[^\n]{%d}" % (MAX_LINE_BYTES + 1))
-_ODD_BYTE: Final = re.compile(rb"[^\x20-\x7e\n]")
-_PLAIN_BYTES: Final = bytes([0x0A, *range(0x20, 0x7F)])
 _REP: Final = re.compile(r"REP ([a-z])=(0|[1-9][0-9]*)\.\.(0|[1-9][0-9]*) \{")
 _PROGRAM: Final = re.compile(rf"program ({PROGRAM_NAME})")
 _END: Final = Instruction(Op.END)
@@ -82,18 +77,6 @@ def read_plan(data: bytes, name: str = "plan") -> Plan:
         raise PlanError("text.size", 1, "the plan nests too deeply", name=name) from error
 
 
-def wrong_size(num_bytes: int, name: str) -> PlanError:
-    """The verdict on a file that is empty or too large."""
-    return PlanError(
-        "text.size",
-        1,
-        "the file's size is out of range",
-        name=name,
-        got=f"{num_bytes} bytes",
-        expected=f"1 to {MAX_FILE_BYTES}",
-    )
-
-
 class _Reader:
     """State of the pass over one file's lines."""
 
@@ -125,7 +108,7 @@ class _Reader:
         data = self.data
         if not 0 < len(data) <= MAX_FILE_BYTES:
             raise wrong_size(len(data), self.name)
-        bad = self._first_bad_line()
+        bad = first_bad_line(data, self.name)
         readable = data if bad is None else data[: bad[0]]
         found = self._read_header(readable)
         if found is not None:
@@ -144,50 +127,11 @@ class _Reader:
         self._check_hash()
         return plan_of(self.headers, tuple(self.programs), self.program_lines)
 
-    def _first_bad_line(self) -> tuple[int, PlanError] | None:
-        """Start of the first line that is too long or no ASCII text, and what to say of it."""
-        data = self.data
-        starts: list[tuple[int, int, PlanError]] = []
-        match = _LONG_LINE.search(data) if _longest_line(data) > MAX_LINE_BYTES else None
-        if match is not None:
-            line = data.count(b"\n", 0, match.start()) + 1
-            error = self.fail(
-                "text.size", line, "the line is too long", expected=f"at most {MAX_LINE_BYTES} bytes"
-            )
-            starts.append((match.start(), 0, error))
-        match = _ODD_BYTE.search(data) if data.translate(None, _PLAIN_BYTES) else None
-        if match is not None:
-            start = data.rfind(b"\n", 0, match.start()) + 1
-            line = data.count(b"\n", 0, match.start()) + 1
-            hint = "save the file with LF line ends" if match[0] == b"\r" else None
-            error = self.fail(
-                "text.ascii",
-                line,
-                "a byte that a plan cannot hold",
-                got=f"0x{match[0][0]:02x} at column {match.start() - start + 1}",
-                expected="printable ASCII and LF",
-                hint=hint,
-            )
-            starts.append((start, 1, error))
-        if not data.endswith(b"\n"):
-            line = data.count(b"\n") + 1
-            error = self.fail(
-                "text.ascii",
-                line,
-                "the last line does not end in LF",
-                hint="the file may be cut off: write the plan again",
-            )
-            starts.append((data.rfind(b"\n") + 1, 2, error))
-        if not starts:
-            return None
-        start, _, error = min(starts, key=lambda entry: entry[:2])
-        return start, error
-
     def _read_header(self, text: bytes) -> tuple[int, int] | None:
         """Read up to the first `program` line; gives its place in the text and its number."""
         position = -1
         order = {kind: index for index, kind in enumerate(HEADER_ORDER)}
-        for number, (start, line) in enumerate(_each_line(text), 1):
+        for number, (start, line) in enumerate(each_line(text), 1):
             if number == 1:
                 match = RULES["exactmap-plan"].pattern.fullmatch(line)
                 if match is None or RULES["exactmap-plan"].out_of_bounds(match):
@@ -418,18 +362,3 @@ class _Reader:
                 expected=declared,
                 hint="if the change is meant, write the plan again with the tool that made it",
             )
-
-
-def _each_line(text: bytes) -> Iterator[tuple[int, str]]:
-    """Start and text of each line of a text that ends in LF, or is empty."""
-    start = 0
-    while start < len(text):
-        end = text.index(b"\n", start)
-        yield start, text[start:end].decode("ascii")
-        start = end + 1
-
-
-def _longest_line(data: bytes) -> int:
-    """Bytes of the longest line, its LF left out."""
-    ends = np.flatnonzero(np.frombuffer(data, dtype=np.uint8) == 0x0A)
-    return int(np.diff(ends, prepend=-1, append=len(data)).max()) - 1
