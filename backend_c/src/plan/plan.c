@@ -141,7 +141,10 @@ static em_status_t read_file(const char *path, uint8_t **bytes, size_t *num_byte
     FILE *const file = fopen(path, "rb");
     EM_RETURN_ERROR_IF(file == NULL, err, EM_ERR_IO, "%s: cannot open the plan: %s", path,
                        strerror(errno));
-    size_t capacity = 1 << 16;
+    /* One byte more than a file has at first: the last read finds its end. */
+    const long size = fseek(file, 0, SEEK_END) == 0 ? ftell(file) : -1;
+    (void)fseek(file, 0, SEEK_SET);
+    size_t capacity = size < 0 || size > EM_MAX_FILE_BYTES ? 1 << 16 : (size_t)size + 1;
     uint8_t *buffer = em_alloc(capacity);
     size_t used = 0;
     while (buffer != NULL && used <= EM_MAX_FILE_BYTES) {
