@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from exactmap.errors import InvalidInputError
-from exactmap.sim.planner.closed_form import CLOSED_FORMS
-from exactmap.sim.schedules.registry import find_schedule
+from exactmap.sim.schedules.registry import SCHEDULES, find_schedule
+from exactmap.sim.schedules.schedule import Schedule
 
 __all__ = ["Candidate", "Rejection", "SearchSpace", "divisors", "enumerate_candidates", "nearest_miss"]
 
@@ -94,26 +94,43 @@ class SearchSpace:
         for name in ("tp", "cp", "pp", "chunks", "microbatch", "schedules"):
             if not getattr(self, name):
                 raise InvalidInputError(f"nothing to choose from for {name}", expected="at least one value")
-        for schedule in self.schedules:
-            if find_schedule(schedule).name not in CLOSED_FORMS:
+        for name in self.schedules:
+            why = _unpriced(find_schedule(name))
+            if why:
                 raise InvalidInputError(
-                    "the search cannot estimate this schedule",
+                    "the search cannot price this schedule",
                     where="parallel.schedule",
-                    got=schedule,
-                    expected=", ".join(CLOSED_FORMS),
+                    got=f"{name}, which {why}",
+                    expected=", ".join(each.name for each in SCHEDULES.values() if not _unpriced(each)),
                 )
         if not any(_go_together(schedule, chunks) for schedule in self.schedules for chunks in self.chunks):
             raise InvalidInputError(
                 "no schedule goes with these chunks",
                 where="parallel.chunks",
                 got=f"{', '.join(map(str, self.chunks))} for {', '.join(self.schedules)}",
-                expected="2 or more for interleaved-1f1b, 1 for the others",
+                expected=", ".join(f"{_chunks_of(name)} for {name}" for name in self.schedules),
             )
 
 
-def _go_together(schedule: str, chunks: int) -> bool:
+def _unpriced(schedule: Schedule) -> str:
+    """What a schedule does that the search knows no memory for, or nothing."""
+    reasons = (
+        (schedule.slices, "cuts sequences into slices"),
+        (schedule.two_ranks, "holds each stage on two ranks"),
+        (schedule.limits, "is made for a stash limit"),
+    )
+    return next((why for applies, why in reasons if applies), "")
+
+
+def _go_together(name: str, chunks: int) -> bool:
     """Interleaving is what chunks are for; the other orders have one a rank."""
-    return find_schedule(schedule).many_chunks == (chunks > 1)
+    schedule = find_schedule(name)
+    return chunks == schedule.fixed_chunks if schedule.fixed_chunks else schedule.many_chunks == (chunks > 1)
+
+
+def _chunks_of(name: str) -> str:
+    schedule = find_schedule(name)
+    return str(schedule.fixed_chunks or ("2 or more" if schedule.many_chunks else 1))
 
 
 def nearest_miss(rejections: Iterable[Rejection]) -> Rejection:
@@ -196,4 +213,5 @@ def _judge(space: SearchSpace, candidate: Candidate) -> Candidate | Rejection:
         )
     if pp == 1 and candidate.schedule not in {"1f1b", "gpipe"}:
         return Rejection(candidate, "no pipeline", f"{candidate.schedule} on one rank is 1f1b")
-    return candidate
+    problem = find_schedule(candidate.schedule).problem(pp, candidate.num_microbatches, candidate.chunks)
+    return Rejection(candidate, "schedule", problem) if problem else candidate

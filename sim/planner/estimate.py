@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 from exactmap.errors import ExactmapError
 from exactmap.sim.cost.memory import RankMemory, price_memory
 from exactmap.sim.planner.candidate import Candidate, Rejection
-from exactmap.sim.planner.closed_form import peak_stash_chunks, pipeline_time_ns, rank_times_ns
+from exactmap.sim.planner.closed_form import (
+    CLOSED_FORMS,
+    peak_stash_chunks,
+    pipeline_time_ns,
+    rank_times_ns,
+)
+from exactmap.sim.planner.order_form import OrderForm, order_form, walked_time_ns
 from exactmap.sim.schedules.order import loop_placement
 from exactmap.sim.schedules.partition import balance_layers, stages_of
 from exactmap.sim.schedules.registry import find_schedule
@@ -85,17 +91,26 @@ class Estimator:
             )
             return Rejection(candidate, "memory", why, over)
         work_ns = self.pricing.work_ns(self.model, stages, candidate.microbatch, self.seq, mesh)
-        placement = loop_placement(candidate.pp, candidate.chunks)
-        rank_ns, weight_ns = rank_times_ns(work_ns, placement, candidate.pp)
+        rank_ns, weight_ns = rank_times_ns(work_ns, self._placement(candidate), candidate.pp)
         hop_ns = self.pricing.hop_ns(self._message_bytes(candidate), mesh) if candidate.pp > 1 else 0
-        passes_ns = pipeline_time_ns(
-            candidate.schedule,
-            rank_ns,
-            weight_ns,
-            num_microbatches=candidate.num_microbatches,
-            chunks=candidate.chunks,
-            hop_ns=hop_ns,
-        )
+        if candidate.schedule in CLOSED_FORMS:
+            passes_ns = pipeline_time_ns(
+                candidate.schedule,
+                rank_ns,
+                weight_ns,
+                num_microbatches=candidate.num_microbatches,
+                chunks=candidate.chunks,
+                hop_ns=hop_ns,
+            )
+        else:
+            passes_ns = walked_time_ns(
+                candidate.schedule,
+                work_ns,
+                num_ranks=candidate.pp,
+                num_microbatches=candidate.num_microbatches,
+                chunks=candidate.chunks,
+                hop_ns=hop_ns,
+            )
         busy_ns = candidate.num_microbatches * max(rank_ns)
         return Estimate(candidate, stages, work_ns, hop_ns, passes_ns, busy_ns, memory, rank)
 
@@ -105,7 +120,7 @@ class Estimator:
         if key not in self._weights:
             self._weights[key] = self._extra_layers(candidate.microbatch, mesh)
         embedding, head = self._weights[key]
-        placement = loop_placement(candidate.pp, candidate.chunks)
+        placement = self._placement(candidate)
         counts = balance_layers(self.model.layers, len(placement), embedding, head, placement=placement)
         return stages_of(counts)
 
@@ -121,27 +136,24 @@ class Estimator:
 
     def _fullest(self, candidate: Candidate, stages: tuple[PlanStage, ...]) -> tuple[RankMemory, int]:
         best: tuple[RankMemory, int] | None = None
-        p, m = candidate.pp, candidate.num_microbatches
-        split = find_schedule(candidate.schedule).splits_backward
+        p = candidate.pp
+        placement = self._placement(candidate)
         # The first has the embedding, the last the head; in between stashes fall and what waits for W grows.
         for rank in sorted({0, min(1, p - 1), p // 2, p - 1}):
-            mine = stages[rank :: candidate.pp]
+            mine = [stage for stage, ranks in zip(stages, placement, strict=True) if rank in ranks]
             shapes = tuple(StageShape(s.num_layers, s.embedding, s.head) for s in mine)
-            stash = peak_stash_chunks(candidate.schedule, rank, p, m, candidate.chunks)
-            # With I and W apart rank r puts W off by r microbatches (ZB-H1).
             memory = self._memory(
-                shapes,
-                candidate.microbatch,
-                candidate.tp,
-                candidate.cp,
-                stash,
-                min(p - rank, m) if split else stash,
-                min(rank + 1, m) if split else 0,
+                shapes, candidate.microbatch, candidate.tp, candidate.cp, *_stash(candidate, rank)
             )
             if best is None or memory.total_bytes > best[0].total_bytes:
                 best = memory, rank
         assert best is not None
         return best
+
+    def _placement(self, candidate: Candidate) -> tuple[tuple[int, ...], ...]:
+        if candidate.schedule in CLOSED_FORMS:
+            return loop_placement(candidate.pp, candidate.chunks)
+        return _form(candidate).placement
 
     def _rank_memory(
         self,
@@ -166,3 +178,20 @@ class Estimator:
             tp=tp,
             cp=cp,
         )
+
+
+def _form(candidate: Candidate) -> OrderForm:
+    return order_form(candidate.schedule, candidate.pp, candidate.num_microbatches, candidate.chunks)
+
+
+def _stash(candidate: Candidate, rank: int) -> tuple[int, int, int]:
+    """Most stashes of a rank from F to W or B, from F to I or B, and from I to W."""
+    name, p, m = candidate.schedule, candidate.pp, candidate.num_microbatches
+    if name not in CLOSED_FORMS:
+        form = _form(candidate)
+        return form.stash[rank], form.stash_until_i[rank], form.num_left_to_w[rank]
+    stash = peak_stash_chunks(name, rank, p, m, candidate.chunks)
+    if not find_schedule(name).splits_backward:
+        return stash, stash, 0
+    # With I and W apart rank r puts W off by r microbatches (ZB-H1).
+    return stash, min(p - rank, m), min(rank + 1, m)

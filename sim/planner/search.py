@@ -229,6 +229,7 @@ _HINTS = {
     "too few GPUs": "allow smaller values under parallel, or more GPUs",
     "batch not divisible": "choose a batch that dp x microbatch divides, or leave dp to the search",
     "too few layers": "allow fewer pipeline ranks or chunks",
+    "schedule": "choose numbers that the schedule takes, or allow other schedules",
     "no pipeline": "allow 1f1b under parallel.schedule, or more pipeline ranks",
 }
 """What to change, by the rule that the nearest miss broke."""

@@ -26,12 +26,11 @@ Source: DeepSeek-AI, DeepSeek-V3, arXiv:2412.19437, section 3.2.1, and the code 
 
 from __future__ import annotations
 
-from collections import deque
-
 import numpy as np
 
 from exactmap.sim.plan.instruction import CODES, Op
 from exactmap.sim.schedules.order import Order, Works, vee_placement
+from exactmap.sim.schedules.weave import numbered
 
 __all__ = ["dualpipe", "dualpipe_v", "mirrored_placement"]
 
@@ -88,51 +87,32 @@ def dualpipe_v(num_ranks: int, num_microbatches: int) -> Order:
 
 def _eight_phases(num_places: int, place: int, num_microbatches: int) -> np.ndarray:
     """One rank's rows of (kind code, stream, number in the stream, braid), shape [works, 4]."""
-    rows: list[tuple[int, int, int, int]] = []
-    done = {(op, stream): 0 for op in (Op.F, Op.B) for stream in (0, 1)}
-    put_off: deque[tuple[int, int]] = deque()
     inner = num_places - 1 - place
-
-    def add(op: Op, stream: int, braid: int = -1) -> None:
-        if op is Op.W:
-            stream, number = put_off.popleft()
-        else:
-            key = (Op.F if op is Op.F else Op.B), stream
-            number = done[key]
-            done[key] += 1
-        if op is Op.I:
-            put_off.append((stream, number))
-        rows.append((CODES[op], stream, number, braid))
-
-    def braid(forward: int, backward: int) -> None:
-        number = len(rows)
-        add(Op.F, forward, number)
-        add(Op.B, backward, number)
-
-    for _ in range(2 * inner):
-        add(Op.F, 0)
-    for _ in range(place + 1):
-        add(Op.F, 0)
-        add(Op.F, 1)
-    for _ in range(inner):
-        add(Op.I, 1)
-        add(Op.W, 1)
-        add(Op.F, 1)
-    for step in range(num_microbatches - 2 * num_places + place + 1):
-        if step == 0 and inner == 0:
-            add(Op.F, 0)
-            add(Op.B, 1)
-        else:
-            braid(0, 1)
-        braid(1, 0)
-    for _ in range(inner):
-        add(Op.B, 1)
-        braid(1, 0)
-    for step in range(2 * (place + 1)):
-        add(Op.I if step > place else Op.B, 1 - step % 2)
-    for _ in range(inner):
-        add(Op.W, 0)
-        add(Op.I, 0)
-    while put_off:
-        add(Op.W, 0)
-    return np.array(rows)
+    forward, backward, gradient = (
+        tuple((CODES[op], stream, 0) for stream in (0, 1)) for op in (Op.F, Op.B, Op.I)
+    )
+    weight = (CODES[Op.W], 0, 0)
+    # A braid's works are marked 1 and 2.
+    both, back = ([(CODES[Op.F], i, 1), (CODES[Op.B], 1 - i, 2)] for i in (0, 1))
+    main = (both + back) * (num_microbatches - 2 * num_places + place + 1)
+    if inner == 0:
+        main[:2] = [forward[0], backward[1]]
+    ends = [backward[1], backward[0]] * (place + 1)
+    ends[place + 1 :] = [gradient[1 - step % 2] for step in range(place + 1, 2 * place + 2)]
+    rows = np.array(
+        [forward[0]] * (2 * inner)
+        + [forward[0], forward[1]] * (place + 1)
+        + [gradient[1], weight, forward[1]] * inner
+        + main
+        + [backward[1], *back] * inner
+        + ends
+        + [weight, gradient[0]] * inner
+        + [weight] * (place + 1)
+    )
+    op, stream, mark = rows.T
+    is_forward, is_gradient, is_weight = (op == CODES[kind] for kind in (Op.F, Op.I, Op.W))
+    number = numbered(is_forward + 2 * is_weight, stream)
+    # Weight gradients are taken up in the order in which they were left.
+    stream[is_weight], number[is_weight] = stream[is_gradient], number[is_gradient]
+    braid = np.where(mark > 0, np.arange(len(rows)) - (mark == 2), -1)
+    return np.stack((op, stream, number, braid), axis=1)

@@ -23,7 +23,7 @@ from exactmap.sim.schedules.order import Order, Works
 from exactmap.sim.schedules.timeline import Timeline, WorkTimes, walk
 from exactmap.sim.schedules.weave import run_bounds
 
-__all__ = ["OrderMetrics", "measure", "peak_stash_items"]
+__all__ = ["OrderMetrics", "measure", "most_at_once", "peak_stash_items"]
 
 _F, _I, _W, _B, _RC, _OFF, _LD = (CODES[op] for op in (Op.F, Op.I, Op.W, Op.B, Op.RC, Op.OFF, Op.LD))
 
@@ -116,10 +116,10 @@ def peak_stash_items(order: Order, timeline: Timeline | None = None) -> tuple[in
         begin, end = _stash_rows(order, works)
         away = np.flatnonzero(works.op == _OFF)
         if not len(away):
-            peaks.append(_most_at_once(begin, end))
+            peaks.append(most_at_once(begin, end))
             continue
         assert timeline is not None, "offloaded stashes come and go in time, not in rows"
-        peaks.append(_most_at_once(*_stash_times(order, works, timeline, rank, begin, end)))
+        peaks.append(most_at_once(*_stash_times(order, works, timeline, rank, begin, end)))
     return tuple(peaks)
 
 
@@ -167,8 +167,14 @@ def _stash_times(
     return np.concatenate((begin_ns, back_ns)), np.concatenate((end_ns, until_ns))
 
 
-def _most_at_once(begin: NDArray[np.int64], end: NDArray[np.int64]) -> int:
-    """Most intervals [begin, end) that hold one moment."""
+def most_at_once(begin: NDArray[np.int64], end: NDArray[np.int64]) -> int:
+    """Most intervals [begin, end) that hold one moment.
+
+    Examples
+    --------
+    >>> most_at_once(np.array([0, 1, 4]), np.array([4, 3, 5]))
+    2
+    """
     if not len(begin):
         return 0
     begin = np.sort(begin)

@@ -28,6 +28,8 @@ Ints = NDArray[np.int64]
 
 _OPS = (Op.F, Op.I, Op.W, Op.B, Op.RC, Op.OFF, Op.LD)
 _F, _I, _W, _B, _RC, _OFF, _LD = (CODES[op] for op in _OPS)
+# By kind code, any 8-bit number: whether it may stand in an order.
+_KNOWN = np.isin(np.arange(256).astype(np.int8), [CODES[op] for op in _OPS])
 
 
 class Work(NamedTuple):
@@ -214,12 +216,16 @@ class Order:
             items = self.items(works)
             for code, places in at.items():
                 rows = np.flatnonzero(works.op == code)
-                again = places[items[rows]] >= 0
-                if again.any() or len(np.unique(items[rows])) < len(rows):
-                    where = int(rows[again][0]) if again.any() else _second(items[rows], rows)
-                    raise self._wrong(rank, code, int(items[where]), "comes twice")
-                places[items[rows]] = rows
-                on[code][items[rows]] = rank
+                if not len(rows):
+                    continue
+                mine = items[rows]
+                again = places[mine] >= 0
+                places[mine] = rows
+                # Of an item that stands twice here, only one row is left in its place.
+                again |= places[mine] != rows
+                if again.any():
+                    raise self._wrong(rank, code, int(mine[again][0]), "comes twice")
+                on[code][mine] = rank
         self._check_items(at, on)
         backward = np.where(at[_B] >= 0, at[_B], at[_I])
         object.__setattr__(self, "rank_of_item", on[_F])
@@ -229,7 +235,7 @@ class Order:
             self._check_slices(at[_F], backward)
 
     def _check_operands(self, rank: int, works: Works) -> None:
-        known = np.isin(works.op, [CODES[op] for op in _OPS])
+        known = _KNOWN[works.op]
         limits = (
             (works.stage, self.num_stages),
             (works.microbatch, self.num_microbatches),
@@ -311,14 +317,6 @@ class Order:
 
     def _wrong(self, rank: int, code: int, item: int, what: str) -> InvalidInputError:
         return _wrong(rank, f"{KINDS[code]} {self.name(item)}", what)
-
-
-def _second(items: Ints, rows: Ints) -> int:
-    """Row of the first item that was there before."""
-    _, first = np.unique(items, return_index=True)
-    again = np.ones(len(items), dtype=np.bool_)
-    again[first] = False
-    return int(rows[again][0])
 
 
 def _wrong(rank: int, work: str, what: str) -> InvalidInputError:

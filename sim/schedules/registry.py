@@ -241,7 +241,7 @@ def find_schedule(name: str) -> Schedule:
     """
     schedule = SCHEDULES.get(name)
     if schedule is None:
-        near = get_close_matches(name, SCHEDULES, 1)
+        near = get_close_matches(name.lower(), SCHEDULES, 1)
         raise InvalidInputError(
             "unknown schedule",
             got=repr(name),

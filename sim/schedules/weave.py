@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from exactmap.sim.plan.instruction import CODES, Op
 from exactmap.sim.schedules.order import Works
 
-__all__ = ["alternate", "braided", "by_slot", "passes", "run_bounds", "weights_later"]
+__all__ = ["alternate", "braided", "by_slot", "numbered", "passes", "run_bounds", "weights_later"]
 
 
 def passes(op: Op, stage: ArrayLike, microbatch: ArrayLike, cut: ArrayLike = 0) -> Works:
@@ -85,6 +85,21 @@ def by_slot(works: Works, slot: NDArray[np.int64]) -> Works:
     [1, 2, 0]
     """
     return works.taken(np.argsort(slot, kind="stable"))
+
+
+def numbered(*kinds: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each row how many rows before it are of the same kind; kinds are told apart by all columns.
+
+    Examples
+    --------
+    >>> numbered(np.array([5, 5, 7, 5]), np.array([0, 1, 0, 0])).tolist()
+    [0, 0, 0, 1]
+    """
+    count = np.empty(len(kinds[0]), dtype=np.int64)
+    for kind in set(zip(*(column.tolist() for column in kinds), strict=True)):
+        rows = np.logical_and.reduce([column == value for column, value in zip(kinds, kind, strict=True)])
+        count[rows] = np.arange(int(rows.sum()))
+    return count
 
 
 def run_bounds(works: Works) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from exactmap.sim.plan.instruction import CODES, Op
 from exactmap.sim.schedules.order import Order, Works, vee_placement
+from exactmap.sim.schedules.weave import numbered
 
 __all__ = ["zb_v"]
 
@@ -37,35 +38,23 @@ def zb_v(num_ranks: int, num_microbatches: int) -> Order:
 
 
 def _rank(rank: int, num_ranks: int, num_microbatches: int) -> Works:
-    to_come = max(num_microbatches, 2 * num_ranks - 1)
-    rows: list[tuple[int, int, int]] = []
-    stages = (rank, 2 * num_ranks - 1 - rank)
-    done = {(op, chunk): 0 for op in (Op.F, Op.I, Op.W) for chunk in (0, 1)}
-
-    def add(chunk: int, *ops: Op) -> None:
-        for op in ops:
-            rows.append((CODES[op], stages[chunk], done[op, chunk]))
-            done[op, chunk] += 1
-
-    for _ in range(2 * (num_ranks - rank) - 1):
-        add(0, Op.F)
-    for _ in range(rank):
-        add(1, Op.F)
-        add(0, Op.F)
-    for _ in range(num_ranks - rank):
-        add(1, Op.F, Op.I, Op.W)
-    while done[Op.F, 1] < to_come:
-        if done[Op.F, 0] < to_come:
-            add(0, Op.F)
-        add(0, Op.I, Op.W)
-        add(1, Op.F, Op.I, Op.W)
-    for _ in range(rank):
-        add(0, Op.I)
-        add(1, Op.I)
-    for _ in range(num_ranks - rank):
-        add(0, Op.I, Op.W)
-    for chunk in (1, 0):
-        while done[Op.W, chunk] < to_come:
-            add(chunk, Op.W)
-    works = Works.columns(*np.array(rows).T)
+    num = max(num_microbatches, 2 * num_ranks - 1)
+    above = num_ranks - rank
+    f0, i0, w0 = ((CODES[op], 0) for op in (Op.F, Op.I, Op.W))
+    f1, i1, w1 = ((CODES[op], 1) for op in (Op.F, Op.I, Op.W))
+    rows = np.array(
+        [f0] * (2 * above - 1)
+        + [f1, f0] * rank
+        + [f1, i1, w1] * above
+        + [f0, i0, w0, f1, i1, w1] * (num - 2 * num_ranks + rank + 1)
+        # The forward passes of the first chunk end before those of the second.
+        + [i0, w0, f1, i1, w1] * (above - 1)
+        + [i0, i1] * rank
+        + [i0, w0] * above
+        + [w1] * rank
+        + [w0] * rank
+    )
+    op, chunk = rows.T
+    stage = np.where(chunk == 0, rank, 2 * num_ranks - 1 - rank)
+    works = Works.columns(op, stage, numbered(op, chunk))
     return works.taken(works.microbatch < num_microbatches)

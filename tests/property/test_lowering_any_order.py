@@ -15,18 +15,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from order_cases import OrderCase, free_of_charge, lowered
+from order_cases import OrderCase, free_of_charge, lowered, waits_for_its_stash
 
 from exactmap.sim.cost.profile import Mover
 from exactmap.sim.engine.events import simulate_events
 from exactmap.sim.engine.replay import replay
 from exactmap.sim.plan.check import check_plan, verdict
-from exactmap.sim.plan.instruction import CODES, Instruction, Op
+from exactmap.sim.plan.instruction import Instruction, Op
 from exactmap.sim.plan.plan import Plan
 from exactmap.sim.plan.writer import write_plan
 from exactmap.sim.schedules.order import Order, Work
 from exactmap.sim.schedules.slots import colour
-from exactmap.sim.schedules.timeline import Timeline, WorkTimes, walk
+from exactmap.sim.schedules.timeline import WorkTimes, walk
 
 Item = tuple[int, int, int]  # stage, microbatch, slice
 COPIES = {Op.OFF, Op.LD}
@@ -139,20 +139,6 @@ def cases(draw: st.DrawFn) -> Drawn:
     times = WorkTimes(work_ns, draw(st.integers(0, 4)), copy_ns=copies_ns)
     depth = draw(st.sampled_from((0, 0, 0, 2)))
     return Drawn(OrderCase(order, dp, options, tied), times, draw(st.integers(0, 3)), depth)
-
-
-def waits_for_its_stash(order: Order, timeline: Timeline) -> bool:
-    """Whether, in the walk, a stash is called back before it has left: then a plan must wait in between."""
-    for rank in range(order.num_ranks):
-        works = order.works(rank)
-        items = order.items(works)
-        gone = works.op == CODES[Op.OFF]
-        left_ns = dict(zip(items[gone].tolist(), timeline.end_ns[rank][gone].tolist(), strict=True))
-        back = works.op == CODES[Op.LD]
-        called_ns = zip(items[back].tolist(), timeline.start_ns[rank][back].tolist(), strict=True)
-        if any(ns < left_ns[item] for item, ns in called_ns):
-            return True
-    return False
 
 
 @settings(max_examples=200)

@@ -10,6 +10,7 @@ from time import monotonic
 from exactmap.errors import InvalidInputError
 from exactmap.sim.schedules.auto.bounds import lower_bound
 from exactmap.sim.schedules.auto.fusing import fusable
+from exactmap.sim.schedules.auto.portfolio import hand_made
 from exactmap.sim.schedules.auto.problem import NO_LIMIT, Memory, Problem
 from exactmap.sim.schedules.auto.search import Candidate, Search, remake
 from exactmap.sim.schedules.auto.timing import Timing, peaks, time_sequences
@@ -86,6 +87,7 @@ def find_order(
     budget: int = DEFAULT_BUDGET,
     memory: Memory | None = None,
     start_from: Iterable[Order] = (),
+    portfolio: bool = True,
     fuse: bool = True,
     time_limit_s: float | None = None,
 ) -> AutoResult:
@@ -111,6 +113,8 @@ def find_order(
         Weights of F, I and W per stage and a limit, instead of `stash_limit`.
     start_from
         Orders to begin with; those of another placement or over the limit are passed over.
+    portfolio
+        Whether to begin with the hand-made orders of the placement that fit, beside `start_from`.
     fuse
         Whether I and W that follow each other become B where that delays nothing.
     time_limit_s
@@ -142,32 +146,40 @@ def find_order(
             places = floor(stash_limit * chunk_count + 1e-9)
             limit = Memory((1,) * len(stages), (0,) * len(stages), places)
         problem = Problem.of(num_ranks, num_microbatches, stages, times, limit)
-        best, num = _search(problem, objective, budget // len(placements), deadline_s, given)
+        best, num = _search(problem, objective, budget // len(placements), deadline_s, given, portfolio)
         unit = chunk_count if memory is None else 1
         results.append(_result(problem, best, num, objective, name, unit, fuse, begin_s))
     return min(results, key=lambda result: (result.value_ns, result.makespan_ns + result.period_ns))
 
 
 def _search(
-    problem: Problem, objective: str, works: int, deadline_s: float | None, given: Sequence[Order]
+    problem: Problem,
+    objective: str,
+    works: int,
+    deadline_s: float | None,
+    given: Sequence[Order],
+    portfolio: bool,
 ) -> tuple[Candidate, int]:
     """The best candidate and how many were tried; long steps are searched in a short form first."""
     m, p = problem.num_microbatches, problem.num_ranks
-    short = max(3 * p, 24)
+    short = max(2 * p + 4, 24)
     search = Search(problem, objective, works, deadline_s)
-    usable = [order for order in given if _same_pipeline(order, problem)]
-    for order in usable:
-        search.start_from("given", problem.sequences(order))
-    if m > 2 * short:
+    for order in given:
+        if _same_pipeline(order, problem):
+            search.start_from("given", lambda _, q=order: problem.sequences(q))
+    if portfolio:
+        for name, make in hand_made(problem):
+            search.start_from(name, make)
+    if m > 1.4 * short:
         first = Search(problem.with_microbatches(short), objective, int(works * 0.45), deadline_s)
-        first.list_scheduling(works * 0.2)
-        first.patterns(works * 0.25)
+        first.list_scheduling(works * 0.12)
+        first.patterns(works * 0.33)
         search.works_left -= int(works * 0.45) - first.works_left
         search.num_candidates += first.num_candidates
         remake(search, first.best)
     else:
-        search.list_scheduling(works * 0.2)
-        search.patterns(works * 0.35)
+        search.list_scheduling(works * 0.15)
+        search.patterns(works * 0.4)
     search.improve(search.works_left)
     if not search.best:
         # The budget did not reach for one candidate: take the first rule there is.

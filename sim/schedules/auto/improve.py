@@ -28,25 +28,33 @@ def score(timing: Timing, objective: str) -> tuple[int, int]:
 
 
 def climb(
-    problem: Problem, sequences: Sequences, objective: str, num_tries: int, rng: Random
-) -> tuple[Sequences, int]:
-    """The best sequences found from `sequences` in `num_tries` changes, and how many were timed."""
+    problem: Problem, sequences: Sequences, objective: str, works: int, rng: Random
+) -> tuple[Sequences, int, int]:
+    """The best sequences found from `sequences` at the price of `works`: also how many timed, works spent."""
     timing = time_sequences(problem, sequences)
     assert timing is not None
     now = score(timing, objective)
-    tried = 0
+    tried = spent = 0
+    num_works = problem.num_works
     junctions = _junctions(problem, sequences, timing, objective)
-    while tried < num_tries and junctions:
+    while spent < works and junctions:
         rank, place = junctions[rng.randrange(len(junctions))]
-        tried += 1
-        other = (
-            _woven(problem, sequences, rank, place, rng)
-            if rng.random() < 0.4
-            else _moved(problem, sequences, rank, place, rng)
-        )
+        spent += num_works // 50 + 1
+        kind, from_ns = rng.random(), 0
+        if kind < 0.15:
+            spent += num_works
+            other = _woven(problem, sequences, rank, place, rng)
+        else:
+            move = _pulled if kind < 0.5 else _moved
+            found = move(problem, sequences, timing, rank, place, rng)
+            if found is None:
+                continue
+            other, from_ns = found
         if other is None:
             continue
-        new = time_sequences(problem, other)
+        tried += 1
+        spent += int(num_works * max(1.1 - from_ns / max(timing.makespan_ns, 1), 0.1))
+        new = time_sequences(problem, other, timing, from_ns)
         if new is None:
             continue
         value = score(new, objective)
@@ -55,7 +63,7 @@ def climb(
             if changed:
                 sequences, timing, now = other, new, value
                 junctions = _junctions(problem, sequences, timing, objective)
-    return sequences, tried
+    return sequences, tried, spent
 
 
 def _junctions(
@@ -92,10 +100,10 @@ def _junctions(
 
 
 def _moved(
-    problem: Problem, sequences: Sequences, rank: int, place: int, rng: Random
-) -> Sequences | None:
+    problem: Problem, sequences: Sequences, timing: Timing, rank: int, place: int, rng: Random
+) -> tuple[Sequences, int] | None:
     """The work at `place` moved forward past one work, or past a run of weight gradients."""
-    items, m = problem.num_stages * problem.num_microbatches, problem.num_microbatches
+    items = problem.num_stages * problem.num_microbatches
     sequence = sequences[rank]
     number = sequence[place]
     stop = place - 1
@@ -104,17 +112,50 @@ def _moved(
             stop -= 1
     elif rng.random() < 0.3:
         stop = max(stop - rng.randrange(1, 6), 0)
+    return _inserted(problem, sequences, timing, rank, place, stop)
+
+
+def _pulled(
+    problem: Problem, sequences: Sequences, timing: Timing, rank: int, place: int, rng: Random
+) -> tuple[Sequences, int] | None:
+    """A weight gradient from behind moved into a gap of the rank before `place`."""
+    items = problem.num_stages * problem.num_microbatches
+    end_ns, duration_ns = timing.end_ns, problem.duration_ns
+    sequence = sequences[rank]
+    gaps = [
+        at
+        for at in range(max(1, place - 60), place + 1)
+        if end_ns[sequence[at]] - duration_ns[sequence[at]] > end_ns[sequence[at - 1]]
+    ]
+    if not gaps:
+        return None
+    stop = gaps[rng.randrange(len(gaps))]
+    before = set(sequence[:stop])
+    for at in range(stop + 1, len(sequence)):
+        if sequence[at] >= 2 * items and sequence[at] - items in before:
+            return _inserted(problem, sequences, timing, rank, at, stop)
+    return None
+
+
+def _inserted(
+    problem: Problem, sequences: Sequences, timing: Timing, rank: int, place: int, stop: int
+) -> tuple[Sequences, int] | None:
+    """The work at `place` put before that at `stop`, and the time from which on all may change."""
+    items, m = problem.num_stages * problem.num_microbatches, problem.num_microbatches
+    sequence = sequences[rank]
+    number = sequence[place]
     for other in sequence[stop:place]:
-        if other // m == number // m or (other % items == number % items):
+        if other // m == number // m or other % items == number % items:
             return None
     changed = sequence[:stop] + [number] + sequence[stop:place] + sequence[place + 1 :]
     grows, limit, level = problem.grows, problem.limits[rank], 0
-    if number < items or any(other >= items for other in sequence[stop:place]):
+    if number < items:
         for other in changed:
             level += grows[other]
             if level > limit:
                 return None
-    return [*sequences[:rank], changed, *sequences[rank + 1 :]]
+    from_ns = timing.end_ns[sequence[stop - 1]] if stop else 0
+    return [*sequences[:rank], changed, *sequences[rank + 1 :]], from_ns
 
 
 def _woven(

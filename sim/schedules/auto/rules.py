@@ -59,6 +59,34 @@ def _one_chunk(problem: Problem) -> Iterator[Rule]:
 
 
 def _many_chunks(problem: Problem) -> Iterator[Rule]:
+    """Deep warm-ups and turns of F and I for the V placement; ideal times as keys for all."""
+    if problem.placement[0] != problem.placement[problem.num_ranks]:
+        yield from _vee(problem)
+    yield from _by_time(problem)
+
+
+def _vee(problem: Problem) -> Iterator[Rule]:
+    """Caps on the flight of both chunks as in ZB-V, scaled to the memory; the later stage first."""
+    p, num_stages = problem.num_ranks, problem.num_stages
+    if num_stages != 2 * p:
+        return
+    most = min(problem.limits[0] // max(problem.adds[0], 1), 2 * problem.num_microbatches)
+    share = most / (2 * p)
+    deep = tuple((-float(stage) - _FIRST, 0.0) for stage in range(num_stages))
+    old = tuple((-float(stage) - _FIRST, 1e4) for stage in range(num_stages))
+    fifo = ((0.0, 1.0),) * num_stages
+    for first, second, key, gap_share, patience in product(
+        (1.0, 0.5, 1.33), (1.0, 0.67, 0.34), (deep, old), (1.0, 0.5), (0.5, 0.0, 1.0)
+    ):
+        flight = [1] * num_stages
+        for rank in range(p):
+            flight[rank] = max(1, round(most - 1 - first * share * rank))
+            flight[2 * p - 1 - rank] = max(1, round(1 + second * share * rank))
+        name = f"list in turn, caps {first}/{second}, patience {patience} gap {gap_share}"
+        yield Rule(deep, key, fifo, tuple(flight), (_NONE,) * p, gap_share, patience, True, name)
+
+
+def _by_time(problem: Problem) -> Iterator[Rule]:
     """Ideal times as keys: how fast a microbatch moves down and up; whether F and I take turns."""
     p, num_stages, period = problem.num_ranks, problem.num_stages, period_of(problem)
     least = least_gaps(problem) * period

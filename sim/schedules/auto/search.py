@@ -6,14 +6,16 @@ budget try the same candidates on any machine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
 from random import Random
 from time import monotonic
 
 import numpy as np
 
-from exactmap.sim.schedules.auto.dispatch import dispatch
+from exactmap.sim.schedules.auto.dispatch import Rule, dispatch
 from exactmap.sim.schedules.auto.improve import climb, score
 from exactmap.sim.schedules.auto.pattern import Pattern, frames_of, least_gaps, scaled
 from exactmap.sim.schedules.auto.problem import Problem, Sequences
@@ -66,13 +68,17 @@ class Search:
             self.best = sorted([*self.best, candidate], key=lambda item: item.value)[:6]
         return candidate
 
-    def start_from(self, name: str, sequences: Sequences) -> None:
+    def start_from(self, name: str, make: Maker) -> None:
         """Take a given order, and the same frame with its weight gradients woven anew."""
-        if self.judge(sequences, name) is None:
+        sequences = make(self.problem)
+        if sequences is None or self.judge(sequences, name, make) is None:
             return
         frames = frame(self.problem, sequences)
-        for gap_share in (0.01, 0.5, 1.0):
-            self.judge(weave(self.problem, frames, gap_share, [_NONE] * self.problem.num_ranks), name)
+        if all(len(passes) < len(all_works) for passes, all_works in zip(frames, sequences, strict=True)):
+            for gap_share in (0.01, 0.5, 1.0):
+                again = partial(_woven_again, make=make, gap_share=gap_share)
+                woven = weave(self.problem, frames, gap_share, [_NONE] * self.problem.num_ranks)
+                self.judge(woven, f"{name}, woven anew", again)
 
     def list_scheduling(self, works: float) -> None:
         """Rules one after another until `works` are spent."""
@@ -80,18 +86,22 @@ class Search:
         for rule in rules(self.problem):
             if self.done(stop):
                 return
-            self.judge(dispatch(self.problem, rule), rule.name, lambda problem, r=rule: _by_rule(problem, r))
+            self.judge(dispatch(self.problem, rule), rule.name, partial(_by_rule, rule=rule))
 
     def patterns(self, works: float) -> None:
         """Random patterns scaled to the limit, then changes of the best ones."""
         whole, stop = self.works_left, self.works_left - works
         pool: list[tuple[tuple[int, int], Pattern]] = []
+        seeds = self._seeds()
         while not self.done(stop):
-            fresh = len(pool) < 3 or self.works_left > whole - works * 0.35
-            base = None if fresh else pool[min(int(self.rng.expovariate(0.7)), len(pool) - 1)][1]
-            pattern = self._random_pattern() if base is None else self._changed(base)
+            fresh = len(pool) < 3 or self.rng.random() < 0.15
+            pattern = next(seeds, None) if self.works_left > whole - works * 0.4 else None
+            if pattern is None and fresh:
+                pattern = self._random_pattern()
+            elif pattern is None:
+                pattern = self._changed(pool[min(int(self.rng.expovariate(0.7)), len(pool) - 1)][1])
             made = _by_pattern(self.problem, pattern)
-            found = self.judge(made, "pattern", lambda problem, q=pattern: _by_pattern(problem, q))
+            found = self.judge(made, "pattern", partial(_by_pattern, pattern=pattern))
             if found is None:
                 self.works_left += self.problem.num_works // 2  # It was given up half-way.
                 continue
@@ -102,27 +112,44 @@ class Search:
     def improve(self, works: float) -> None:
         """Local search from the best candidates, most effort on the first."""
         stop = self.works_left - works
-        each = self.problem.num_works
-        for share, candidate in zip((0.5, 0.3, 1.0), self.best[:3], strict=False):
-            tries = int((self.works_left - stop) * share / each)
-            while tries > 0 and not self.done(stop):
-                step = min(tries, 200)
-                better, tried = climb(self.problem, candidate.sequences, self.objective, step, self.rng)
+        for share, candidate in zip((0.5, 0.6, 1.0), self.best[:3], strict=False):
+            works_here = int((self.works_left - stop) * share)
+            while works_here > 0 and not self.done(stop):
+                step = min(works_here, 40 * self.problem.num_works)
+                better, tried, spent = climb(
+                    self.problem, candidate.sequences, self.objective, step, self.rng
+                )
                 self.num_candidates += tried
-                self.works_left -= tried * each
-                tries -= step
-                name = candidate.name.removesuffix(", improved") + ", improved"
-                found = self.judge(better, name)
-                if found is None or tried < step:
+                self.works_left -= spent
+                works_here -= spent
+                found = self.judge(better, candidate.name.removesuffix(", improved") + ", improved")
+                if found is None or spent < step:
                     break
-                candidate = found if found.value < candidate.value else replace(candidate, sequences=better)
+                candidate = found
+
+    def _seeds(self) -> Iterator[Pattern]:
+        """Even patterns of several depths: F and I move on at the same pace, turns at once."""
+        problem = self.problem
+        p, chunks = problem.num_ranks, problem.num_stages // problem.num_ranks
+        none = (_NONE,) * p
+        even = least_gaps(problem)
+        paces = ((1.0, 1.0), (1.0, 2.0), (2.0, 1.0))
+        for held, (down, up), gap_share in product((1.0, 0.95, 1.05, 0.85), paces, (0.5, 0.01, 1.0)):
+            gaps = even * np.where(np.arange(len(even)) < problem.num_stages, down, up)
+            yield Pattern(scaled(problem, gaps, held), 1, 1.0, gap_share, none)
+            if chunks > 1 and problem.placement[0] == problem.placement[p]:
+                spacing = held / chunks
+                wide = gaps * (problem.num_stages / (chunks * p))
+                for station in range(p - 1, len(wide), p):
+                    wide[station] = max(p * spacing - (p - 1) * float(wide[station - 1]), 0.0)
+                yield Pattern(tuple(wide.tolist()), p, spacing, gap_share, none)
 
     def _random_pattern(self) -> Pattern:
         problem, rng = self.problem, self.rng
         num_stages, p = problem.num_stages, problem.num_ranks
         least = least_gaps(problem)
         gaps = least.copy()
-        steps = [rng.choice((0.3, 0.6, 1.0, 1.5, 2.5)) for _ in range(2 * num_stages // p)]
+        steps = [rng.choice((0.5, 0.7, 1.0, 1.0, 1.4, 2.0)) for _ in range(2 * num_stages // p)]
         for station in range(2 * num_stages - 1):
             gaps[station] *= steps[station // p]
             if (station + 1) % p == 0:
@@ -133,7 +160,7 @@ class Search:
             group, spacing = p, rng.choice((1.0, 1.0, 1.2, 0.8)) / chunks
             for station in range(p - 1, 2 * num_stages - 1, p):
                 gaps[station] = max(p * spacing - (p - 1) * float(least[station - 1]), 0.0)
-        held = rng.choice((0.6, 0.75, 0.9, 1.0, 1.1))
+        held = rng.choice((0.75, 0.9, 0.95, 1.0, 1.05))
         stretched = gaps if group > 1 else np.array(scaled(problem, gaps, held))
         return Pattern(
             tuple(stretched.tolist()), group, spacing, rng.choice((0.01, 0.5, 1.0)), (_NONE,) * p
@@ -167,11 +194,15 @@ class Search:
         return replace(pattern, gaps=tuple(gaps.tolist()), spacing=spacing)
 
 
-def _by_rule(problem: Problem, rule: object) -> Sequences:
-    from exactmap.sim.schedules.auto.dispatch import Rule
-
-    assert isinstance(rule, Rule)
+def _by_rule(problem: Problem, rule: Rule) -> Sequences:
     return dispatch(problem, rule)
+
+
+def _woven_again(problem: Problem, make: Maker, gap_share: float) -> Sequences | None:
+    sequences = make(problem)
+    if sequences is None:
+        return None
+    return weave(problem, frame(problem, sequences), gap_share, [_NONE] * problem.num_ranks)
 
 
 def _by_pattern(problem: Problem, pattern: Pattern) -> Sequences | None:

@@ -5,6 +5,7 @@ The times equal those of `exactmap.sim.schedules.timeline.walk` for the same ord
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 
 from exactmap.sim.schedules.auto.problem import Problem, Sequences
@@ -35,15 +36,33 @@ class Timing:
         return self.makespan_ns if objective == "barrier" else self.period_ns
 
 
-def time_sequences(problem: Problem, sequences: Sequences) -> Timing | None:
-    """Start every work as early as its rank and its input allow; nothing if works wait in a circle."""
+def time_sequences(
+    problem: Problem, sequences: Sequences, base: Timing | None = None, from_ns: int = 0
+) -> Timing | None:
+    """Start every work as early as its rank and its input allow; nothing if works wait in a circle.
+
+    If `base` is given, it is the timing of sequences that differ only in works that start at `from_ns` or
+    later; what starts before is taken over.
+    """
     duration_ns, waits_for, delay_ns = problem.duration_ns, problem.waits_for, problem.delay_ns
-    end_ns = [-1] * len(duration_ns)
-    waiter: dict[int, int] = {}
     p = problem.num_ranks
-    left = [iter(sequence) for sequence in sequences]
+    waiter: dict[int, int] = {}
     stopped_at = [-1] * p
-    now_ns, first_ns = [0] * p, [-1] * p
+    if base is None or from_ns <= 0:
+        end_ns = [-1] * len(duration_ns)
+        left = [iter(sequence) for sequence in sequences]
+        now_ns, first_ns = [0] * p, [-1] * p
+    else:
+        known, now_ns, first_ns, left = base.end_ns, [], [], []
+        end_ns = known.copy()
+        for rank, sequence in enumerate(sequences):
+            place = bisect_left(sequence, from_ns, key=lambda number: known[number] - duration_ns[number])
+            now_ns.append(known[sequence[place - 1]] if place else 0)
+            first_ns.append(base.first_ns[rank] if place else -1)
+            rest = sequence[place:]
+            for number in rest:
+                end_ns[number] = -1
+            left.append(iter(rest))
     runnable = list(range(p))
     done = 0
     while runnable:
