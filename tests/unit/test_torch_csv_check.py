@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from exactmap.sim.schedules.timeline import WorkTimes
-from exactmap.sim.schedules.torch_csv.file import parse_torch_csv, read_torch_csv
 from exactmap.sim.schedules.torch_csv.channels import ChannelModel, run_channels
 from exactmap.sim.schedules.torch_csv.check import check_torch
+from exactmap.sim.schedules.torch_csv.file import parse_torch_csv, read_torch_csv
 from exactmap.sim.schedules.torch_csv.lower import defer_receives, lower_as_torch
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "torch_schedules"

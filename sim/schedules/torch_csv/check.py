@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from exactmap.errors import InfeasibleError
 from exactmap.sim.schedules.timeline import WorkTimes, walk
-from exactmap.sim.schedules.torch_csv.file import TorchSchedule
 from exactmap.sim.schedules.torch_csv.actions import ACTION_CODES, ACTION_KINDS, ActionKind
 from exactmap.sim.schedules.torch_csv.channels import Blocked, ChannelModel, run_channels
+from exactmap.sim.schedules.torch_csv.file import TorchSchedule
 from exactmap.sim.schedules.torch_csv.lower import lower_as_torch
 from exactmap.sim.schedules.torch_csv.passes import Finding, Rows, pass_findings
 
