@@ -139,6 +139,8 @@ EDITS = [
     ("local-hand-over", "prog.data", [("LB 1.0\n", "")]),
     ("zb-h1", "prog.order", [("F 0.0 h0 a0 w0\nSF 0.0@f\n", "SF 0.0@f\nF 0.0 h0 a0 w0\n")]),
     ("zb-h1", "prog.order", [("I 1.0 h1 g0\nSB 1.0@b\n", "SB 1.0@b\nI 1.0 h1 g0\n")]),
+    ("local-hand-over", "prog.ref", [("B 0.0\nOPT 0/0\n", "B 0.0\nLB 0.0\nOPT 0/0\n")]),
+    ("local-hand-over", "prog.ref", [("B 1.0 h1\n", "LF 1.0\nB 1.0 h1\n")]),
 ]
 """Plan of the corpus, code of the exact check, what is replaced by what: the rules that few files break."""
 TINY = ModelConfig(
