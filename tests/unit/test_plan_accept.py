@@ -141,6 +141,10 @@ EDITS = [
     ("zb-h1", "prog.order", [("I 1.0 h1 g0\nSB 1.0@b\n", "SB 1.0@b\nI 1.0 h1 g0\n")]),
     ("local-hand-over", "prog.ref", [("B 0.0\nOPT 0/0\n", "B 0.0\nLB 0.0\nOPT 0/0\n")]),
     ("local-hand-over", "prog.ref", [("B 1.0 h1\n", "LF 1.0\nB 1.0 h1\n")]),
+    ("zb-h1", "prog.ref", [("SF 0.0@f\n", "LF 0.0\n"), ("WS 0.0@f\n", "")]),
+    ("zb-h1", "prog.ref", [("WS 0.0@f\n", "WR 0.0@f\n")]),
+    ("offload", "prog.wait", [("WLD 0.0\n", "WOFF 0.0\n")]),
+    ("stage-on-two-ranks", "pair.work", [("F 0.1", "F 0.0"), ("B 0.1", "B 0.0")]),
 ]
 """Plan of the corpus, code of the exact check, what is replaced by what: the rules that few files break."""
 TINY = ModelConfig(
