@@ -145,6 +145,17 @@ EDITS = [
     ("zb-h1", "prog.ref", [("WS 0.0@f\n", "WR 0.0@f\n")]),
     ("offload", "prog.wait", [("WLD 0.0\n", "WOFF 0.0\n")]),
     ("stage-on-two-ranks", "pair.work", [("F 0.1", "F 0.0"), ("B 0.1", "B 0.0")]),
+    ("zb-h1", "prog.ref", [("SF 0.0@f\n", "SF 0.0@x\n"), ("WS 0.0@f\n", "WS 0.0@x\n")]),
+    (
+        "slices",
+        "prog.order",
+        [
+            (
+                "F 0.0.0 a0 w0 k0\nF 0.0.1 a1 w1\n",
+                "F 0.0.0 k0\nF 0.0.1\nFB{RC 0.0.0 a0 w0|RC 0.0.1 a1 w1}\n",
+            )
+        ],
+    ),
 ]
 """Plan of the corpus, code of the exact check, what is replaced by what: the rules that few files break."""
 TINY = ModelConfig(
