@@ -76,7 +76,7 @@ class _Walk:
         self.norms = self.norms_waited = self.checks = self.checks_waited = 0
         self.first_norm = int(NEVER)
         self.reductions: list[Span] = []  # rows of ZEROs with q, and where that ends
-        self.gathers: list[Span] = []  # rows of AGs, and their FREEs
+        self.gathers: list[Span] = []  # row of each AG, and where its FREE stands
         self.gather_row: dict[int, int] = {}
 
     def step(self, op: int, number: int, group: int, row: int, at: int) -> None:

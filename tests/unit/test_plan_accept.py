@@ -93,6 +93,69 @@ EDITS = [
     ("single-stage", "prog.order", [("F 0.1 a0 w0\nB 0.1\n", "RC 0.1 a0 w0\nF 0.1\nB 0.1\n")]),
     ("single-stage", "prog.ref", [("OPT 0/0\n", "OPT 0/0\nOPT 0/1\n")]),
     ("single-stage", "pair.work", [("F 0.1 a0 w0\nB 0.1\n", "")]),
+    (
+        "sharded",
+        "prog.bucket",
+        [
+            ("group dp axes=dp\n", "group dp axes=dp\ngroup dq axes=dp\n"),
+            ("AG 0/0@dp p0\n", "AG 0/0@dq p0\n"),
+            ("WC 0/0@dp\nF 0.0", "WC 0/0@dq\nF 0.0"),
+        ],
+    ),
+    (
+        "data-parallel",
+        "prog.bucket",
+        [("WC 0/0@dp\nNORM", "WC 0/0@dp\nZERO 0/0\nAR 0/0@dp\nWC 0/0@dp\nNORM")],
+    ),
+    (
+        "data-parallel",
+        "prog.norm",
+        [("AR 0/0@dp\nWC 0/0@dp\nNORM @norm\nWC @norm\n", "AR 0/0@dp\nNORM @norm\nWC 0/0@dp\nWC @norm\n")],
+    ),
+    ("tied-two-ranks", "prog.ref", [("OPT 1/1\n", "OPT 1/1\nOPT 1/2\n")]),
+    (
+        "tied-two-ranks",
+        "prog.bucket",
+        [("AR 0/0@tie\nOPT 0/1\nWC 0/0@tie\nOPT 0/0\n", "AR 0/0@tie\nOPT 0/1\nOPT 0/0\nWC 0/0@tie\n")],
+    ),
+    ("two-buckets", "prog.bucket", [("OPT 0/1\n", "")]),
+    ("braid", "prog.order", [("SB 1.0@b\nWS 1.0@b\nB 1.1", "SB 1.0@b\nRC 1.1 a0 w0\nWS 1.0@b\nB 1.1")]),
+    ("offload", "prog.order", [("F 0.0 a0 w0\nOFF 0.0 o0\n", "OFF 0.0 o0\nF 0.0 a0 w0\n")]),
+    (
+        "offload",
+        "prog.data",
+        [("LD 0.0 a1 w1\nB 0.1\nWLD 0.0\nB 0.0\n", "B 0.1\nB 0.0\nLD 0.0 a1 w1\nWLD 0.0\n")],
+    ),
+    (
+        "offload",
+        "prog.order",
+        [("WOFF 0.0\nF 0.1 a0 w0\nLD 0.0 a1 w1\n", "F 0.1 a1 w1\nLD 0.0 a0 w0\nWOFF 0.0\n")],
+    ),
+    ("offload", "prog.data", [("WLD 0.0\nB 0.0\n", "B 0.0\nWLD 0.0\n")]),
+    ("slices", "prog.order", [("B 0.0.1\nB 0.0.0\n", "B 0.0.0\nB 0.0.1\n")]),
+    ("slices", "prog.order", [("F 0.0.0 a0 w0 k0\nF 0.0.1 a1 w1\n", "F 0.0.1 a1 w1\nF 0.0.0 a0 w0 k0\n")]),
+    ("local-hand-over", "prog.data", [("LF 0.0\nF 1.0 a1 w1\n", "F 1.0 a1 w1\nLF 0.0\n")]),
+    ("local-hand-over", "prog.order", [("LB 1.0\nB 0.0\n", "LB 1.0\nLB 1.0\nB 0.0\n")]),
+    ("local-hand-over", "prog.data", [("LB 1.0\n", "")]),
+    ("zb-h1", "prog.order", [("F 0.0 h0 a0 w0\nSF 0.0@f\n", "SF 0.0@f\nF 0.0 h0 a0 w0\n")]),
+    ("zb-h1", "prog.order", [("I 1.0 h1 g0\nSB 1.0@b\n", "SB 1.0@b\nI 1.0 h1 g0\n")]),
+    ("local-hand-over", "prog.ref", [("B 0.0\nOPT 0/0\n", "B 0.0\nLB 0.0\nOPT 0/0\n")]),
+    ("local-hand-over", "prog.ref", [("B 1.0 h1\n", "LF 1.0\nB 1.0 h1\n")]),
+    ("zb-h1", "prog.ref", [("SF 0.0@f\n", "LF 0.0\n"), ("WS 0.0@f\n", "")]),
+    ("zb-h1", "prog.ref", [("WS 0.0@f\n", "WR 0.0@f\n")]),
+    ("offload", "prog.wait", [("WLD 0.0\n", "WOFF 0.0\n")]),
+    ("stage-on-two-ranks", "pair.work", [("F 0.1", "F 0.0"), ("B 0.1", "B 0.0")]),
+    ("zb-h1", "prog.ref", [("SF 0.0@f\n", "SF 0.0@x\n"), ("WS 0.0@f\n", "WS 0.0@x\n")]),
+    (
+        "slices",
+        "prog.order",
+        [
+            (
+                "F 0.0.0 a0 w0 k0\nF 0.0.1 a1 w1\n",
+                "F 0.0.0 k0\nF 0.0.1\nFB{RC 0.0.0 a0 w0|RC 0.0.1 a1 w1}\n",
+            )
+        ],
+    ),
 ]
 """Plan of the corpus, code of the exact check, what is replaced by what: the rules that few files break."""
 TINY = ModelConfig(
