@@ -155,6 +155,13 @@ static void print_text(const em_plan_t *plan, const em_engine_result_t *result)
     if (result->has_val_loss) {
         (void)printf("validation loss %.4f\n", result->val_loss);
     }
+    uint64_t bytes = 0;
+    for (uint32_t pp = 0; pp < plan->num_ranks; pp++) {
+        bytes += host_bytes(plan, pp);
+    }
+    if (bytes > 0) {
+        (void)printf("host bytes %" PRIu64 " a replica, for stashes away from the ranks\n", bytes);
+    }
     if (result->skipped_steps > 0) {
         (void)printf("%" PRIu64 " steps were skipped: their gradients were not finite\n",
                      result->skipped_steps);
