@@ -162,7 +162,7 @@ def test_fused_backward_passes_delay_nothing() -> None:
     assert walk(fused.order, times).makespan_ns == walk(plain.order, times).makespan_ns == plain.makespan_ns
 
 
-def test_memory_of_I_and_W_is_told_apart() -> None:
+def test_memory_of_both_gradients_is_told_apart() -> None:
     """Where I frees most of the memory, more weight gradients can wait and the period is shorter."""
     times = even_times(8, (2.0, 2.0, 1.0), 0.05)
     stash = find_order(8, 32, times, stash_limit=16, objective="period", budget=200_000)
@@ -199,7 +199,7 @@ def test_best_takes_the_better_placement() -> None:
 
 @pytest.mark.slow
 def test_a_long_step_is_solved_in_half_a_minute() -> None:
-    """p = 32, m = 256 with the default budget, on one core of a small machine (three times that when busy)."""
+    """The default budget for 32 ranks and 256 microbatches; thrice half a minute on a busy machine."""
     found = find_order(32, 256, even_times(32, (10.4, 10.2, 7.7), 0.46), stash_limit=32)
     assert found.gap < 0.01
     assert found.seconds < 90

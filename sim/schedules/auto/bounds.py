@@ -45,7 +45,7 @@ def lower_bound(problem: Problem, objective: str) -> Bound:
 
 
 def _most(weights: list[tuple[int, int]], room: int, count: int) -> int:
-    """Most value of at most `count` items of each (value, size) in `room`; parts of items only if sizes differ."""
+    """Most value of at most `count` items of each (value, size) in `room`; parts count if sizes differ."""
     sizes = {size for _, size in weights}
     if len(sizes) == 1 and 0 not in sizes:
         room -= room % sizes.pop()
