@@ -130,8 +130,8 @@ class StepMetrics:
     """What the engine says after a step; losses in nats per token, None if not finite or not known.
 
     `grad_norm` is taken before clipping. A `skipped` step left the weights as they were, since its gradients
-    were not finite. `repeats`: how often the step was run again, since the norm of the step before, which came
-    late, put the weights right that it had begun with; `step_ns` is the time of all its runs.
+    were not finite. `repeats`: how often the step was run again, because the norm of the step before came
+    late and put right the weights that it had begun with; `step_ns` is the time of all its runs.
     """
 
     step: int

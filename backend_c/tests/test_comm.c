@@ -19,6 +19,8 @@ typedef struct {
     em_local_channel_t ring[NUM_RANKS]; /* rank r to rank r + 1 */
     em_local_group_t group;
     double values[NUM_RANKS];
+    em_local_group_t scan;
+    double scanned[2 * NUM_RANKS];
     float grads[NUM_RANKS][NUM_FLOATS];
     float *buffers[NUM_RANKS];
     float outbox[NUM_RANKS][2];
@@ -38,6 +40,7 @@ static void init_world(world_t *world, uint32_t num_ranks)
     em_team_init(&world->team, num_ranks);
     em_barrier_init(&world->barrier, num_ranks);
     em_local_group_init(&world->group, num_ranks, world->values);
+    em_local_group_init(&world->scan, num_ranks, world->scanned);
     for (uint32_t r = 0; r < NUM_RANKS; r++) {
         em_local_channel_init(&world->ring[r]);
         world->buffers[r] = world->grads[r];
@@ -133,6 +136,60 @@ static void *sum_gradients(void *context)
     return NULL;
 }
 
+/* Each member sees the sum of those before it, from the last rank down to the first; nobody meets
+ * anybody else between the steps. */
+static void *scan_down(void *context)
+{
+    rank_t *const rank = context;
+    world_t *const world = rank->world;
+    const uint32_t position = NUM_RANKS - 1 - rank->index;
+    for (uint32_t step = 0; step < NUM_STEPS; step++) {
+        assert(em_local_scan_enter(&world->scan, step, position, &world->team));
+        double sum = rank->index + step;
+        sum += position > 0 ? world->scanned[2 * (position - 1)] : 0.0;
+        world->scanned[2 * position] = sum;
+        em_local_scan_leave(&world->scan);
+        double expected = 0.0;
+        for (uint32_t r = rank->index; r < NUM_RANKS; r++) {
+            expected += r + step;
+        }
+        assert(sum == expected);
+    }
+    rank->went_well = true;
+    return NULL;
+}
+
+/* Reduce to shards, twice into one; then everybody gathers all shards. */
+static void *share_shards(void *context)
+{
+    rank_t *const rank = context;
+    world_t *const world = rank->world;
+    enum { SHARD = NUM_FLOATS / NUM_RANKS };
+    static float shards[NUM_RANKS][SHARD];
+    static float *const owners[NUM_RANKS] = {shards[0], shards[1], shards[2], shards[3]};
+    float whole[NUM_FLOATS];
+    const em_local_reduce_t reduce = {
+        .buffers = world->buffers, .begin = rank->index * SHARD, .end = (rank->index + 1) * SHARD};
+    for (uint32_t step = 0; step < NUM_STEPS; step++) {
+        for (uint32_t i = 0; i < NUM_FLOATS; i++) {
+            world->grads[rank->index][i] = (float)(i + step * rank->index);
+        }
+        for (uint32_t round = 0; round < 2; round++) {
+            assert(em_local_group_enter(&world->group, 3 * step + round, &world->team));
+            em_local_sum_into(&world->group, &reduce, round == 1, shards[rank->index]);
+            assert(em_local_group_leave(&world->group, 3 * step + round, &world->team));
+        }
+        assert(em_local_group_enter(&world->group, 3 * step + 2, &world->team));
+        em_local_gather(&world->group, owners, SHARD, whole);
+        assert(em_local_group_leave(&world->group, 3 * step + 2, &world->team));
+        for (uint32_t i = 0; i < NUM_FLOATS; i++) {
+            assert(whole[i] == (float)(2 * (NUM_RANKS * i + step * (0 + 1 + 2 + 3))));
+        }
+    }
+    rank->went_well = true;
+    return NULL;
+}
+
 /* Rank 0 fails while the others wait for what never comes, each in another kind of wait. */
 static void *wait_for_nothing(void *context)
 {
@@ -155,7 +212,8 @@ static void *wait_for_nothing(void *context)
         reached = em_local_group_enter(&world->group, 0, &world->team);
         break;
     default:
-        reached = em_barrier_meet(&world->barrier, 0, &world->team, NULL, NULL);
+        reached = em_local_scan_enter(&world->scan, 0, 1, &world->team) ||
+                  em_barrier_meet(&world->barrier, 0, &world->team, NULL, NULL);
         break;
     }
     rank->went_well = !reached;
@@ -195,7 +253,8 @@ int main(void)
 {
     static world_t world;
     rank_t ranks[NUM_RANKS];
-    void *(*const bodies[])(void *) = {pass_messages, sum_gradients, wait_for_nothing};
+    void *(*const bodies[])(void *) = {pass_messages, sum_gradients, scan_down, share_shards,
+                                       wait_for_nothing};
     for (size_t i = 0; i < sizeof bodies / sizeof *bodies; i++) {
         init_world(&world, NUM_RANKS);
         const uint64_t start = em_clock_ns();

@@ -2,11 +2,13 @@
 #undef NDEBUG
 #include <assert.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/em_arena.h"
 #include "em_corpus.h"
 #include "exactmap/plan.h"
+#include "plan/em_reader.h"
 #include "plan/em_sha256.h"
 
 static em_verdict_t verdict;
@@ -42,6 +44,28 @@ static void test_sha256(void)
     }
     em_sha256_end(&hash, hex);
     assert(strcmp(hex, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0") == 0);
+}
+
+/* The processor's own instructions and the plain rounds give one digest, for pieces of any length.
+ */
+static void test_sha256_without_extension(void)
+{
+    uint8_t bytes[700];
+    for (size_t i = 0; i < sizeof bytes; i++) {
+        bytes[i] = (uint8_t)(i * i + i / 7);
+    }
+    for (size_t num = 0; num <= sizeof bytes; num++) {
+        char hex[2][65];
+        for (size_t plain = 0; plain < 2; plain++) {
+            em_sha256_t hash;
+            em_sha256_begin(&hash);
+            hash.extended = hash.extended && plain == 0;
+            em_sha256_add(&hash, bytes, num / 3);
+            em_sha256_add(&hash, bytes + num / 3, num - num / 3);
+            em_sha256_end(&hash, hex[plain]);
+        }
+        assert(strcmp(hex[0], hex[1]) == 0);
+    }
 }
 
 static void test_names(void)
@@ -170,6 +194,64 @@ static void test_overrides(const em_corpus_t *corpus)
     assert(num_overridden > 0);
 }
 
+/* Read both ways; the records of all instructions must be the same bytes. */
+static void compare_ways(const uint8_t *bytes, size_t num_bytes, bool must_pass)
+{
+    em_plan_times_t times;
+    em_plan_t *quick = NULL;
+    em_plan_t *plain = NULL;
+    const em_status_t status = em_plan_read_by(bytes, num_bytes, &quick, &verdict, &times, false);
+    const em_verdict_code_t code = verdict.code;
+    const uint64_t line = verdict.line;
+    assert(em_plan_read_by(bytes, num_bytes, &plain, &verdict, &times, true) == status);
+    assert(verdict.code == code && verdict.line == line);
+    assert(status == EM_OK || !must_pass);
+    if (status != EM_OK) {
+        return;
+    }
+    assert(quick->num_programs == plain->num_programs && quick->num_lines == plain->num_lines);
+    for (uint32_t i = 0; i < quick->num_programs; i++) {
+        const em_program_t *const one = &quick->programs[i];
+        const em_program_t *const two = &plain->programs[i];
+        assert(one->num_instrs == two->num_instrs && one->end_line == two->end_line);
+        assert(memcmp(one->instrs, two->instrs, one->num_instrs * sizeof *one->instrs) == 0);
+    }
+    assert(quick->num_members == plain->num_members);
+    assert(quick->num_members == 0 || memcmp(quick->members, plain->members,
+                                             quick->num_members * sizeof *quick->members) == 0);
+    em_plan_free(quick);
+    em_plan_free(plain);
+}
+
+/* Common lines taken many at a time are the records that the whole grammar gives. */
+static void test_quick_lines(const em_corpus_t *corpus)
+{
+    for (size_t i = 0; i < corpus->num; i++) {
+        const em_case_t *const one = &corpus->cases[i];
+        compare_ways(one->bytes, one->num_bytes, strcmp(one->code, "ok") == 0);
+    }
+}
+
+/* The whole of a valid plan, cut off after each byte of it. */
+static void test_cut_off(const em_corpus_t *corpus)
+{
+    static const char *const names[] = {"valid/braid.plan", "valid/offload.plan",
+                                        "valid/sharded.plan"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const em_case_t *const one = find_case(corpus, names[i]);
+        for (size_t num = 0; num < one->num_bytes; num++) {
+            /* A copy of exactly this size: a sanitizer sees each byte read behind it. */
+            uint8_t *const exact = malloc(num + 1);
+            assert(exact != NULL);
+            memcpy(exact, one->bytes, num);
+            compare_ways(exact, num, false);
+            exact[num] = '\n';
+            compare_ways(exact, num + 1, false);
+            free(exact);
+        }
+    }
+}
+
 /* Whichever allocation fails, the reader says so, and gives back what it took (sanitizers look). */
 static void test_scarce_memory(const em_corpus_t *corpus)
 {
@@ -220,11 +302,14 @@ int main(void)
 {
     em_corpus_t corpus = em_corpus_read();
     test_sha256();
+    test_sha256_without_extension();
     test_names();
     test_verdicts(&corpus);
     test_texts(&corpus);
     test_worked_example(&corpus);
     test_overrides(&corpus);
+    test_quick_lines(&corpus);
+    test_cut_off(&corpus);
     test_scarce_memory(&corpus);
     test_load();
     em_corpus_free(&corpus);

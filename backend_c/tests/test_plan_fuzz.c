@@ -10,6 +10,7 @@
 #include "../fuzz/fuzz_plan.c"
 #include "common/em_arena.h"
 #include "em_corpus.h"
+#include "plan/em_reader.h"
 
 /* A growing copy of a plan. */
 typedef struct {
@@ -138,6 +139,20 @@ static void reseal(em_text_t *text)
     }
 }
 
+/* Common lines taken many at a time get the verdict that the whole grammar gives. */
+static void compare_ways(const em_text_t *text)
+{
+    static em_verdict_t verdicts[2];
+    for (int plain = 0; plain < 2; plain++) {
+        em_plan_times_t times;
+        em_plan_t *plan = NULL;
+        (void)em_plan_read_by(text->bytes, text->num, &plan, &verdicts[plain], &times, plain != 0);
+        em_plan_free(plan);
+    }
+    require(verdicts[0].code == verdicts[1].code && verdicts[0].line == verdicts[1].line);
+    require(strcmp(verdicts[0].text, verdicts[1].text) == 0);
+}
+
 /* A plan of the corpus with one to three changes. */
 static void try_one(const em_corpus_t *corpus)
 {
@@ -153,6 +168,7 @@ static void try_one(const em_corpus_t *corpus)
     if (random_below(20) != 0) {
         reseal(&text);
     }
+    compare_ways(&text);
     if (random_below(8) == 0) {
         em_alloc_fail_after(random_below(60));
     }

@@ -54,14 +54,13 @@ static void write_tokens(const char *name, uint16_t below)
     assert(em_file_finish(out, name, NULL) == EM_OK);
 }
 
-static em_plan_t *load_plan(void)
+static em_plan_t *load_plan(const char *path)
 {
     static em_verdict_t verdict;
     em_plan_t *plan = NULL;
     em_error_t err;
     memset(&err, 0, sizeof err);
-    if (em_plan_load(EM_SOURCE_DIR "/tests/golden/runtime/four-ranks.plan", &plan, &verdict,
-                     &err) != EM_OK) {
+    if (em_plan_load(path, &plan, &verdict, &err) != EM_OK) {
         (void)fprintf(stderr, "%s\n", err.text);
     }
     assert(plan != NULL);
@@ -234,15 +233,19 @@ int main(void)
     assert(mkdtemp(folder) != NULL);
     write_tokens("train.tok", 100);
     write_tokens("val.tok", 100);
-    em_plan_t *const plan = load_plan();
+    em_plan_t *const plan = load_plan(EM_SOURCE_DIR "/tests/golden/runtime/four-ranks.plan");
+    em_plan_t *const all = load_plan(EM_SOURCE_DIR "/tests/golden/runtime/every-feature.plan");
     test_options();
     test_learning_rate();
     test_training(plan);
     test_resume(plan);
+    test_training(all);
     test_memory_faults(plan);
+    test_memory_faults(all);
     test_failing_rank(plan);
     test_stop(plan);
     em_plan_free(plan);
+    em_plan_free(all);
     em_folder_discard(folder);
     puts("ok");
     return 0;

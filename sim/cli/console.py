@@ -1,7 +1,8 @@
 """What a verb prints: data on stdout, everything else on stderr.
 
-`--json` prints one document whose first key is `schema_version`, or a list of objects where the reference says
-so; otherwise a text for people. Both come from the same result, so nothing is said in one and not in the other.
+`--json` prints one document whose first key is `schema_version`, or a list of objects where the reference
+says so; otherwise a text for people. Both come from the same result, so nothing is said in one and not in the
+other.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from shutil import get_terminal_size
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from exactmap.sim.cli.console import emit, note, table, verb
+from exactmap.errors import InfeasibleError
+from exactmap.sim.cli.console import UNLIMITED_WIDTH, emit, note, table, verb
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["schedules"]
 
-FULL_WIDTH = 84
+COLUMNS = ("schedule", "step", "bubble", "period", "steady", "stash", "messages")
+CHOICES = (tuple(range(7)), (0, 1, 2, 5, 6), (0, 1, 2, 5), (0, 1, 2))
+"""Columns that are shown, the first choice that fits."""
 
 
 class TorchForm(StrEnum):
@@ -39,6 +43,7 @@ def schedules(
     i: Annotated[str, typer.Option("--i", help="Input gradient of a rank's layers.")] = "1ms",
     w: Annotated[str, typer.Option("--w", help="Weight gradient of a rank's layers.")] = "1ms",
     hop: Annotated[str, typer.Option("--hop", help="Latency of a message between ranks.")] = "0ns",
+    copy: Annotated[str, typer.Option("--copy", help="Copy of a rank's stash to the host, or back.")] = "0ns",
     slices: Annotated[int, typer.Option(help="Slices of a sequence, where a schedule cuts them.")] = 4,
     group_size: Annotated[int, typer.Option(help="Microbatches per group of interleaved orders; 0: p.")] = 0,
     braid_share: Annotated[float, typer.Option(help="What a braid takes of the sum of its works.")] = 1.0,
@@ -68,6 +73,7 @@ def schedules(
         i_ns=_ns("--i", i),
         w_ns=_ns("--w", w),
         hop_ns=_ns("--hop", hop),
+        copy_ns=_ns("--copy", copy),
         slices=slices,
         group_size=group_size,
         braid_share=braid_share,
@@ -79,9 +85,11 @@ def schedules(
         torch=torch,
         torch_form=torch_form.value,
     )
-    emit(found.to_list(), _shown(found), as_json=as_json, out=out)
+    emit(found.to_list(), _shown(found), as_json=as_json, out=torch or out)
     for path in found.files:
         note(f"written: {path}", quiet=quiet)
+    if all(row.makespan_ns is None for row in found):
+        raise typer.Exit(InfeasibleError.exit_code)
 
 
 def _ns(option: str, text: str) -> int:
@@ -97,35 +105,51 @@ def _ns(option: str, text: str) -> int:
 
 
 def _shown(found: Gallery) -> list[RenderableType]:
-    from exactmap.sim.report.quantity import show_share, show_time
-
-    def cells(row: GalleryRow) -> tuple[str, ...]:
-        cut = f" v{row.num_chunks}" * (row.num_chunks > 1) + f" s{row.num_slices}" * (row.num_slices > 1)
-        assert row.makespan_ns is not None
-        assert row.period_ns is not None
-        assert row.bubble_barrier is not None
-        assert row.bubble_steady is not None
-        return (
-            row.name + cut + ("" if row.constraints_met else " (!)"),
-            show_time(row.makespan_ns),
-            show_share(row.bubble_barrier),
-            show_time(row.period_ns),
-            show_share(row.bubble_steady),
-            f"{row.peak_stash_microbatches:g}",
-            f"{row.p2p_messages:,}",
-        )
-
-    columns = ("schedule", "step", "bubble", "period", "steady", "stash", "messages")
-    simulated = [cells(row) for row in found.rows if row.makespan_ns is not None]
     shown: list[RenderableType] = []
-    if simulated and get_terminal_size((FULL_WIDTH, 0)).columns < FULL_WIDTH:
-        simulated = [row[:3] + row[5:] for row in simulated]
-        shown = [table("", columns[:3] + columns[5:], simulated, whole_numbers=True)]
-        shown.append(f"(period and steady bubble: from {FULL_WIDTH} columns on, or with --json)")
-    elif simulated:
-        shown = [table("", columns, simulated, whole_numbers=True)]
-    shown += [f"{row.name}: {row.why_not}" for row in found.rows if row.why_not]
-    if len(found.rows) == 1:
+    simulated = [_cells(row) for row in found if row.makespan_ns is not None]
+    if simulated:
+        widths = [max(map(len, cells)) for cells in zip(COLUMNS, *simulated, strict=True)]
+        room = get_terminal_size((UNLIMITED_WIDTH, 0)).columns
+        kept = next((kept for kept in CHOICES if _width(widths, kept) <= room), CHOICES[-1])
+        shown.append(
+            table(
+                "",
+                [COLUMNS[at] for at in kept],
+                [[row[at] for at in kept] for row in simulated],
+                whole_numbers=True,
+            )
+        )
+        if kept != CHOICES[0]:
+            away = ", ".join(COLUMNS[at] for at in CHOICES[0] if at not in kept)
+            shown.append(f"({away}: from {_width(widths, CHOICES[0])} columns on, or with --json)")
+    shown += [f"{row.name}: {row.why_not}" for row in found if row.why_not]
+    if len(found) == 1:
         row = found.rows[0]
         shown += [row.about, f"constraints: {row.constraints or 'none'}", f"source: {row.source}"]
     return shown
+
+
+def _cells(row: GalleryRow) -> tuple[str, ...]:
+    from exactmap.sim.report.quantity import show_share, show_time
+    from exactmap.sim.verbs.schedules import show_stash
+
+    cut = f" v{row.num_chunks}" * (row.num_chunks > 1) + f" s{row.num_slices}" * (row.num_slices > 1)
+    assert row.makespan_ns is not None
+    assert row.period_ns is not None
+    assert row.bubble_barrier is not None
+    assert row.bubble_steady is not None
+    assert row.peak_stash_microbatches is not None
+    return (
+        row.name + cut + ("" if row.constraints_met else " (!)"),
+        show_time(row.makespan_ns),
+        show_share(row.bubble_barrier),
+        show_time(row.period_ns),
+        show_share(row.bubble_steady),
+        show_stash(row.peak_stash_microbatches),
+        f"{row.p2p_messages:,}",
+    )
+
+
+def _width(widths: Sequence[int], kept: Sequence[int]) -> int:
+    """Characters of a table of these columns, with its padding and borders."""
+    return sum(widths[at] for at in kept) + 3 * (len(kept) - 1) + 2

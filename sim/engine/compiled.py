@@ -17,7 +17,7 @@ from exactmap.sim.engine.constraints import Constraints, Edges, constrain
 from exactmap.sim.engine.deadlock import deadlock_of
 from exactmap.sim.engine.durations import Durations, resolve
 from exactmap.sim.engine.encoded import BUSY_KINDS, EncodedProgram, Ints
-from exactmap.sim.engine.levels import Levels, arrange, topological_order
+from exactmap.sim.engine.levels import Levels, arrange, levels_of
 from exactmap.sim.engine.linked import Linked, link
 
 if TYPE_CHECKING:
@@ -201,11 +201,9 @@ def compile_plan(plan: Plan, timing: Profile | Durations) -> CompiledPlan:
     step = np.ones(constraints.num_nodes, dtype=np.int64)
     step[message_nodes[direct]] = 0
     kept = edges.where(constraints.decides)
-    found = topological_order(constraints.num_nodes, kept.src, kept.dst, step)
-    # An edge left out is implied by others, unless they have a cycle among them: then it runs backwards.
-    if found is None or (found[0][edges.src] > found[0][edges.dst]).any():
+    level = levels_of(constraints.num_nodes, kept.src, kept.dst, step)
+    if level is None:
         raise deadlock_of(plan)
-    _, level = found
     kept = _past_direct_messages(kept, linked, constraints)
     level[message_nodes[direct]] = -1
     levels = arrange(kept.src, kept.dst, level)

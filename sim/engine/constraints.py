@@ -13,6 +13,8 @@ The constant of an edge is D(x) + v - D(w), with x the instruction that the edge
 it arrives at, and v a time of the message or operation; which x, v, w is structure and is found here.
 
 Edges that can never decide anything are marked: as a WS that stands after the WR of an answer to its message.
+Each is implied by a path of others that are never left out (along lines, from a send to its message, from
+there to its WR), so a graph without them has a cycle exactly where the plan deadlocks.
 A message that nothing but its WR asks for is no node: the edges into it go on to the node of its WR.
 """
 

@@ -15,11 +15,11 @@ import numpy as np
 
 from exactmap.sim.engine.encoded import Ints
 
-__all__ = ["Levels", "arrange", "solve", "topological_order"]
+__all__ = ["Levels", "arrange", "levels_of", "solve"]
 
 
-def topological_order(num_nodes: int, src: Ints, dst: Ints, step: Ints) -> tuple[Ints, Ints] | None:
-    """Place of each node in an order along the edges, and its level; None if the edges have a cycle.
+def levels_of(num_nodes: int, src: Ints, dst: Ints, step: Ints) -> Ints | None:
+    """Level of each node; None if the edges have a cycle.
 
     Parameters
     ----------
@@ -34,10 +34,9 @@ def topological_order(num_nodes: int, src: Ints, dst: Ints, step: Ints) -> tuple
     --------
     >>> import numpy as np
     >>> ones = np.ones(3, dtype=np.int64)
-    >>> place, level = topological_order(3, np.array([0, 0, 2]), np.array([1, 2, 1]), ones)
-    >>> place.tolist(), level.tolist()
-    ([0, 2, 1], [0, 2, 1])
-    >>> topological_order(2, np.array([0, 1]), np.array([1, 0]), ones[:2]) is None
+    >>> levels_of(3, np.array([0, 0, 2]), np.array([1, 2, 1]), ones).tolist()
+    [0, 2, 1]
+    >>> levels_of(2, np.array([0, 1]), np.array([1, 0]), ones[:2]) is None
     True
     """
     behind = dst[np.argsort(src, kind="stable")].tolist()
@@ -54,11 +53,7 @@ def topological_order(num_nodes: int, src: Ints, dst: Ints, step: Ints) -> tuple
             missing[other] -= 1
             if not missing[other]:
                 order.append(other)
-    if len(order) < num_nodes:
-        return None
-    place = np.empty(num_nodes, dtype=np.int64)
-    place[order] = np.arange(num_nodes)
-    return place, np.array(level, dtype=np.int64)
+    return np.array(level, dtype=np.int64) if len(order) == num_nodes else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

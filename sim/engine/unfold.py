@@ -132,6 +132,6 @@ def _moved_by_engine(known: _Nodes) -> _Moved:
     for others, ready in ((messages.before, by_node), (messages.behind, over)):
         counts = (others >= 0) & ~direct[others]
         start = np.maximum(start, np.where(counts, ready[others], 0))
-    freed = np.where(direct, start + times.wire, by_node)
+    freed = start + times.wire
     over = np.maximum(freed + times.arrive, np.where(messages.has_buffers, received + times.copy, 0))
-    return _Moved(freed - times.wire, freed, over)
+    return _Moved(start, freed, over)

@@ -1,7 +1,8 @@
 """Reads a plan file's bytes: phase 1 of `docs/reference/plan-format.md`, section 7.
 
-One pass over the lines; the first line that is wrong is the verdict. What the text says is not judged here:
-that is `exactmap.sim.plan.check`.
+One pass over the lines; the first line that is wrong is the verdict. Common instruction lines are taken many
+at a time (`line_columns`), all others one by one. What the text says is not judged here: that is
+`exactmap.sim.plan.check`.
 """
 
 from __future__ import annotations
@@ -10,9 +11,14 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from exactmap.sim.plan.header import HEADER_ORDER, RULES, header_kind
 from exactmap.sim.plan.instruction import Instruction, Op
+from exactmap.sim.plan.line_columns import Lines, lines_of
 from exactmap.sim.plan.plan import Program
+from exactmap.sim.plan.program_rows import ProgramRows
+from exactmap.sim.plan.raw_text import MAX_FILE_BYTES, MAX_LINE_BYTES, each_line, first_bad_line, wrong_size
 from exactmap.sim.plan.rep import Repeat
 from exactmap.sim.plan.text import (
     INDEX_MAX,
@@ -31,12 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_FILE_BYTES", "MAX_INSTRUCTIONS", "MAX_LINE_BYTES", "read_plan", "sha256_of", "wrong_size"]
 
-MAX_FILE_BYTES: Final = 1 << 30
-MAX_LINE_BYTES: Final = 4096
 MAX_INSTRUCTIONS: Final = 1 << 24
 
-_LONG_LINE: Final = re.compile(rb"[^\n]{%d}" % (MAX_LINE_BYTES + 1))
-_ODD_BYTE: Final = re.compile(rb"[^\x20-\x7e\n]")
 _REP: Final = re.compile(r"REP ([a-z])=(0|[1-9][0-9]*)\.\.(0|[1-9][0-9]*) \{")
 _PROGRAM: Final = re.compile(rf"program ({PROGRAM_NAME})")
 _END: Final = Instruction(Op.END)
@@ -75,18 +77,6 @@ def read_plan(data: bytes, name: str = "plan") -> Plan:
         raise PlanError("text.size", 1, "the plan nests too deeply", name=name) from error
 
 
-def wrong_size(num_bytes: int, name: str) -> PlanError:
-    """The verdict on a file that is empty or too large."""
-    return PlanError(
-        "text.size",
-        1,
-        "the file's size is out of range",
-        name=name,
-        got=f"{num_bytes} bytes",
-        expected=f"1 to {MAX_FILE_BYTES}",
-    )
-
-
 class _Reader:
     """State of the pass over one file's lines."""
 
@@ -97,10 +87,8 @@ class _Reader:
         self.programs: list[Program] = []
         self.program_lines: list[int] = []
         self.num_instructions = 0
-        # The open program and the open REP.
-        self.program = ""
-        self.instructions: list[Instruction] = []
-        self.lines: list[int] = []
+        self.opened = ""  # name of the program whose line was just read
+        self.program: ProgramRows | None = None
         self.repeat: Repeat | None = None
 
     def fail(
@@ -120,19 +108,18 @@ class _Reader:
         data = self.data
         if not 0 < len(data) <= MAX_FILE_BYTES:
             raise wrong_size(len(data), self.name)
-        bad = self._first_bad_line()
+        bad = first_bad_line(data, self.name)
         readable = data if bad is None else data[: bad[0]]
-        lines = readable.decode("ascii").split("\n")
-        lines.pop()
-        body = self._read_header(lines)
-        if body is not None:
-            self._read_programs(lines, body)
+        found = self._read_header(readable)
+        if found is not None:
+            start, number = found
+            self._read_programs(readable[start:], number)
         if bad is not None:
             raise bad[1]
-        if body is None or not self.programs or self.program:
+        if not self.programs or self.program is not None:
             raise self.fail(
                 "text.order",
-                len(lines),
+                data.count(b"\n"),
                 "the file ends too early",
                 expected="the header, then a program, then END",
                 hint="the file may be cut off: write the plan again",
@@ -140,52 +127,12 @@ class _Reader:
         self._check_hash()
         return plan_of(self.headers, tuple(self.programs), self.program_lines)
 
-    def _first_bad_line(self) -> tuple[int, PlanError] | None:
-        """Start of the first line that is too long or no ASCII text, and what to say of it."""
-        data = self.data
-        starts: list[tuple[int, int, PlanError]] = []
-        match = _LONG_LINE.search(data)
-        if match is not None:
-            line = data.count(b"\n", 0, match.start()) + 1
-            error = self.fail(
-                "text.size", line, "the line is too long", expected=f"at most {MAX_LINE_BYTES} bytes"
-            )
-            starts.append((match.start(), 0, error))
-        match = _ODD_BYTE.search(data)
-        if match is not None:
-            start = data.rfind(b"\n", 0, match.start()) + 1
-            line = data.count(b"\n", 0, match.start()) + 1
-            hint = "save the file with LF line ends" if match[0] == b"\r" else None
-            error = self.fail(
-                "text.ascii",
-                line,
-                "a byte that a plan cannot hold",
-                got=f"0x{match[0][0]:02x} at column {match.start() - start + 1}",
-                expected="printable ASCII and LF",
-                hint=hint,
-            )
-            starts.append((start, 1, error))
-        if not data.endswith(b"\n"):
-            line = data.count(b"\n") + 1
-            error = self.fail(
-                "text.ascii",
-                line,
-                "the last line does not end in LF",
-                hint="the file may be cut off: write the plan again",
-            )
-            starts.append((data.rfind(b"\n") + 1, 2, error))
-        if not starts:
-            return None
-        start, _, error = min(starts, key=lambda entry: entry[:2])
-        return start, error
-
-    def _read_header(self, lines: list[str]) -> int | None:
-        """Read up to the first `program` line and return its index, or None if there is none."""
+    def _read_header(self, text: bytes) -> tuple[int, int] | None:
+        """Read up to the first `program` line; gives its place in the text and its number."""
         position = -1
         order = {kind: index for index, kind in enumerate(HEADER_ORDER)}
-        for index, line in enumerate(lines):
-            number = index + 1
-            if index == 0:
+        for number, (start, line) in enumerate(each_line(text), 1):
+            if number == 1:
                 match = RULES["exactmap-plan"].pattern.fullmatch(line)
                 if match is None or RULES["exactmap-plan"].out_of_bounds(match):
                     raise self.fail(
@@ -209,7 +156,7 @@ class _Reader:
                 )
             position = self._check_order(order, position, kind, number)
             if kind == "program":
-                return index
+                return start, number
             rule = RULES[kind]
             match = rule.pattern.fullmatch(line)
             if match is None:
@@ -240,18 +187,46 @@ class _Reader:
                 raise self.fail("text.order", number, f"header line {missing} is missing", got=kind)
         return place
 
-    def _read_programs(self, lines: list[str], start: int) -> None:
+    def _read_programs(self, text: bytes, first_line: int) -> None:
         """Read the bodies from the first `program` line on."""
-        parse = parse_instruction
-        for index in range(start, len(lines)):
-            line = lines[index]
-            instruction = parse(line) if self.program and self.repeat is None else None
-            if instruction is None:
-                self._read_other(line, index + 1)
-            else:
-                self.instructions.append(instruction)
-                self.lines.append(index + 1)
-                self._count(len(instruction.members) or 1, index + 1)
+        lines = lines_of(text)
+        starts = lines.starts.tolist()
+        begin = 0
+        for index in [*np.flatnonzero(~lines.common).tolist(), len(lines.common)]:
+            if index > begin:
+                self._read_run(lines, text, first_line, begin, index)
+            if index < len(lines.common):
+                line = text[starts[index] : starts[index + 1] - 1].decode("ascii")
+                self._read_line(line, first_line + index, lines, first_line)
+            begin = index + 1
+
+    def _read_run(self, lines: Lines, text: bytes, first_line: int, begin: int, end: int) -> None:
+        """Common lines from `begin` to `end`."""
+        program = self.program
+        if program is not None and self.repeat is None:
+            room = MAX_INSTRUCTIONS - self.num_instructions
+            if end - begin > room:
+                self.num_instructions = MAX_INSTRUCTIONS
+                self._count(1, first_line + begin + room)
+            self.num_instructions += end - begin
+            program.add_run(begin, end)
+            return
+        for index in range(begin, end):
+            line = text[lines.starts[index] : lines.starts[index + 1] - 1].decode("ascii")
+            self._read_line(line, first_line + index, lines, first_line)
+
+    def _read_line(self, line: str, number: int, lines: Lines, first_line: int) -> None:
+        """One line of a body."""
+        program = self.program
+        instruction = parse_instruction(line) if program is not None and self.repeat is None else None
+        if instruction is None:
+            self._read_other(line, number)
+            if self.opened:
+                self.program = ProgramRows(self.opened, lines, first_line)
+                self.opened = ""
+        elif program is not None:
+            program.add([instruction], [number])
+            self._count(len(instruction.members) or 1, number)
 
     def _count(self, more: int, number: int) -> None:
         self.num_instructions += more
@@ -273,12 +248,12 @@ class _Reader:
                 "text.keyword", number, "unknown first word", got=repr(word[:60]), expected="an instruction"
             )
         if kind is not None:
-            if kind != "program" or self.program:
+            if kind != "program" or self.program is not None:
                 raise self.fail(
                     "text.order", number, f"{kind} line inside a program", expected="END before it"
                 )
             self._open_program(line, number)
-        elif not self.program:
+        elif self.program is None:
             raise self.fail(
                 "text.order",
                 number,
@@ -297,10 +272,8 @@ class _Reader:
         match = _PROGRAM.fullmatch(line)
         if match is None:
             raise self.fail("text.line", number, "not a valid program line", got=repr(line[:120]))
-        self.program = match[1]
+        self.opened = match[1]
         self.program_lines.append(number)
-        self.instructions = []
-        self.lines = []
 
     def _open_repeat(self, line: str, number: int) -> None:
         match = _REP.fullmatch(line)
@@ -334,9 +307,8 @@ class _Reader:
         if not repeat.templates:
             raise self.fail("text.rep", number, "an empty REP")
         self._count(repeat.num_instructions, number)
-        instructions, lines = repeat.expand()
-        self.instructions.extend(instructions)
-        self.lines.extend(lines)
+        assert self.program is not None, "a REP stands in a program"
+        self.program.add(*repeat.expand())
         self.repeat = None
 
     def _read_instruction(self, line: str, number: int) -> None:
@@ -371,10 +343,10 @@ class _Reader:
         else:
             raise self.fail("text.rep", number, "END inside a REP", hint="close the REP with '}' first")
         self._count(1, number)
-        self.instructions.append(_END)
-        self.lines.append(number)
-        self.programs.append(Program(self.program, tuple(self.instructions), tuple(self.lines)))
-        self.program = ""
+        assert self.program is not None, "an instruction stands in a program"
+        self.program.add([_END], [number])
+        self.programs.append(self.program.program())
+        self.program = None
 
     def _check_hash(self) -> None:
         first = self.data.index(b"\n")

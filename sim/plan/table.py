@@ -6,7 +6,7 @@ listed order. Names of queues and parts are numbers into short tuples that belon
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
 
@@ -202,7 +202,7 @@ def _named_slots(slots: NDArray[np.int32]) -> list[tuple[tuple[str, int], ...]]:
     for bits in np.unique(pattern).tolist():
         rows = np.flatnonzero(pattern == bits)
         pairs = [
-            zip(repeat(letter), slots[rows, place].tolist(), strict=False)
+            _pairs(letter, slots[rows, place])
             for place, letter in enumerate(POOL_LETTERS)
             if bits & 128 >> place
         ]
@@ -210,3 +210,12 @@ def _named_slots(slots: NDArray[np.int32]) -> list[tuple[tuple[str, int], ...]]:
         named[rows] = np.fromiter(tuples, dtype=object, count=len(rows))
     found: list[tuple[tuple[str, int], ...]] = named.tolist()
     return found
+
+
+def _pairs(letter: str, numbers: NDArray[np.int32]) -> Iterable[tuple[str, int]]:
+    """(letter, number) for each number; slots of one number share one pair where there are few numbers."""
+    most = int(numbers.max())
+    if most > len(numbers):
+        return zip(repeat(letter), numbers.tolist(), strict=False)
+    pairs = list(zip(repeat(letter), range(most + 1), strict=False))
+    return map(pairs.__getitem__, numbers.tolist())

@@ -120,7 +120,7 @@ class Estimator:
         if key not in self._weights:
             self._weights[key] = self._extra_layers(candidate.microbatch, mesh)
         embedding, head = self._weights[key]
-        placement = loop_placement(candidate.pp, candidate.chunks)
+        placement = self._placement(candidate)
         counts = balance_layers(self.model.layers, len(placement), embedding, head, placement=placement)
         return stages_of(counts)
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from inspect import signature
 
 from exactmap.errors import InvalidInputError, Place
 from exactmap.sim.plan.plan import MeshDims, Plan, PlanModel, PlanTrain, Precision
 from exactmap.sim.schedules.lowering import lower
-from exactmap.sim.schedules.order import Order
 from exactmap.sim.schedules.partition import balance_layers, stages_of
 from exactmap.sim.schedules.registry import make_order
 from exactmap.sim.schedules.sizes import size_stage
@@ -99,7 +97,7 @@ def build_plan(
     precision: Precision | None = None,
     slices: int = 1,
     group_size: int = 0,
-    stash_limit: float = 0,
+    stash_limit: int = 0,
     shard_params: bool = False,
     split_buckets: bool = False,
     clock: str = "barrier",
@@ -183,7 +181,7 @@ def build_plan(
     """
     mesh = MeshDims(tp, cp, ep, pp, dp, mesh_order)
     _check_mesh(mesh)
-    order = _make_order(
+    order = make_order(
         schedule,
         pp,
         num_microbatches,
@@ -194,7 +192,9 @@ def build_plan(
         times=times,
     )
     if layers is None:
-        layers = balance_layers(model.layers, order.num_stages, embedding_layers, head_layers)
+        layers = balance_layers(
+            model.layers, order.num_stages, embedding_layers, head_layers, placement=order.placement
+        )
     if len(layers) != order.num_stages or sum(layers) != model.layers:
         raise InvalidInputError(
             "the stages do not hold the model's layers",
@@ -265,19 +265,6 @@ def plan_model(model: ModelConfig) -> PlanModel:
         eps=model.norm_eps,
         theta=model.rope_theta,
     )
-
-
-def _make_order(
-    schedule: str, pp: int, num_microbatches: int, chunks: int, **options: float | WorkTimes | None
-) -> Order:
-    """The named order; options that the registry does not know yet must be left at nothing."""
-    known = signature(make_order).parameters
-    left_out = {"num_slices": 1, "group_size": 0, "stash_limit": 0}
-    asked = {name: value for name, value in options.items() if name in known}
-    for name, value in options.items():
-        if name not in known and value != left_out.get(name, value):
-            raise InvalidInputError("schedules take no such option", where=Place(field=name), got=str(value))
-    return make_order(schedule, pp, num_microbatches, chunks, **asked)
 
 
 def _check_mesh(mesh: MeshDims) -> None:

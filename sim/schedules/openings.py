@@ -77,7 +77,8 @@ def _check_gaps(units: Units, first_adds: list[int]) -> tuple[int, ...]:
     """Before each rank's first W or B, and so that nobody waits in the walk's own order.
 
     The total comes down from the last rank: a rank that waits needs all ranks behind it to have come to their
-    waits. So these stand no later, in the walk, than the wait of any rank before.
+    waits. So these stand no later, in the walk, than the wait of any rank before; and, in their gaps, behind
+    the sends of what was made, before all other waits.
     """
     gaps: list[int] = []
     limit: int | None = None

@@ -6,14 +6,12 @@ takes the slot that they free, or to the end: a rank never waits for one earlier
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import NDArray
 
 from exactmap.sim.plan.instruction import CODES, Op
 from exactmap.sim.plan.table import InstructionTable
 from exactmap.sim.schedules.bucket_lives import BucketLives
+from exactmap.sim.schedules.copies import CopyQueue
 from exactmap.sim.schedules.draft import Draft
 from exactmap.sim.schedules.gradients import Gradients
 from exactmap.sim.schedules.openings import Openings
@@ -21,10 +19,8 @@ from exactmap.sim.schedules.posts import Traffic
 from exactmap.sim.schedules.slots import Colouring, colour
 from exactmap.sim.schedules.units import (
     BEFORE,
-    COPY,
     NEVER,
     NOTE,
-    WAIT_RECEIVE,
     WORK,
     Ints,
     Units,
@@ -34,7 +30,7 @@ from exactmap.sim.schedules.units import (
 
 __all__ = ["ProgramBuilder"]
 
-_F, _I, _B, _RC, _OFF, _LD = (CODES[op] for op in (Op.F, Op.I, Op.B, Op.RC, Op.OFF, Op.LD))
+_F, _I, _RC = CODES[Op.F], CODES[Op.I], CODES[Op.RC]
 
 
 class ProgramBuilder:
@@ -76,15 +72,6 @@ class ProgramBuilder:
         return program.draft.table(self.queues, members), slots
 
 
-@dataclass(slots=True, eq=False)
-class _Stashes:
-    """Lives of the buffers a and w of one rank: those of passes, then those that come back from the host."""
-
-    rows: Ints
-    begin_keys: Ints
-    away: NDArray[np.bool_]  #: ends with its OFF
-
-
 class _RankProgram:
     """One rank's program as it grows. Rows are places among the rank's works."""
 
@@ -96,7 +83,7 @@ class _RankProgram:
         self.columns: dict[str, Ints] = {"stage": units.stage[rows], "microbatch": units.microbatch[rows]}
         if units.order.num_slices > 1:
             self.columns["slice"] = units.cut[rows]
-        self.is_copy = (self.op == _OFF) | (self.op == _LD)
+        self.copies = CopyQueue(units, rank)
         self.draft = Draft()
         self.num_slots: dict[str, int] = {}
         self.named: dict[str, Ints] = {}
@@ -166,36 +153,31 @@ class _RankProgram:
 
     def add_stashes(self) -> None:
         """Slots of what passes leave for later ones (pools a, w, g, k), and copies to and from the host."""
-        units, op, item = self.units, self.op, self.item
-        makes = ((op == _F) & (units.again_unit[item] < 0)) | (op == _RC)
-        rows = np.flatnonzero(makes)
-        loads = np.flatnonzero(op == _LD)
-        stashes = _Stashes(
-            np.concatenate((rows, loads)),
-            np.concatenate((key(self.unit[rows], WORK), self.copy_keys(loads))),
-            np.concatenate((units.off_row[item[rows]] >= 0, np.zeros(len(loads), dtype=np.bool_))),
-        )
-        leave_keys = self.leave_keys(rows[stashes.away[: len(rows)]])
-        lives: dict[str, Colouring] = {}
+        units, op, item, copies = self.units, self.op, self.item, self.copies
+        makers = np.flatnonzero(((op == _F) & (units.again_unit[item] < 0)) | (op == _RC))
+        off_rows = units.off_row[item[makers]]
+        away = np.flatnonzero(off_rows >= 0)
+        off_rows = off_rows[away] - self.first_row
+        loads = copies.rows[~copies.leaves]
+        rows = np.concatenate((makers, loads))
+        begin_keys = np.concatenate((key(self.unit[makers], WORK), copies.keys[~copies.leaves]))
+        wanted_keys = np.full(len(away), NEVER, dtype=np.int64)
         split = bool((op == _I).any())
+        colouring: Colouring | None = None
         for letter, last in (("a", units.backward_unit), ("w", units.last_unit)):
-            if letter == "w" and not split:
-                lives["w"] = lives["a"]
-            else:
-                end_keys = key(last[item[stashes.rows]], WORK)
-                end_keys[stashes.away] = leave_keys
-                lives[letter] = colour(stashes.begin_keys, end_keys)
-            self.num_slots[letter] = lives[letter].num_slots
-            self.name(letter, stashes.rows, lives[letter].slot)
-        rows = np.flatnonzero(op == _I)
-        self.name_lives("g", rows, units.last_unit)
+            if colouring is None or split:  # with B alone both stashes live equally long
+                end_keys = key(last[item[rows]], WORK)
+                end_keys[away] = copies.leave_keys(off_rows)
+                colouring = colour(begin_keys, end_keys)
+            self.num_slots[letter] = colouring.num_slots
+            self.name(letter, rows, colouring.slot)
+            wanted_keys = np.minimum(wanted_keys, colouring.wanted_key[away])
+        self.name_lives("g", np.flatnonzero(op == _I), units.last_unit)
         if units.order.num_slices > 1:
-            self.name_lives(
-                "k", np.flatnonzero((op == _F) & (self.columns["slice"] == 0)), units.backward_unit
-            )
-        if self.is_copy.any():
-            wanted = np.minimum(lives["a"].wanted_key, lives["w"].wanted_key)
-            self.add_copies(stashes.rows[stashes.away], wanted[stashes.away])
+            first = (op == _F) & (self.columns["slice"] == 0)
+            self.name_lives("k", np.flatnonzero(first), units.backward_unit)
+        if len(copies):
+            self.add_copies(copies.wait_keys(off_rows, wanted_keys))
 
     def name_lives(self, letter: str, rows: Ints, last: Ints) -> None:
         """Slots that live from some passes to the `last` units of their items."""
@@ -204,57 +186,22 @@ class _RankProgram:
             self.num_slots[letter] = colouring.num_slots
             self.name(letter, rows, colouring.slot)
 
-    def copy_keys(self, rows: Ints) -> Ints:
-        """Where copies are posted."""
-        return key(self.unit[rows], COPY, rows)
-
-    def leave_keys(self, rows: Ints) -> Ints:
-        """Where, at the earliest, one may wait for the OFF of the stashes that `rows` make.
-
-        In the walk the copy is over there; but the stash has left, at the latest, before it is brought back.
-        """
-        units = self.units
-        off = units.off_row[self.item[rows]]
-        load_rows = units.load_row[self.item[rows]] - self.first_row
-        ends = units.end_ns[self.rank]
-        gap = np.minimum(np.searchsorted(ends, units.made_ns[off]) + 1, len(ends))
-        gap = np.maximum(gap, units.unit[off])
-        return np.minimum(key(gap, WAIT_RECEIVE), self.copy_keys(load_rows) - BEFORE)
-
-    def add_copies(self, makers: Ints, wanted: Ints) -> None:
-        """Copies and their waits, all in one queue.
-
-        `wanted` says where the slots of the stashes that `makers` made are wanted again.
-        """
-        units = self.units
-        copies = np.flatnonzero(self.is_copy)
-        leaves = self.op[copies] == _OFF
-        items = self.item[copies]
-        deadline = np.empty(len(self.op), dtype=np.int64)
-        deadline[units.off_row[self.item[makers]] - self.first_row] = wanted
-        keys = self.copy_keys(copies)
-        loads = units.load_row[items] - self.first_row
-        until = np.where(
-            leaves,
-            np.minimum(deadline[copies], self.copy_keys(loads)),
-            key(units.backward_unit[items], WORK),
-        )
-        # Waits stand in the order of their posts: none later than one whose post came after its own.
-        wait_keys = np.minimum.accumulate(until[::-1])[::-1] - BEFORE
-        wait_of = np.empty(len(self.op), dtype=np.int64)
-        wait_of[copies] = wait_keys
-        hosted = colour(keys[leaves], wait_of[loads[leaves]])
+    def add_copies(self, wait_keys: Ints) -> None:
+        """Copies and their waits."""
+        copies, add = self.copies, self.draft.add
+        hosted = colour(*copies.host_lives(wait_keys))
         self.num_slots["o"] = hosted.num_slots
-        add, back = self.draft.add, copies[~leaves]
-        add(keys[leaves], _OFF, self.row_columns(copies[leaves]), {"o": hosted.slot})
-        slots = {letter: self.named[letter][back] for letter in "aw"}
-        add(keys[~leaves], _LD, self.row_columns(back), slots)
-        waits = np.where(leaves, CODES[Op.WOFF], CODES[Op.WLD])
-        add(wait_keys, waits, self.row_columns(copies))
+        rows = copies.rows[copies.leaves]
+        add(copies.keys[copies.leaves], CODES[Op.OFF], self.row_columns(rows), {"o": hosted.slot})
+        rows = copies.rows[~copies.leaves]
+        slots = {letter: self.named[letter][rows] for letter in "aw"}
+        add(copies.keys[~copies.leaves], CODES[Op.LD], self.row_columns(rows), slots)
+        waits = np.where(copies.leaves, CODES[Op.WOFF], CODES[Op.WLD])
+        add(wait_keys, waits, self.row_columns(copies.rows))
 
     def add_passes(self) -> InstructionTable | None:
         """Passes, one by one or as braids; returns the members of the braids."""
-        passes = np.flatnonzero(~self.is_copy)
+        passes = np.delete(np.arange(len(self.op)), self.copies.rows)
         unit = self.unit[passes]
         sizes = np.bincount(unit, minlength=self.units.num_units(self.rank))
         alone = sizes[unit] == 1

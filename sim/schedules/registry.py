@@ -106,7 +106,7 @@ _ALL = (
     Schedule(
         "zb-v",
         lambda q: zb_v(q.num_ranks, q.num_microbatches),
-        about="two chunks down and up, weight gradients put off; no idle time without a barrier, stash p",
+        about="two chunks down and up, W put off; no idle time at F = I = W without a barrier, stash p",
         source="arXiv:2405.15362",
         constraints="2 chunks per rank",
         many_chunks=True,
@@ -137,7 +137,7 @@ _ALL = (
     Schedule(
         "dualpipe",
         lambda q: dualpipe(q.num_ranks, q.num_microbatches),
-        about="two pipelines against each other, braided; idle (p/2-1)(F&B+B-3W), stash p+1, weights twice",
+        about="two opposite pipelines, braided; idle (p/2-1)(F&B+B-3W) at F = I, stash p+1, weights twice",
         source="arXiv:2412.19437",
         constraints="p even, m even, m >= 2p",
         splits_backward=True,
@@ -241,7 +241,7 @@ def find_schedule(name: str) -> Schedule:
     """
     schedule = SCHEDULES.get(name)
     if schedule is None:
-        near = get_close_matches(name, SCHEDULES, 1)
+        near = get_close_matches(name.lower(), SCHEDULES, 1)
         raise InvalidInputError(
             "unknown schedule",
             got=repr(name),

@@ -39,7 +39,7 @@ __all__ = [
 
 Ints = NDArray[np.int64]
 
-NOTE, OPEN, EARLY, SEND, WAIT_SEND, POST, COPY, WAIT_RECEIVE, WORK = range(9)
+NOTE, EARLY, SEND, OPEN, WAIT_SEND, POST, COPY, WAIT_RECEIVE, WORK = range(9)
 """Phases of a gap, in program order; a unit is the last phase of the gap before it."""
 _PHASES: Final = 16
 _NUMBERS: Final = 2**25

@@ -110,9 +110,9 @@ def _check_plan(path: Path) -> CheckReport:
 def _check_schedule(path: Path, channels: str | None) -> CheckReport:
     from hashlib import sha256
 
-    from exactmap.sim.schedules.torch_csv import MAX_SIZE_BYTES, read_torch_csv
-    from exactmap.sim.schedules.torch_csv_channels import ChannelModel
-    from exactmap.sim.schedules.torch_csv_check import check_torch
+    from exactmap.sim.schedules.torch_csv.channels import ChannelModel
+    from exactmap.sim.schedules.torch_csv.check import check_torch
+    from exactmap.sim.schedules.torch_csv.file import MAX_SIZE_BYTES, read_torch_csv
 
     models = [str(model) for model in ChannelModel]
     if channels is not None and channels not in models:

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exactmap.errors import ExactmapError, InvalidInputError, Place
+from exactmap.errors import ExactmapError, InfeasibleError, InvalidInputError
+from exactmap.sim.verbs.schedules_input import (
+    Durations,
+    Model,
+    check_model,
+    check_numbers,
+    check_share,
+    check_size,
+    check_target,
+    whole_ns,
+)
 
 if TYPE_CHECKING:
     from exactmap.sim.schedules.order import Order
     from exactmap.sim.schedules.schedule import Request, Schedule
     from exactmap.sim.schedules.timeline import WorkTimes
 
-__all__ = ["Gallery", "GalleryRow", "schedules"]
+__all__ = ["Gallery", "GalleryRow", "schedules", "show_stash"]
 
 UNIT_NS = 1_000_000
-MAX_WORKS = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,26 +71,62 @@ class GalleryRow:
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
-    """Rows in the registry's order, and the files that were written."""
+    """Rows as asked for, else in the registry's order, and the files that were written.
+
+    Examples
+    --------
+    >>> gallery = schedules(["1f1b", "zb-h1"], p=4, m=8)
+    >>> gallery["zb-h1"].makespan_ns
+    27000000
+    >>> [row.name for row in gallery]
+    ['1f1b', 'zb-h1']
+    """
 
     rows: tuple[GalleryRow, ...]
     files: tuple[str, ...] = ()
+
+    def __getitem__(self, name: str) -> GalleryRow:
+        """The row of a schedule."""
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[GalleryRow]:
+        """Row by row."""
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        """How many schedules there are."""
+        return len(self.rows)
 
     def to_list(self) -> list[dict[str, object]]:
         """The rows as JSON-ready data: the document of `exactmap schedules --json`."""
         return [row.to_dict() for row in self.rows]
 
 
+def show_stash(microbatches: float) -> str:
+    """Microbatches for people, with at most two decimals.
+
+    Examples
+    --------
+    >>> show_stash(1.4286), show_stash(11.5), show_stash(8)
+    ('1.43', '11.5', '8')
+    """
+    return f"{microbatches:,.2f}".rstrip("0").rstrip(".")
+
+
 def schedules(
-    names: Sequence[str] = (),
+    names: str | Sequence[str] = (),
     *,
     p: int = 4,
     m: int = 8,
     v: int = 2,
-    f_ns: int = UNIT_NS,
-    i_ns: int = UNIT_NS,
-    w_ns: int = UNIT_NS,
-    hop_ns: int = 0,
+    f_ns: float = UNIT_NS,
+    i_ns: float = UNIT_NS,
+    w_ns: float = UNIT_NS,
+    hop_ns: float = 0,
+    copy_ns: float = 0,
     slices: int = 4,
     group_size: int = 0,
     braid_share: float = 1.0,
@@ -98,20 +143,22 @@ def schedules(
     Parameters
     ----------
     names
-        Which schedules; all of the registry if empty.
+        Which schedules, each shown once; all of the registry if empty.
     p, m, v
         Pipeline ranks, microbatches of a step, chunks per rank (for schedules that may have more than one).
     f_ns, i_ns, w_ns
         Forward pass, input gradient and weight gradient of all layers of a rank for one microbatch; a chunk
-        takes its share.
+        takes its share. Durations are rounded to whole nanoseconds.
     hop_ns
         Latency of a message between ranks.
+    copy_ns
+        Copy of a rank's stash of one microbatch to the host, and as long back, for schedules that offload.
     slices
         Slices of a sequence, for schedules that cut sequences.
     group_size
         Microbatches in a group of interleaved schedules, 0: p.
     braid_share
-        What a braid takes, as a share of the sum of its works.
+        What a braid takes, as a share of the sum of its works; above 0.
     stash_limit
         Stashes that a rank may hold, in microbatches of its layers; 0: any number. Schedules that obey a
         limit get it, the others are measured against it.
@@ -119,7 +166,8 @@ def schedules(
         Layers of the model, and what embedding and head cost in layers: stages are then cut unevenly,
         balanced by rank. 0 layers: all stages are equal.
     out
-        A PNG with a panel per schedule; or a folder (a path without suffix), which gets a PNG for each.
+        A PNG with a panel per schedule; or a folder (there already, or a path without suffix), which gets a
+        PNG for each.
     torch, torch_form
         Write the order (of one schedule) as PyTorch's CSV, ``compute_only`` or ``compute_comms``.
 
@@ -127,21 +175,32 @@ def schedules(
     ------
     InvalidInputError
         If a name is unknown or a number is out of range.
+    InfeasibleError
+        If a figure or a CSV is asked for and no schedule can run.
     """
     from exactmap.sim.schedules.registry import SCHEDULES, find_schedule
     from exactmap.sim.schedules.schedule import Request
 
-    _check_numbers(p=p, m=m, v=v, slices=slices)
-    for name, value in (("f_ns", f_ns), ("i_ns", i_ns), ("w_ns", w_ns), ("hop_ns", hop_ns)):
-        if value < 0 or (value == 0 and name != "hop_ns"):
-            raise InvalidInputError("a duration is out of range", where=Place(field=name), got=f"{value} ns")
+    durations = Durations(
+        whole_ns("f_ns", f_ns, 1),
+        whole_ns("i_ns", i_ns, 1),
+        whole_ns("w_ns", w_ns, 1),
+        whole_ns("hop_ns", hop_ns, 0),
+        whole_ns("copy_ns", copy_ns, 0),
+        braid_share,
+    )
+    model = Model(layers, embedding_layers, head_layers)
+    check_numbers(1, p=p, m=m, v=v, slices=slices)
+    check_numbers(0, group_size=group_size, stash_limit=stash_limit)
+    check_model(model)
+    check_share(braid_share)
+    check_target(out, torch)
+    names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
     chosen = [find_schedule(name) for name in names] if names else list(SCHEDULES.values())
     if torch is not None and len(chosen) != 1:
         raise InvalidInputError("a CSV holds one schedule", got=f"{len(chosen)} schedules", hint="name one")
-    rows: list[GalleryRow] = []
-    drawn: list[tuple[GalleryRow, Order, WorkTimes]] = []
-    for schedule in chosen:
-        request = Request(
+    requests = [
+        Request(
             p,
             m,
             schedule.fixed_chunks or (v if schedule.many_chunks else 1),
@@ -149,11 +208,17 @@ def schedules(
             group_size if schedule.groups else 0,
             stash_limit=stash_limit if schedule.limits else 0,
         )
+        for schedule in chosen
+    ]
+    check_size(requests, durations, model)
+    rows: list[GalleryRow] = []
+    drawn: list[tuple[GalleryRow, Order, WorkTimes]] = []
+    for schedule, request in zip(chosen, requests, strict=True):
         row = GalleryRow(
             schedule.name,
             schedule.constraints,
             constraints_met=False,
-            why_not=schedule.problem_of(request),
+            why_not=schedule.problem_of(request).removeprefix(f"{schedule.name} "),
             num_chunks=request.num_chunks,
             num_slices=request.num_slices,
             about=schedule.about,
@@ -161,59 +226,60 @@ def schedules(
         )
         if not row.why_not:
             try:
-                times = _stage_times(
-                    schedule, request, (f_ns, i_ns, w_ns), (layers, embedding_layers, head_layers)
-                )
-                times = replace(times, hop_ns=hop_ns, braid_share=braid_share)
+                times = _stage_times(schedule, request, durations, model)
                 order = schedule.make(request._replace(times=times))
                 row = _measured(row, order, times, stash_limit)
                 drawn.append((row, order, times))
             except ExactmapError as error:
-                row = replace(row, why_not=str(error.what))
+                row = replace(row, why_not=_reason(error))
         rows.append(row)
-    files = [*_draw(drawn, out), *_write_torch(drawn, torch, torch_form)]
+    if not drawn and (out is not None or torch is not None):
+        raise InfeasibleError(
+            "nothing to write: no schedule can run so",
+            got="; ".join(f"{row.name}: {row.why_not}" for row in rows[:3]),
+        )
+    # A CSV may be refused, a figure is not: nothing is written of what fails.
+    files = [*_write_torch(drawn, torch, torch_form), *_draw(drawn, out)]
     return Gallery(tuple(rows), tuple(map(str, files)))
 
 
-def _check_numbers(**numbers: int) -> None:
-    for name, value in numbers.items():
-        if value < 1:
-            raise InvalidInputError(
-                "a number is out of range", where=Place(field=name), got=str(value), expected="at least 1"
-            )
-    works = 2 * numbers["p"] * numbers["m"] * numbers["v"] * numbers["slices"]
-    if works > MAX_WORKS:
-        raise InvalidInputError(
-            "too many passes to list schedules for",
-            got=f"about {works:,}",
-            expected=f"at most {MAX_WORKS:,}",
-            hint="the schedules keep their ranking at smaller numbers of microbatches",
-        )
+def _reason(error: ExactmapError) -> str:
+    """An error in one line, where it is one row's."""
+    found = ", ".join(
+        f"{word} {text}" for word, text in (("got", error.got), ("expected", error.expected)) if text
+    )
+    return f"{error.what}: {found}" if found else error.what
 
 
-def _stage_times(
-    schedule: Schedule, request: Request, rank_ns: tuple[int, int, int], model: tuple[int, float, float]
-) -> WorkTimes:
+def _stage_times(schedule: Schedule, request: Request, durations: Durations, model: Model) -> WorkTimes:
     """What each stage takes: its even share of its rank's layers, or that of the layers it gets."""
     from exactmap.sim.schedules.partition import balance_layers
     from exactmap.sim.schedules.timeline import WorkTimes
 
     p = request.num_ranks
     num_stages = p if schedule.two_ranks else p * request.num_chunks
-    num_layers, embedding, head = model
-    weights, whole = [1.0] * num_stages, float(num_stages)
-    if num_layers:
+    counts, whole = [1.0] * num_stages, float(num_stages)
+    if model.num_layers:
         placement = schedule.make(request._replace(times=WorkTimes.unit(num_stages))).placement
-        counts = balance_layers(num_layers, num_stages, embedding, head, placement=placement)
-        weights, whole = [float(count) for count in counts], float(num_layers)
-        weights[0] += embedding
-        weights[-1] += head
+        balanced = balance_layers(*model[:1], num_stages, *model[1:], placement=placement)
+        counts, whole = [float(count) for count in balanced], float(model.num_layers)
+    weights = list(counts)
+    if model.num_layers:
+        weights[0] += model.embedding
+        weights[-1] += model.head
     return WorkTimes(
         {
             (op, stage): round(total_ns * p * weight / whole)
-            for op, total_ns in zip("FIW", rank_ns, strict=True)
+            for op, total_ns in zip("FIW", durations[:3], strict=True)
             for stage, weight in enumerate(weights)
-        }
+        },
+        durations.hop_ns,
+        durations.braid_share,
+        {
+            (op, stage): round(durations.copy_ns * p * count / whole)
+            for op in ("OFF", "LD")
+            for stage, count in enumerate(counts)
+        },
     )
 
 
@@ -223,7 +289,9 @@ def _measured(row: GalleryRow, order: Order, times: WorkTimes, stash_limit: int)
     found = measure(order, times)
     over = stash_limit > 0 and found.peak_stash_microbatches > stash_limit
     why_not = (
-        f"its stash of {found.peak_stash_microbatches:g} is over the limit of {stash_limit}" if over else ""
+        f"its stash of {show_stash(found.peak_stash_microbatches)} is over the limit of {stash_limit}"
+        if over
+        else ""
     )
     return replace(
         row,
@@ -247,16 +315,9 @@ def _draw(drawn: Sequence[tuple[GalleryRow, Order, WorkTimes]], out: str | Path 
 
     panels = {row.name: Panel(_title(row), order, walk(order, times)) for row, order, times in drawn}
     target = Path(out)
-    if target.suffix.lower() == ".png":
+    if target.suffix.lower() == ".png" and not target.is_dir():
         save_figure(draw_gallery(list(panels.values())), target)
         return [target]
-    if target.suffix:
-        raise InvalidInputError(
-            "a figure is written as PNG, or one for each schedule into a folder",
-            where=str(out),
-            got=target.suffix,
-            expected=".png or no suffix",
-        )
     try:
         target.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
@@ -268,6 +329,8 @@ def _draw(drawn: Sequence[tuple[GalleryRow, Order, WorkTimes]], out: str | Path 
 
 
 def _title(row: GalleryRow) -> str:
+    from exactmap.sim.report.quantity import show_share, show_time
+
     cut = "".join(
         f", {name}={number}"
         for name, number in (("v", row.num_chunks), ("slices", row.num_slices))
@@ -275,9 +338,10 @@ def _title(row: GalleryRow) -> str:
     )
     assert row.makespan_ns is not None
     assert row.bubble_barrier is not None
+    assert row.peak_stash_microbatches is not None
     return (
-        f"{row.name}{cut}: {row.makespan_ns / 1e6:g} ms, bubble {100 * row.bubble_barrier:.1f} %, "
-        f"stash {row.peak_stash_microbatches:g}"
+        f"{row.name}{cut}: {show_time(row.makespan_ns)}, bubble {show_share(row.bubble_barrier)}, "
+        f"stash {show_stash(row.peak_stash_microbatches)}"
     )
 
 
@@ -286,7 +350,7 @@ def _write_torch(
 ) -> list[Path]:
     if torch is None or not drawn:
         return []
-    from exactmap.sim.schedules.torch_csv import write_torch_csv
+    from exactmap.sim.schedules.torch_csv.file import write_torch_csv
 
     write_torch_csv(drawn[0][1], torch, form=form)
     return [Path(torch)]

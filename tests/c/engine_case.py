@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from exactmap.sim.plan.writer import write_plan
 from exactmap.sim.schedules.build import OptimizerSettings, build_plan
 from exactmap.sim.workload.model import ModelConfig, ModelKind
 
-__all__ = ["Case", "make_data", "step_tokens"]
+__all__ = ["Case", "edit", "make_data", "step_tokens"]
 
 _WORDS = b"def self return import for in range class None True if else not and or x y value print\n".split()
 _OPTIMIZER = OptimizerSettings(lr=2e-3, lr_min=2e-4, warmup=3, steps=20, clip=1.0, seed=11)
@@ -42,6 +44,9 @@ class Case:
     pp: int = 2
     chunks: int = 1
     dp: int = 1
+    slices: int = 1
+    late_norm: bool = False
+    shard_params: bool = False
     optimizer: OptimizerSettings = _OPTIMIZER
 
     def having(self, **changes: object) -> Case:
@@ -99,6 +104,10 @@ class Case:
             microbatch=self.microbatch,
             chunks=self.chunks,
             dp=self.dp,
+            slices=self.slices,
+            clock="free" if self.late_norm else "barrier",
+            late_norm=self.late_norm,
+            shard_params=self.shard_params,
             optimizer=self.optimizer,
         )
         return write_plan(plan).decode()
@@ -107,6 +116,14 @@ class Case:
         """Write the plan file."""
         path.write_text(self.text())
         return path
+
+
+def edit(path: Path, change: Callable[[str], str]) -> Path:
+    """Change a plan's text and write it with a fitting hash."""
+    lines = change(path.read_text()).split("\n", 2)
+    lines[1] = f"body sha256={sha256(lines[2].encode()).hexdigest()}"
+    path.write_text("\n".join(lines))
+    return path
 
 
 def make_data(folder: Path) -> Dataset:

@@ -52,4 +52,21 @@ assert bubbles == sorted(bubbles, reverse=True)
 times = [networks[name].step_ns for name in ("800 Gb/s", "400 Gb/s", "200 Gb/s")]
 assert times == sorted(times) and times[0] < times[-1]
 """,
+    "02-schedules": """
+assert all(round(row.bubble_steady, 4) == published[row.name] for row in table5)
+assert even["zb-h2"].makespan_ns == even["zb-h1"].makespan_ns and even["zb-h2"].bubble_steady == 0
+assert fastest[0] == "interleaved-zb v4" and set(fastest[6:]) == {"zb-v"}
+assert [by_hop["interleaved-zb v4"][at] > by_hop["zb-h1"][at] for at in (6, 8)] == [False, True]
+assert min(by_m, key=lambda label: by_m[label][0]) == "interleaved-zb v2"
+assert by_m["zb-v"][4] < 0.05 < 0.2 < by_m["interleaved-zb v2"][1] < by_m["zb-v"][1]
+assert [row.peak_stash_microbatches for row in limited["1f1b-offload"]] == [3, 4, 5, 6, 7, 8]
+assert len({row.makespan_ns for row in limited["1f1b-offload"]}) == 1
+assert [row.peak_stash_microbatches for row in limited["1f1b-selective-recompute"]] == list(range(1, 9))
+spread = max(evenly[label][0] for label in evenly) - min(evenly[label][0] for label in evenly)
+for label in evenly:
+    assert evenly[label][4] - evenly[label][0] > spread
+    assert chosen[label][4].makespan_ns < 1.11 * evenly[label][0]
+for walked_ns, (replayed, simulated_too) in engines.values():
+    assert replayed.same_times(simulated_too) and replayed.e_ns.max() == walked_ns
+""",
 }

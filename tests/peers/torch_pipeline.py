@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.schedules import _PipelineScheduleRuntime
 
-from exactmap.sim.schedules.torch_csv import read_torch_csv
+from exactmap.sim.schedules.torch_csv.file import read_torch_csv
 
 WIDTH = 6
 BATCH_PER_MICROBATCH = 2
@@ -49,7 +49,7 @@ def main() -> None:
         init_method=f"file://{folder / 'meet'}",
         rank=rank,
         world_size=num_ranks,
-        timeout=timedelta(seconds=60),
+        timeout=timedelta(seconds=200),
     )
     placement = read_torch_csv(path).placement
     layers = make_layers(num_stages)

@@ -1,8 +1,8 @@
 """Two engines, built apart from each other, agree on random plans: to the nanosecond, or on the deadlock.
 
 The plans are no training steps; they exercise queues: messages over channels of any depth, groups over any
-axes, scans, copies, buckets on several groups, programs of one replica that differ, coupled works, hosts that
-issue. Some orders deadlock.
+axes and any ranks, scans, copies, buckets on several groups, programs of one replica that differ, coupled
+works and braids, slices, notes, hosts that issue. Some orders deadlock.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 
 from exactmap.sim.cost.profile import ChannelNs, Mover, Profile
+from exactmap.sim.engine.compiled import compile_plan
 from exactmap.sim.engine.deadlock import DeadlockError
 from exactmap.sim.engine.durations import ChannelDurations, Durations, resolve, split_inner
 from exactmap.sim.engine.encoded import WAIT_KINDS
 from exactmap.sim.engine.events import simulate_events
-from exactmap.sim.engine.replay import replay
+from exactmap.sim.engine.replay import replay, replay_many, replay_times
 from exactmap.sim.engine.trace import Trace
 from exactmap.sim.engine.trace_file import format_trace, parse_trace
 from exactmap.sim.plan.instruction import Instruction, Op
@@ -49,7 +50,10 @@ if TYPE_CHECKING:
 GROUP_AXES = [("dp",), ("pp",), ("tp",), ("dp", "pp"), ("tp", "dp")]
 BUCKET_OPS = [Op.AR, Op.RS, Op.AG]
 PASS_OPS = [Op.A2A_D, Op.A2A_C, Op.KV]
-WORK_OPS = [Op.F, Op.I, Op.W, Op.B, Op.RC, Op.ZERO, Op.OPT]
+PASS_WORKS = [Op.F, Op.I, Op.W, Op.B, Op.RC]
+BUCKET_WORKS = [Op.ZERO, Op.OPT, Op.PV, Op.UNDO]
+NOTES = [Op.LF, Op.LB, Op.FREE, Op.MARK]
+NO_POSTS = {*PASS_WORKS, *BUCKET_WORKS, *NOTES, Op.FB}
 WAIT_OF = {
     Op.SF: Op.WS, Op.SB: Op.WS, Op.RF: Op.WR, Op.RB: Op.WR, Op.OFF: Op.WOFF, Op.LD: Op.WLD
 }  # fmt: skip
@@ -68,6 +72,8 @@ def random_plan(rng: Random) -> Plan:
     channels = []
     for number in range(rng.randint(0, 4) if pp > 1 else 0):
         src, dst = rng.sample(range(pp), 2)
+        if channels and rng.random() < 0.5:  # answers tell a sender that its message has arrived
+            src, dst = channels[-1].dst, channels[-1].src
         channels.append(Channel(f"c{number}", src, dst, rng.choice("FB"), rng.randint(0, 3), 64))
     groups = []
     for number in range(rng.randint(0, 3)):
@@ -91,7 +97,7 @@ def random_plan(rng: Random) -> Plan:
         mesh,
         tuple(PlanStage(rank, rank, rank == 0, rank == pp - 1) for rank in range(pp)),
         tuple((rank,) for rank in range(pp)),
-        "barrier",
+        rng.choice(["barrier", "free"]),
         serial=False,
         limit=1000,
         channels=tuple(channels),
@@ -125,13 +131,20 @@ def random_tasks(rng: Random, pp: int, m: int, channels: list[Channel], groups: 
             for rank in range(pp):
                 tasks += [alone(rank, random_operation(rng, group)(rank)) for _ in range(rng.randint(0, 3))]
     for rank in range(pp):
-        tasks += [alone(rank, Instruction(rng.choice(WORK_OPS[:5]), rank, item)) for item in range(m)]
+        cut = rng.choice([-1, -1, 0, 1])
+        tasks += [alone(rank, Instruction(rng.choice(PASS_WORKS), rank, item, cut)) for item in range(m)]
+        for _ in range(rng.choice([0, 0, 1, 3])):
+            members = [
+                Instruction(rng.choice(PASS_WORKS), rank, item, cut) for item in range(rng.randint(1, 3))
+            ]
+            tasks.append(alone(rank, Instruction(Op.FB, members=tuple(members))))
         if rng.random() < 0.3:
-            members = (Instruction(Op.F, rank, 0), Instruction(Op.B, rank, 1))
-            tasks.append(alone(rank, Instruction(Op.FB, members=members)))
+            tasks.append(alone(rank, Instruction(Op.MARK, name="here")))
+            tasks.append(alone(rank, Instruction(rng.choice(NOTES[:2]), rank, 0, cut)))
+            tasks.append(alone(rank, Instruction(Op.FREE, rank, bucket=0)))
         copies = range(rng.choice([0, 0, 3]))
         tasks += [alone(rank, Instruction(rng.choice([Op.OFF, Op.LD]), rank, item)) for item in copies]
-        tasks += [alone(rank, Instruction(op, rank, bucket=0)) for op in (Op.ZERO, Op.OPT)]
+        tasks += [alone(rank, Instruction(op, rank, bucket=0)) for op in BUCKET_WORKS]
     return tasks
 
 
@@ -177,7 +190,7 @@ def random_program(rng: Random, name: str, rank: int, tasks: list[Task]) -> Prog
 
 
 def is_post(part: Instruction) -> bool:
-    return part.op in WAIT_OF or (part.op not in WORK_OPS and part.op is not Op.FB)
+    return part.op not in NO_POSTS
 
 
 def wait_for(rng: Random, pending: list[Instruction]) -> Instruction:
@@ -208,12 +221,17 @@ def random_durations(rng: Random, plan: Plan) -> Durations:
     durations = resolve(plan, profile)
     if plan.mesh.tp > 1:
         durations = split_inner(durations, plan, ("tp",))
+    return redrawn(rng, durations)
+
+
+def redrawn(rng: Random, durations: Durations) -> Durations:
+    """Other durations for the same plan; what took no time takes none, but posts may."""
     draws = np.random.default_rng(rng.randrange(2**32))
     scale = rng.choice([3, 20, 10**6])
     host = rng.choice([0, 0, scale // 3])
 
     def drawn(values: np.ndarray) -> np.ndarray:
-        return np.where(values > 0, draws.integers(0, scale, len(values)), 0)
+        return np.where(values > 0, draws.integers(0, scale, len(values), endpoint=True), 0)
 
     posts_cost = rng.random() < 0.3
     actors = {
@@ -254,6 +272,7 @@ def check_one(seed: int) -> str:
         assert by_replay.summary() == by_events.summary()
         assert parse_trace(format_trace(by_replay).encode()).same_times(by_replay)
         assert list(by_replay.op) == list(by_events.op)
+        check_compiled(rng, plan, durations, by_replay)
     else:
         assert by_replay == by_events, f"seed {seed}: deadlocks differ"
         assert by_replay == cycle
@@ -261,6 +280,20 @@ def check_one(seed: int) -> str:
     if durations.mover is Mover.INLINE:
         assert isinstance(by_replay, Trace) == (not cycle), f"seed {seed}: inline is the strict order"
     return f"{durations.mover} {'runs' if isinstance(by_replay, Trace) else 'deadlocks'}"
+
+
+def check_compiled(rng: Random, plan: Plan, durations: Durations, trace: Trace) -> None:
+    """What is compiled once holds for all durations: one by one, as traces, and all at once."""
+    compiled = compile_plan(plan, durations)
+    others = [durations, *(redrawn(rng, durations) for _ in range(2))]
+    traces = [trace, *(simulate_events(plan, other) for other in others[1:])]
+    many = replay_many(compiled, others)
+    for number, (other, expected) in enumerate(zip(others, traces, strict=True)):
+        assert replay(compiled, other).same_times(expected)
+        quick, summary = replay_times(compiled, other), expected.summary()
+        assert (int(quick.makespan_ns), int(quick.period_ns)) == (summary.makespan_ns, summary.period_ns)
+        assert np.array_equal(quick.end_ns, many.end_ns[:, number])
+        assert np.array_equal(quick.span_ns, many.span_ns[:, number])
 
 
 def check_many(seeds: range) -> None:

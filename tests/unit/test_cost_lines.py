@@ -25,7 +25,10 @@ def test_a_profile_survives_the_way_into_a_plan_and_back() -> None:
     assert profile == profile_from_cost_lines(to_cost_lines(profile))
 
 
-@pytest.mark.parametrize("key", ["X.0", "F", "F.0.0", "chan.f.speed", "group.dp", "group.dp.AR.x"])
+@pytest.mark.parametrize(
+    "key",
+    ["X.0", "F", "F.0.0", "chan.f.speed", "group.dp", "group.dp.AR.x", "FB", "FB.F", "FB.F.x", "FB.OPT.0"],
+)
 def test_an_unknown_cost_is_named(key: str) -> None:
     with pytest.raises(InvalidInputError, match="unknown cost") as caught:
         profile_from_cost_lines([(key, 1)], "a.plan")

@@ -265,6 +265,33 @@ def test_off_and_ld_share_one_copy_queue(engine: Engine) -> None:
 
 
 @both_engines
+def test_a_channel_and_a_group_may_have_one_name(engine: Engine) -> None:
+    """They have name spaces of their own: the message takes 10 + 5, the operation 40, side by side."""
+    plan = make_plan(
+        "SF 0.0@x; AR 0/0@x; WS 0.0@x; WC 0/0@x",
+        "RF 1.0@x h0; AR 1/0@x; WR 1.0@x; WC 1/0@x",
+        channels=(Channel("x", 0, 1, "F", 0, 8),),
+        groups=(Group("x", ("pp",)),),
+    )
+
+    trace = engine(plan, resolve(plan, profile()))
+
+    assert times(trace, 1, "WR 1.0@x") == (0, -1, 15, -1)
+    assert times(trace, 1, "WC 1/0@x") == (15, -1, 40, -1)
+
+
+@both_engines
+def test_a_braid_takes_its_own_duration_where_the_profile_has_one(engine: Engine) -> None:
+    """Else the sum of its members, 100 + 100."""
+    plan = make_plan("FB{F 0.0|B 0.1}; FB{B 0.2|F 0.3}")
+
+    trace = engine(plan, resolve(plan, profile(braid_ns={(("F", 0), ("B", 0)): 130})))
+
+    assert times(trace, 0, "FB{F 0.0|B 0.1}") == (0, 0, 130, -1)
+    assert times(trace, 0, "FB{B 0.2|F 0.3}") == (130, 130, 330, -1)
+
+
+@both_engines
 def test_replica_classes_meet_in_a_group_over_dp(engine: Engine) -> None:
     """Replica 1 does its work in another order and is late; both classes see the same end."""
     plan = make_plan(

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from exactmap.sim.schedules.timeline import WorkTimes
-from exactmap.sim.schedules.torch_csv import parse_torch_csv, read_torch_csv
-from exactmap.sim.schedules.torch_csv_channels import ChannelModel, run_channels
-from exactmap.sim.schedules.torch_csv_check import check_torch
-from exactmap.sim.schedules.torch_csv_lower import defer_receives, lower_as_torch
+from exactmap.sim.schedules.torch_csv.channels import ChannelModel, run_channels
+from exactmap.sim.schedules.torch_csv.check import check_torch
+from exactmap.sim.schedules.torch_csv.file import parse_torch_csv, read_torch_csv
+from exactmap.sim.schedules.torch_csv.lower import defer_receives, lower_as_torch
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "torch_schedules"
 SMALL = GOLDEN / "Interleaved1F1B-p2-m4-v2.compute_comms.csv"
@@ -196,6 +196,11 @@ def test_a_message_between_stages_of_one_rank_is_found() -> None:
         ("message.needless", "0SEND_F0", "has stage 1 on the same rank"),
         ("message.needless", "1RECV_F0", "has stage 0 on the same rank"),
     ]
+
+
+def test_a_reduction_that_comes_too_early_is_told_once() -> None:
+    """However many passes follow it."""
+    assert _rules("0F0,0F1,0F2,0REDUCE_GRAD,0B0,0B1,0B2\n") == [("reduce.early", 0, 5, "0B0")]
 
 
 def test_no_reduction_at_all_is_worth_a_look() -> None:

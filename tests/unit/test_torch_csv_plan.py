@@ -15,7 +15,7 @@ from exactmap.sim.schedules.build import build_plan
 from exactmap.sim.schedules.order import Work
 from exactmap.sim.schedules.plan_order import order_of_plan
 from exactmap.sim.schedules.registry import make_order
-from exactmap.sim.schedules.torch_csv import read_torch_csv, write_torch_csv
+from exactmap.sim.schedules.torch_csv.file import read_torch_csv, write_torch_csv
 from exactmap.sim.workload.model import ModelConfig, ModelKind
 
 VALID = Path(__file__).parents[1] / "golden" / "plans" / "valid"

@@ -32,7 +32,7 @@ extern "C" {
 /* Bytes that the engine itself needs on one pipeline rank; they must equal the plan's. */
 typedef struct {
     uint64_t region_bytes[EM_NUM_REGIONS];
-    uint64_t slot_bytes[EM_NUM_POOLS]; /* 0 for a pool that the plan has no use for */
+    uint64_t slot_bytes[EM_NUM_POOLS]; /* k p q: 0 if nothing is sliced, sharded */
 } em_footprint_t;
 
 EM_API em_status_t em_engine_footprint(const em_plan_t *plan, uint32_t pp,

@@ -421,6 +421,20 @@ typedef struct {
 EM_API em_status_t em_plan_read(const uint8_t *bytes, size_t num_bytes, em_plan_t **plan,
                                 em_verdict_t *verdict);
 
+/* CPU nanoseconds of the calling thread in each part of a reading; 0 for what was not reached. */
+typedef struct {
+    uint64_t text;     /* phase 1: lines into records */
+    uint64_t hash;     /* SHA-256 of the body and of the file */
+    uint64_t head;     /* phase 2 */
+    uint64_t programs; /* phase 3 */
+    uint64_t pairs;    /* phase 4 */
+    uint64_t progress; /* phase 5 */
+} em_plan_times_t;
+
+/* As em_plan_read; also says how long it took. */
+EM_API em_status_t em_plan_read_timed(const uint8_t *bytes, size_t num_bytes, em_plan_t **plan,
+                                      em_verdict_t *verdict, em_plan_times_t *times);
+
 /*
  * As em_plan_read, from a file. A file that cannot be read gives EM_ERR_IO; `err` (NULL is
  * allowed) gets the whole message, with file, line, code and hint, whatever failed.

@@ -74,10 +74,10 @@ bool em_local_group_enter(em_local_group_t *group, uint32_t number, em_team_t *t
 bool em_local_group_leave(em_local_group_t *group, uint32_t number, em_team_t *team);
 /* buffers[k][i] = sum over j in order of buffers[j][i], for all k and this member's i. */
 void em_local_sum_share(const em_local_group_t *group, const em_local_reduce_t *reduce);
-/* sum[i - begin] = (add ? sum[i - begin] : 0) + sum over j in order of buffers[j][i], for this
+/* into[i - begin] = (add ? into[i - begin] : 0) + sum over j in order of buffers[j][i], for this
  * member's i: the others' results are their own. */
 void em_local_sum_into(const em_local_group_t *group, const em_local_reduce_t *reduce, bool add,
-                       float *sum);
+                       float *into);
 /* whole = the members' equal shards one after the other. */
 void em_local_gather(const em_local_group_t *group, float *const *shards, uint64_t shard_floats,
                      float *whole);

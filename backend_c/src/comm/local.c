@@ -65,19 +65,31 @@ bool em_local_group_leave(em_local_group_t *group, uint32_t number, em_team_t *t
     return em_signal_wait(&group->finished, (number + 1) * group->num_members, team);
 }
 
+/* sum = the members' floats from `at` on, in member order. */
+static void sum_block(const em_local_group_t *group, float *const *buffers, uint64_t at, size_t num,
+                      float *sum)
+{
+    memcpy(sum, buffers[0] + at, num * sizeof *sum);
+    for (uint32_t k = 1; k < group->num_members; k++) {
+        const float *const other = buffers[k] + at;
+        for (size_t i = 0; i < num; i++) {
+            sum[i] += other[i];
+        }
+    }
+}
+
+static size_t block_at(const em_local_reduce_t *reduce, uint64_t at)
+{
+    const uint64_t left = reduce->end - at;
+    return left < EM_SUM_BLOCK ? (size_t)left : EM_SUM_BLOCK;
+}
+
 void em_local_sum_share(const em_local_group_t *group, const em_local_reduce_t *reduce)
 {
     float sum[EM_SUM_BLOCK];
     for (uint64_t at = reduce->begin; at < reduce->end; at += EM_SUM_BLOCK) {
-        const uint64_t left = reduce->end - at;
-        const size_t num = left < EM_SUM_BLOCK ? (size_t)left : EM_SUM_BLOCK;
-        memcpy(sum, reduce->buffers[0] + at, num * sizeof *sum);
-        for (uint32_t k = 1; k < group->num_members; k++) {
-            const float *const other = reduce->buffers[k] + at;
-            for (size_t i = 0; i < num; i++) {
-                sum[i] += other[i];
-            }
-        }
+        const size_t num = block_at(reduce, at);
+        sum_block(group, reduce->buffers, at, num, sum);
         for (uint32_t k = 0; k < group->num_members; k++) {
             memcpy(reduce->buffers[k] + at, sum, num * sizeof *sum);
         }
@@ -85,15 +97,16 @@ void em_local_sum_share(const em_local_group_t *group, const em_local_reduce_t *
 }
 
 void em_local_sum_into(const em_local_group_t *group, const em_local_reduce_t *reduce, bool add,
-                       float *sum)
+                       float *into)
 {
-    for (uint64_t i = reduce->begin; i < reduce->end; i++) {
-        float all = reduce->buffers[0][i];
-        for (uint32_t k = 1; k < group->num_members; k++) {
-            all += reduce->buffers[k][i];
+    float sum[EM_SUM_BLOCK];
+    for (uint64_t at = reduce->begin; at < reduce->end; at += EM_SUM_BLOCK) {
+        const size_t num = block_at(reduce, at);
+        float *const out = into + (at - reduce->begin);
+        sum_block(group, reduce->buffers, at, num, sum);
+        for (size_t i = 0; i < num; i++) {
+            out[i] = add ? out[i] + sum[i] : sum[i];
         }
-        float *const out = &sum[i - reduce->begin];
-        *out = add ? *out + all : all;
     }
 }
 

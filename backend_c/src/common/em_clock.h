@@ -13,6 +13,9 @@ extern "C" {
 /* Nanoseconds since an arbitrary fixed point; never goes back. */
 EM_API uint64_t em_clock_ns(void);
 
+/* Nanoseconds for which the calling thread has held a core so far. */
+EM_API uint64_t em_clock_thread_ns(void);
+
 #ifdef __cplusplus
 }
 #endif

@@ -63,4 +63,25 @@ em_op_t em_body_op(const char *line, size_t num_bytes);
 em_parse_t em_body_line(em_reader_t *reader, em_op_t op, em_cursor_t *cursor, uint64_t line,
                         uint64_t *num_instrs);
 
+/* Names of queues of up to eight bytes, by these bytes, so that each is looked up once. */
+enum { EM_QUICK_NAME_BITS = 10 };
+
+typedef struct {
+    uint64_t key;     /* 0: none */
+    int32_t queue[2]; /* the channel of this name, the group */
+} em_quick_name_t;
+
+typedef struct {
+    em_reader_t *reader;
+    em_quick_name_t *names;
+} em_quick_t;
+
+/*
+ * Take common instruction lines from `text` on, as many as stand there, and add them to the store
+ * while it has room. Gives the place of the first line that was not taken; `line` is the number of
+ * the last one that was. The byte before `end` is an LF.
+ */
+const char *em_body_quick(em_quick_t *quick, const char *text, const char *end, uint64_t *line,
+                          uint64_t *num_instrs);
+
 #endif

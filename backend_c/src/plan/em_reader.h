@@ -108,6 +108,7 @@ typedef struct {
     em_plan_t *plan; /* the public part of the store */
     em_verdict_t *verdict;
     bool no_memory;
+    bool plain; /* take every line by the whole grammar, common ones too */
 
     em_map_t name_of_text;    /* hash of a text -> name */
     em_map_t channel_of_name; /* name -> channel; the first of that name */
@@ -133,6 +134,10 @@ typedef struct {
     em_vec_t next_post;   /* uint32_t per instruction: the next post on its queue, or UINT32_MAX */
 } em_reader_t;
 
+/* As em_plan_read_timed; `plain` as in em_reader_t: tests hold one way against the other. */
+em_status_t em_plan_read_by(const uint8_t *bytes, size_t num_bytes, em_plan_t **plan,
+                            em_verdict_t *verdict, em_plan_times_t *times, bool plain);
+
 /* Set the verdict; always false. */
 bool em_refuse(em_reader_t *reader, em_verdict_code_t code, uint64_t line, const char *fmt, ...)
     EM_PRINTF(4, 5);
@@ -157,8 +162,9 @@ bool em_shares_embedding(const em_plan_t *plan);
 /* Point the public arrays at what the vectors hold. */
 void em_store_publish(em_store_t *store);
 
-/* Phase 1. */
+/* Phase 1: the lines, then the hash of the body. */
 bool em_read_text(em_reader_t *reader);
+bool em_check_hash(em_reader_t *reader);
 /* Phase 2, whole; of it buckets and ties, memory of the ranks, and which programs they run. */
 bool em_check_head(em_reader_t *reader);
 bool em_check_parameters(em_reader_t *reader);

@@ -18,6 +18,8 @@ typedef struct {
 
 /* Room for one more item of `item_bytes`, set to zero; NULL if there is no memory. */
 void *em_vec_push(em_vec_t *vec, uint64_t item_bytes);
+/* Room for `num` items in all; false if there is no memory. */
+bool em_vec_reserve(em_vec_t *vec, uint64_t item_bytes, uint64_t num);
 void em_vec_free(em_vec_t *vec);
 
 /* Item `i` of a vector of `type`. */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/em_arena.h"
+#include "common/em_clock.h"
 #include "plan/em_reader.h"
 
 static void free_reader(em_reader_t *reader)
@@ -66,20 +67,47 @@ static void point_programs(em_reader_t *reader)
     em_store_publish(store);
 }
 
-static bool read_all(em_reader_t *reader)
+/* One part of a reading, and its time. */
+typedef bool part_t(em_reader_t *reader);
+
+static bool timed(em_reader_t *reader, part_t *part, uint64_t *ns)
 {
-    if (!em_read_text(reader)) {
+    const uint64_t start = em_clock_thread_ns();
+    const bool good = part(reader);
+    *ns = em_clock_thread_ns() - start;
+    return good;
+}
+
+static bool read_all(em_reader_t *reader, em_plan_times_t *times)
+{
+    if (!timed(reader, em_read_text, &times->text) || !timed(reader, em_check_hash, &times->hash)) {
         return false;
     }
     point_programs(reader);
-    return em_check_head(reader) && em_check_programs(reader) && em_check_pairs(reader) &&
-           em_check_progress(reader);
+    return timed(reader, em_check_head, &times->head) &&
+           timed(reader, em_check_programs, &times->programs) &&
+           timed(reader, em_check_pairs, &times->pairs) &&
+           timed(reader, em_check_progress, &times->progress);
 }
 
 em_status_t em_plan_read(const uint8_t *bytes, size_t num_bytes, em_plan_t **plan,
                          em_verdict_t *verdict)
 {
+    em_plan_times_t ignored;
+    return em_plan_read_timed(bytes, num_bytes, plan, verdict, &ignored);
+}
+
+em_status_t em_plan_read_timed(const uint8_t *bytes, size_t num_bytes, em_plan_t **plan,
+                               em_verdict_t *verdict, em_plan_times_t *times)
+{
+    return em_plan_read_by(bytes, num_bytes, plan, verdict, times, false);
+}
+
+em_status_t em_plan_read_by(const uint8_t *bytes, size_t num_bytes, em_plan_t **plan,
+                            em_verdict_t *verdict, em_plan_times_t *times, bool plain)
+{
     *plan = NULL;
+    *times = (em_plan_times_t){.text = 0};
     *verdict = (em_verdict_t){.code = EM_VERDICT_OK};
     em_store_t *const store = em_alloc_zeroed(1, sizeof *store);
     if (store == NULL) {
@@ -90,8 +118,9 @@ em_status_t em_plan_read(const uint8_t *bytes, size_t num_bytes, em_plan_t **pla
                           .num_bytes = num_bytes,
                           .store = store,
                           .plan = &store->plan,
-                          .verdict = verdict};
-    const bool accepted = read_all(&reader);
+                          .verdict = verdict,
+                          .plain = plain};
+    const bool accepted = read_all(&reader, times);
     free_reader(&reader);
     if (accepted) {
         *plan = &store->plan;
@@ -112,7 +141,10 @@ static em_status_t read_file(const char *path, uint8_t **bytes, size_t *num_byte
     FILE *const file = fopen(path, "rb");
     EM_RETURN_ERROR_IF(file == NULL, err, EM_ERR_IO, "%s: cannot open the plan: %s", path,
                        strerror(errno));
-    size_t capacity = 1 << 16;
+    /* One byte more than a file has at first: the last read finds its end. */
+    const long size = fseek(file, 0, SEEK_END) == 0 ? ftell(file) : -1;
+    (void)fseek(file, 0, SEEK_SET);
+    size_t capacity = size < 0 || size > EM_MAX_FILE_BYTES ? 1 << 16 : (size_t)size + 1;
     uint8_t *buffer = em_alloc(capacity);
     size_t used = 0;
     while (buffer != NULL && used <= EM_MAX_FILE_BYTES) {

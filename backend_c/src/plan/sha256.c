@@ -6,7 +6,7 @@
 #include "exactmap/plan.h"
 
 /* First 32 bits of the fractional parts of the cube roots of the first 64 primes (4.2.2). */
-static const uint32_t K[64] = {
+const uint32_t em_sha256_k[64] = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
     0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
     0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
@@ -35,7 +35,7 @@ static inline void advance(const uint32_t *a, const uint32_t *b, const uint32_t 
     *h = t1 + sum0 + majority;
 }
 
-static void compress(uint32_t state[8], const uint8_t *block)
+static void compress_one(uint32_t state[8], const uint8_t *block)
 {
     uint32_t w[64];
     for (size_t t = 0; t < 16; t++) {
@@ -51,17 +51,35 @@ static void compress(uint32_t state[8], const uint8_t *block)
     memcpy(v, state, 8 * sizeof *v);
     for (size_t t = 0; t < 64; t += 8) {
         /* Instead of moving a..h along, eight rounds each name them one place further. */
-        advance(&v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &v[7], K[t] + w[t]);
-        advance(&v[7], &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], K[t + 1] + w[t + 1]);
-        advance(&v[6], &v[7], &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], K[t + 2] + w[t + 2]);
-        advance(&v[5], &v[6], &v[7], &v[0], &v[1], &v[2], &v[3], &v[4], K[t + 3] + w[t + 3]);
-        advance(&v[4], &v[5], &v[6], &v[7], &v[0], &v[1], &v[2], &v[3], K[t + 4] + w[t + 4]);
-        advance(&v[3], &v[4], &v[5], &v[6], &v[7], &v[0], &v[1], &v[2], K[t + 5] + w[t + 5]);
-        advance(&v[2], &v[3], &v[4], &v[5], &v[6], &v[7], &v[0], &v[1], K[t + 6] + w[t + 6]);
-        advance(&v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &v[7], &v[0], K[t + 7] + w[t + 7]);
+        advance(&v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &v[7], em_sha256_k[t] + w[t]);
+        advance(&v[7], &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6],
+                em_sha256_k[t + 1] + w[t + 1]);
+        advance(&v[6], &v[7], &v[0], &v[1], &v[2], &v[3], &v[4], &v[5],
+                em_sha256_k[t + 2] + w[t + 2]);
+        advance(&v[5], &v[6], &v[7], &v[0], &v[1], &v[2], &v[3], &v[4],
+                em_sha256_k[t + 3] + w[t + 3]);
+        advance(&v[4], &v[5], &v[6], &v[7], &v[0], &v[1], &v[2], &v[3],
+                em_sha256_k[t + 4] + w[t + 4]);
+        advance(&v[3], &v[4], &v[5], &v[6], &v[7], &v[0], &v[1], &v[2],
+                em_sha256_k[t + 5] + w[t + 5]);
+        advance(&v[2], &v[3], &v[4], &v[5], &v[6], &v[7], &v[0], &v[1],
+                em_sha256_k[t + 6] + w[t + 6]);
+        advance(&v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &v[7], &v[0],
+                em_sha256_k[t + 7] + w[t + 7]);
     }
     for (size_t i = 0; i < 8; i++) {
         state[i] += v[i];
+    }
+}
+
+static void compress(em_sha256_t *hash, const uint8_t *blocks, size_t num)
+{
+    if (hash->extended) {
+        em_sha256_extended(hash->state, blocks, num);
+        return;
+    }
+    for (size_t i = 0; i < num; i++) {
+        compress_one(hash->state, blocks + 64 * i);
     }
 }
 
@@ -72,6 +90,7 @@ void em_sha256_begin(em_sha256_t *hash)
                                         0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
     memset(hash, 0, sizeof *hash);
     memcpy(hash->state, initial, sizeof initial);
+    hash->extended = em_sha256_has_extension();
 }
 
 void em_sha256_add(em_sha256_t *hash, const uint8_t *bytes, size_t num_bytes)
@@ -80,9 +99,10 @@ void em_sha256_add(em_sha256_t *hash, const uint8_t *bytes, size_t num_bytes)
     hash->num_bytes += num_bytes;
     while (num_bytes > 0) {
         if (held == 0 && num_bytes >= 64) {
-            compress(hash->state, bytes);
-            bytes += 64;
-            num_bytes -= 64;
+            const size_t num = num_bytes / 64;
+            compress(hash, bytes, num);
+            bytes += 64 * num;
+            num_bytes -= 64 * num;
             continue;
         }
         const size_t taken = num_bytes < 64 - held ? num_bytes : 64 - held;
@@ -91,7 +111,7 @@ void em_sha256_add(em_sha256_t *hash, const uint8_t *bytes, size_t num_bytes)
         bytes += taken;
         num_bytes -= taken;
         if (held == 64) {
-            compress(hash->state, hash->block);
+            compress(hash, hash->block, 1);
             held = 0;
         }
     }

@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "common/em_arena.h"
 #include "plan/em_lines.h"
 #include "plan/em_sha256.h"
 
@@ -296,7 +297,7 @@ static bool read_line(em_lines_t *w)
 }
 
 /* The body is all after the second line: hash it, and the whole file. */
-static bool check_hash(em_reader_t *reader)
+bool em_check_hash(em_reader_t *reader)
 {
     em_plan_t *const plan = reader->plan;
     const uint8_t *const first = memchr(reader->bytes, '\n', reader->num_bytes);
@@ -316,6 +317,31 @@ static bool check_hash(em_reader_t *reader)
     return true;
 }
 
+/* The lines one by one; common lines of programs are taken many at a time. */
+static bool read_lines(em_lines_t *w, em_quick_t *quick)
+{
+    const char *const end = (const char *)w->reader->bytes + w->reader->num_bytes;
+    const bool quickly = !w->reader->plain && end[-1] == '\n';
+    for (const char *text = (const char *)w->reader->bytes; text < end;) {
+        if (quickly && w->in_program && !w->in_rep) {
+            text = em_body_quick(quick, text, end, &w->line, &w->num_instrs);
+            if (text == end) {
+                break;
+            }
+        }
+        const char *const lf = memchr(text, '\n', (size_t)(end - text));
+        w->text = text;
+        w->num_bytes = (size_t)((lf == NULL ? end : lf) - text);
+        w->last = lf == NULL;
+        w->line++;
+        if (!read_line(w)) {
+            return false;
+        }
+        text += w->num_bytes + 1;
+    }
+    return true;
+}
+
 bool em_read_text(em_reader_t *reader)
 {
     if (reader->num_bytes == 0 || reader->num_bytes > EM_MAX_FILE_BYTES) {
@@ -324,17 +350,19 @@ bool em_read_text(em_reader_t *reader)
                          EM_MAX_FILE_BYTES);
     }
     em_lines_t walk = {.reader = reader, .kind = EM_LINE_VERSION};
-    const char *const end = (const char *)reader->bytes + reader->num_bytes;
-    for (const char *text = (const char *)reader->bytes; text < end;) {
-        const char *const lf = memchr(text, '\n', (size_t)(end - text));
-        walk.text = text;
-        walk.num_bytes = (size_t)((lf == NULL ? end : lf) - text);
-        walk.last = lf == NULL;
-        walk.line++;
-        if (!read_line(&walk)) {
-            return false;
-        }
-        text += walk.num_bytes + 1;
+    em_quick_t quick = {.reader = reader};
+    quick.names = em_alloc_zeroed((uint64_t)1 << EM_QUICK_NAME_BITS, sizeof *quick.names);
+    /* A line of a large plan has some 18 bytes. */
+    const size_t guess = reader->num_bytes / 16;
+    if (quick.names == NULL || !em_vec_reserve(&reader->store->instrs, sizeof(em_instr_t),
+                                               guess < EM_MAX_INSTRS ? guess : EM_MAX_INSTRS)) {
+        em_free(quick.names);
+        return em_no_memory(reader);
+    }
+    const bool good = read_lines(&walk, &quick);
+    em_free(quick.names);
+    if (!good) {
+        return false;
     }
     reader->plan->num_lines = walk.line;
     reader->plan->file_bytes = reader->num_bytes;
@@ -343,5 +371,5 @@ bool em_read_text(em_reader_t *reader)
                          walk.in_body ? "the file ends before the END of its program"
                                       : "the file ends before its first program");
     }
-    return check_hash(reader);
+    return true;
 }

@@ -7,30 +7,44 @@
 #include "common/em_arena.h"
 #include "common/em_checked.h"
 
+/* Move the items to room for `capacity` of them; false if there is no memory. */
+static bool move(em_vec_t *vec, uint64_t item_bytes, uint64_t capacity)
+{
+    uint64_t bytes = 0;
+    if (!em_mul_u64(capacity, item_bytes, &bytes)) {
+        return false;
+    }
+    void *const items = em_alloc(bytes);
+    if (items == NULL) {
+        return false;
+    }
+    if (vec->num > 0) {
+        memcpy(items, vec->items, (size_t)(vec->num * item_bytes));
+    }
+    em_free(vec->items);
+    vec->items = items;
+    vec->capacity = capacity;
+    return true;
+}
+
 void *em_vec_push(em_vec_t *vec, uint64_t item_bytes)
 {
     if (vec->num == vec->capacity) {
         uint64_t capacity = vec->capacity == 0 ? 16 : vec->capacity;
-        uint64_t bytes = 0;
         if (!em_mul_u64(capacity, vec->capacity == 0 ? 1 : 2, &capacity) ||
-            !em_mul_u64(capacity, item_bytes, &bytes)) {
+            !move(vec, item_bytes, capacity)) {
             return NULL;
         }
-        void *const items = em_alloc(bytes);
-        if (items == NULL) {
-            return NULL;
-        }
-        if (vec->num > 0) {
-            memcpy(items, vec->items, (size_t)(vec->num * item_bytes));
-        }
-        em_free(vec->items);
-        vec->items = items;
-        vec->capacity = capacity;
     }
     void *const item = (unsigned char *)vec->items + vec->num * item_bytes;
     memset(item, 0, (size_t)item_bytes);
     vec->num++;
     return item;
+}
+
+bool em_vec_reserve(em_vec_t *vec, uint64_t item_bytes, uint64_t num)
+{
+    return num <= vec->capacity || move(vec, item_bytes, num);
 }
 
 void em_vec_free(em_vec_t *vec)

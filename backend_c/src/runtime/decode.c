@@ -30,16 +30,6 @@ em_places_t *em_decode_places(const em_decoding_t *walk, int32_t stage, const em
     return &walk->places[microbatch * train->slices + em_decode_slice(instr)];
 }
 
-em_rank_bucket_t *em_decode_bucket(const em_rank_t *rank, int32_t index)
-{
-    for (uint32_t i = 0; i < rank->num_buckets; i++) {
-        if (rank->buckets[i].index == (uint32_t)index) {
-            return &rank->buckets[i];
-        }
-    }
-    return NULL;
-}
-
 static void decode_instr(em_decoding_t *walk, uint32_t index)
 {
     em_rank_t *const rank = walk->rank;
@@ -95,10 +85,10 @@ static void decode_instr(em_decoding_t *walk, uint32_t index)
         break;
     case EM_OP_PV:
     case EM_OP_UNDO:
-        record->bucket = em_decode_bucket(rank, instr->bucket);
+        record->bucket = em_rank_find_bucket(rank, (uint32_t)instr->bucket);
         break;
     case EM_OP_OPT:
-        record->bucket = em_decode_bucket(rank, instr->bucket);
+        record->bucket = em_rank_find_bucket(rank, (uint32_t)instr->bucket);
         em_decode_clear(walk, record->bucket);
         break;
     default: /* FREE, MARK, END */

@@ -76,7 +76,7 @@ void em_decode_group(em_decoding_t *walk, const em_instr_t *instr, em_record_t *
     record->group = &group->local;
     record->per_step = group->per_step;
     record->member = em_world_member(world, instr->queue, rank->pp, rank->dp);
-    record->bucket = em_decode_bucket(rank, instr->bucket);
+    record->bucket = em_rank_find_bucket(rank, (uint32_t)instr->bucket);
     if (instr->op != EM_OP_WC) {
         record->number = walk->posted[world->plan->num_channels + (uint32_t)instr->queue]++;
         float *const buffer = offered(walk, instr, record);

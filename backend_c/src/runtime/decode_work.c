@@ -34,7 +34,7 @@ static uint32_t accumulate_mask(em_rank_t *rank, const em_rank_stage_t *stage)
 void em_decode_zero(em_decoding_t *walk, const em_instr_t *instr, em_record_t *record,
                     uint32_t index)
 {
-    em_rank_bucket_t *const bucket = em_decode_bucket(walk->rank, instr->bucket);
+    em_rank_bucket_t *const bucket = em_rank_find_bucket(walk->rank, (uint32_t)instr->bucket);
     bucket->fresh = walk->rank->shared->plan->buckets[instr->bucket].holds;
     bucket->zero = index;
     bucket->open = bucket->sharded ? em_decode_slot(walk->rank, EM_POOL_Q, instr) : bucket->grad;

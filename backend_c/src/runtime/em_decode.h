@@ -34,7 +34,6 @@ static inline uint32_t em_decode_slice(const em_instr_t *instr)
 {
     return instr->slice < 0 ? 0 : (uint32_t)instr->slice;
 }
-em_rank_bucket_t *em_decode_bucket(const em_rank_t *rank, int32_t index);
 
 /* decode_work.c: passes and braids, copies to the host, and the buckets that passes write to. */
 void em_decode_passes(em_decoding_t *walk, const em_instr_t *instr, em_record_t *record);

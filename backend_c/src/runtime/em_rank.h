@@ -252,6 +252,8 @@ em_status_t em_rank_make(em_rank_t *rank, em_engine_shared_t *shared, uint32_t p
                          em_error_t *err);
 void em_rank_free(em_rank_t *rank);
 em_rank_stage_t *em_rank_find_stage(const em_rank_t *rank, uint32_t stage);
+/* By the plan's number; NULL where the rank does not hold it. */
+em_rank_bucket_t *em_rank_find_bucket(const em_rank_t *rank, uint32_t index);
 
 /* decode.c: program to records. */
 em_status_t em_rank_decode(em_rank_t *rank, em_error_t *err);
@@ -283,6 +285,9 @@ void em_late_undo(em_rank_t *rank, const em_rank_bucket_t *bucket);
 void em_late_end_step(em_rank_t *rank);
 /* CHK, PV and UNDO of all buckets outside of a step, with the shared sums. */
 void em_late_close(em_rank_t *rank);
+/* Copies of a parameter on several ranks, whose updates were put right from different wrong ones
+ * and so differ in their last bits: all become the first rank's. Between commands. */
+void em_late_align(const em_engine_shared_t *shared);
 
 /* interpret.c: one training step. EM_ERR_EXEC without a message in rank->error: another rank
  * failed and this one was told to stop. */

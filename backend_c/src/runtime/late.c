@@ -10,6 +10,7 @@
  * UNDO puts the weights right, and the step is run again.
  */
 #include <math.h>
+#include <string.h>
 
 #include "runtime/em_rank.h"
 
@@ -68,5 +69,39 @@ void em_late_close(em_rank_t *rank)
     for (uint32_t i = 0; i < rank->num_buckets; i++) {
         rank->buckets[i].undo = rank->late.wrong;
         em_late_undo(rank, &rank->buckets[i]);
+    }
+}
+
+/* Copies of a bucket at the same place of another rank of the replica. */
+static void copy_bucket(const em_rank_t *from, uint32_t from_index, const em_rank_t *to,
+                        uint32_t to_index)
+{
+    const em_rank_bucket_t *const source = em_rank_find_bucket(from, from_index);
+    const em_rank_bucket_t *const target = em_rank_find_bucket(to, to_index);
+    const size_t bytes = (size_t)(source->end - source->begin) * sizeof(float);
+    for (int kind = EM_STATE_PARAM; source != target && kind < EM_NUM_STATES; kind++) {
+        memcpy(em_bucket_state(target, (em_state_kind_t)kind),
+               em_bucket_state(source, (em_state_kind_t)kind), bytes);
+    }
+}
+
+void em_late_align(const em_engine_shared_t *shared)
+{
+    const em_plan_t *const plan = shared->plan;
+    for (uint32_t dp = 0; dp < shared->world.num_replicas; dp++) {
+        const em_rank_t *const ranks = &shared->ranks[(uint64_t)dp * plan->num_ranks];
+        for (uint32_t i = 0; i < plan->num_ties; i++) {
+            const uint32_t first = (uint32_t)plan->ties[i].first;
+            const uint32_t second = (uint32_t)plan->ties[i].second;
+            copy_bucket(&ranks[em_plan_first_rank(plan, plan->buckets[first].stage)], first,
+                        &ranks[em_plan_first_rank(plan, plan->buckets[second].stage)], second);
+        }
+        for (uint32_t b = 0; b < plan->num_buckets; b++) {
+            const em_plan_stage_t *const stage = &plan->stages[plan->buckets[b].stage];
+            for (uint32_t r = 1; r < stage->num_ranks; r++) {
+                copy_bucket(&ranks[plan->place_ranks[stage->first_rank]], b,
+                            &ranks[plan->place_ranks[stage->first_rank + r]], b);
+            }
+        }
     }
 }

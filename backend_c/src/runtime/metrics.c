@@ -32,6 +32,10 @@ void em_metrics_begin(const em_engine_t *engine)
     for (uint32_t pp = 0; pp < plan->num_ranks; pp++) {
         (void)fprintf(out, "%s%" PRIu64, pp == 0 ? "" : ", ", engine->ranks[pp].arena.size_bytes);
     }
+    (void)fprintf(out, "], \"host_bytes\": [");
+    for (uint32_t pp = 0; pp < plan->num_ranks; pp++) {
+        (void)fprintf(out, "%s%" PRIu64, pp == 0 ? "" : ", ", engine->ranks[pp].host.size_bytes);
+    }
     (void)fprintf(out, "]}\n");
     (void)fflush(out);
 }

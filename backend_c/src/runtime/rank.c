@@ -14,6 +14,16 @@ em_rank_stage_t *em_rank_find_stage(const em_rank_t *rank, uint32_t stage)
     return NULL;
 }
 
+em_rank_bucket_t *em_rank_find_bucket(const em_rank_t *rank, uint32_t index)
+{
+    for (uint32_t i = 0; i < rank->num_buckets; i++) {
+        if (rank->buckets[i].index == index) {
+            return &rank->buckets[i];
+        }
+    }
+    return NULL;
+}
+
 static em_status_t no_memory(const em_rank_t *rank, em_error_t *err)
 {
     return EM_FAIL(err, EM_ERR_MEMORY, "no memory for the tables of rank %" PRIu32 " dp %" PRIu32,

@@ -60,7 +60,9 @@ static em_status_t close_step(em_engine_t *engine, em_error_t *err)
     }
     engine->shared.total_sum = late->used.sum;
     engine->shared.least_sum = late->least_sum;
-    return em_threads_command(engine, EM_COMMAND_CLOSE, err);
+    EM_RETURN_IF_ERROR(em_threads_command(engine, EM_COMMAND_CLOSE, err));
+    em_late_align(&engine->shared);
+    return EM_OK;
 }
 
 static em_status_t evaluate(em_engine_t *engine, em_error_t *err)

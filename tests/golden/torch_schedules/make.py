@@ -6,8 +6,8 @@ r"""Write the schedules of PyTorch 2.13.0 as its own CSV files, here.
 ``NAME.compute_only.csv`` and ``NAME.compute_comms.csv`` are what ``_PipelineScheduleRuntime._dump_csv``
 writes (lines end in ``\r\n``); ``NAME.deferred.csv`` is the second with ``defer_pp_recv=True``. The
 single-stage schedules have no dump of their own: ``NAME.ir.csv`` is what their ``_get_pipeline_order``
-returns, and GPipe's passes then go through the runtime like the others. NAME says schedule, ranks,
-microbatches and stages a rank.
+returns, and GPipe's passes then go through the runtime like the others, as does a list made by hand.
+NAME says schedule, ranks, microbatches and stages a rank.
 """
 
 from __future__ import annotations
@@ -40,6 +40,11 @@ LARGE = [
     ("DualPipeV", 8, 24, 2),
 ]
 SINGLE = [("GPipe", 4, 8), ("1F1B", 4, 8)]
+#: More stages on a rank than torch keeps unsharded, and overlaps among them: no schedule of torch has both.
+BY_HAND = (
+    "0F0,1F0,2F0,3F0,4F0,0F1,1F1,2F1,(3F1;4B0)OVERLAP_F_B,(4F1;3B0)OVERLAP_F_B,"
+    "2B0,1B0,0B0,4B1,3B1,2B1,1B1,0B1\r\n"
+)
 
 
 class Stage:
@@ -96,6 +101,11 @@ def main(folder: Path = HERE) -> None:
             runtime._prepare_schedule_with_comms(runtime.pipeline_order)
             for form in ("compute_only", "compute_comms"):
                 runtime._dump_csv(folder / f"{stem}.{form}.csv", format=form)
+    plain = folder / "ByHand-p1-m2-v5.compute_only.csv"
+    plain.write_bytes(BY_HAND.encode())
+    runtime = make_runtime(1, 2, 5)
+    runtime._load_csv(plain)
+    runtime._dump_csv(folder / "ByHand-p1-m2-v5.compute_comms.csv", format="compute_comms")
 
 
 if __name__ == "__main__":

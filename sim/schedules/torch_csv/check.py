@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 
 from exactmap.errors import InfeasibleError
 from exactmap.sim.schedules.timeline import WorkTimes, walk
-from exactmap.sim.schedules.torch_csv import TorchSchedule
-from exactmap.sim.schedules.torch_csv_actions import ACTION_CODES, ACTION_KINDS, ActionKind
-from exactmap.sim.schedules.torch_csv_channels import Blocked, ChannelModel, run_channels
-from exactmap.sim.schedules.torch_csv_lower import lower_as_torch
-from exactmap.sim.schedules.torch_csv_passes import Finding, Rows, pass_findings
+from exactmap.sim.schedules.torch_csv.actions import ACTION_CODES, ACTION_KINDS, ActionKind
+from exactmap.sim.schedules.torch_csv.channels import Blocked, ChannelModel, run_channels
+from exactmap.sim.schedules.torch_csv.file import TorchSchedule
+from exactmap.sim.schedules.torch_csv.lower import lower_as_torch
+from exactmap.sim.schedules.torch_csv.passes import Finding, Rows, pass_findings
 
 __all__ = ["ChannelVerdict", "TorchVerdict", "check_torch"]
 
@@ -93,14 +93,14 @@ def check_torch(
     schedule
         What was read.
     channels
-        The model under which messages must get through. torch posts them one by one; NCCL then has one
-        communicator, and one stream, for each pair of ranks.
+        The model under which messages must get through. torch posts them one by one; over NCCL it has one
+        stream for each pair of ranks (pytorch/pytorch#132852).
     braid_share
         What an overlap takes, as a share of the sum of its passes.
 
     Examples
     --------
-    >>> from exactmap.sim.schedules.torch_csv import parse_torch_csv
+    >>> from exactmap.sim.schedules.torch_csv.file import parse_torch_csv
     >>> verdict = check_torch(parse_torch_csv("0F0,0B0\n1F0,1B0,1B0\n"))
     >>> [(finding.rank, finding.cell, finding.why) for finding in verdict.findings]
     [(1, 3, 'stands in cell 2 already')]

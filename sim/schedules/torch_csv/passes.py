@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from exactmap.sim.schedules.torch_csv_actions import ACTION_CODES, ACTION_KINDS, ActionKind, Actions
+from exactmap.sim.schedules.torch_csv.actions import ACTION_CODES, ACTION_KINDS, ActionKind, Actions
 
 __all__ = ["Finding", "Rows", "pass_findings"]
 

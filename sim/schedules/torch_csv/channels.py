@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from exactmap.sim.plan.instruction import CODES, KINDS, Op
 from exactmap.sim.schedules.timeline import WorkTimes
-from exactmap.sim.schedules.torch_csv_actions import ACTION_CODES, ActionKind, Actions
+from exactmap.sim.schedules.torch_csv.actions import ACTION_CODES, ActionKind, Actions
 
 __all__ = ["Blocked", "ChannelModel", "ChannelRun", "run_channels"]
 
@@ -88,7 +88,7 @@ def run_channels(
     Examples
     --------
     >>> from exactmap.sim.schedules.registry import make_order
-    >>> from exactmap.sim.schedules.torch_csv_lower import lower_as_torch
+    >>> from exactmap.sim.schedules.torch_csv.lower import lower_as_torch
     >>> ranks = lower_as_torch(make_order("1f1b", 4, 8))
     >>> times = WorkTimes.unit(num_stages=4, unit_ns=1000)
     >>> run_channels(ranks, [0, 1, 2, 3], 8, ChannelModel.PAIR, times).makespan_ns
@@ -142,14 +142,14 @@ class _Run:
         self.queue, self.partner = [-1] * len(self.kind), [-1] * len(self.kind)
         self.queues: list[list[int]] = []
         numbers: dict[tuple[int, ...], int] = {}
+        num_keys = 1 + list(ChannelModel).index(self.model)
         for row, kind in enumerate(self.kind):
             if kind < _SEND_F:
                 continue
             stage, forward, sends = self.stage[row], kind in _FORWARD, kind in _SENDS
             # The peer holds the stage above for a SEND_F and for a RECV_B, the one below otherwise.
             peer = self.rank_of[stage + 1 if forward == sends else stage - 1]
-            keys = (self.rank[row], peer, sends, forward)
-            key = keys[: 1 + list(ChannelModel).index(self.model)]
+            key = (self.rank[row], peer, sends, forward)[:num_keys]
             number = numbers.setdefault(key, len(numbers))
             if number == len(self.queues):
                 self.queues.append([])
@@ -242,24 +242,24 @@ class _Run:
 
     def _match(self, row: int) -> None:
         """Do the transfer of a message, and those behind it, if both its ends are posted and first."""
+        hop_ns = self.times.hop_ns
         tried = [row]
         while tried:
             mine = tried.pop()
             other = self.partner[mine]
             if other < 0 or self.posted_ns[mine] < 0 or self.posted_ns[other] < 0 or self.done_ns[mine] >= 0:
                 continue
-            numbers = (self.queue[mine], self.queue[other])
-            if any(
-                self.queues[number][self.head[number]] != at
-                for number, at in zip(numbers, (mine, other), strict=True)
-            ):
+            here, there = self.queue[mine], self.queue[other]
+            if self.queues[here][self.head[here]] != mine or self.queues[there][self.head[there]] != other:
                 continue
-            begin = max(self.posted_ns[mine], self.posted_ns[other], *(self.free_ns[n] for n in numbers))
-            for number, at in zip(numbers, (mine, other), strict=True):
-                self.done_ns[at] = self.free_ns[number] = begin + self.times.hop_ns
-                self.head[number] += 1
-                if self.head[number] < len(self.queues[number]):
-                    tried.append(self.queues[number][self.head[number]])
+            end = hop_ns + max(
+                self.posted_ns[mine], self.posted_ns[other], self.free_ns[here], self.free_ns[there]
+            )
+            for number, at in ((here, mine), (there, other)):
+                self.done_ns[at] = self.free_ns[number] = end
+                head = self.head[number] = self.head[number] + 1
+                if head < len(self.queues[number]):
+                    tried.append(self.queues[number][head])
                 waiter = self.waiting.pop(at, -1)
                 if waiter >= 0:
                     self.runnable.append(waiter)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from exactmap.errors import InfeasibleError, InvalidInputError
 from exactmap.sim.plan.instruction import CODES, Op
 from exactmap.sim.schedules.order import Order
-from exactmap.sim.schedules.torch_csv_actions import ACTION_CODES, ActionKind, Actions
+from exactmap.sim.schedules.torch_csv.actions import ACTION_CODES, ActionKind, Actions
 
 __all__ = ["defer_receives", "lower_as_torch", "passes_of"]
 
@@ -65,6 +65,8 @@ def passes_of(order: Order) -> tuple[Actions, ...]:
     out: list[Actions] = []
     for rank in range(order.num_ranks):
         works = order.works(rank)
+        if not len(works):
+            raise _refused("a rank without passes", f"rank {rank}")
         rows: list[_Row] = []
         columns = (works.op.tolist(), works.stage.tolist(), works.microbatch.tolist(), works.braid.tolist())
         for op, stage, microbatch, braid in zip(*columns, strict=True):

@@ -1,6 +1,6 @@
 """Pipeline schedules as PyTorch's CSV: read one into an order, write an order as one.
 
-Row r of the file is rank r, a cell is an action (`exactmap.sim.schedules.torch_csv_actions`), an empty cell
+Row r of the file is rank r, a cell is an action (`exactmap.sim.schedules.torch_csv.actions`), an empty cell
 is a step in which the rank is idle. A file of passes alone is of the form ``compute_only``, which torch
 lowers when it loads it; one with messages and collectives is of the form ``compute_comms``, which it runs
 as it is. Both are described in `docs/reference/torch-csv.md`.
@@ -23,9 +23,9 @@ from exactmap.sim.plan.instruction import CODES, Op
 from exactmap.sim.plan.plan import Plan
 from exactmap.sim.schedules.order import Order, Works
 from exactmap.sim.schedules.plan_order import order_of_plan
-from exactmap.sim.schedules.torch_csv_actions import Action, Actions, parse_cell
-from exactmap.sim.schedules.torch_csv_lower import lower_as_torch, passes_of
-from exactmap.sim.schedules.torch_csv_passes import Finding, pass_findings
+from exactmap.sim.schedules.torch_csv.actions import Action, Actions, parse_cell
+from exactmap.sim.schedules.torch_csv.lower import lower_as_torch, passes_of
+from exactmap.sim.schedules.torch_csv.passes import Finding, pass_findings
 
 __all__ = ["MAX_SIZE_BYTES", "TorchSchedule", "parse_torch_csv", "read_torch_csv", "write_torch_csv"]
 
@@ -115,7 +115,7 @@ def read_torch_csv(path: str | Path) -> TorchSchedule:
     """Read a schedule of either form.
 
     Only the form of the file is checked here, and that each stage has passes on one rank;
-    `exactmap.sim.schedules.torch_csv_check.check_torch` says whether the schedule is right.
+    `exactmap.sim.schedules.torch_csv.check.check_torch` says whether the schedule is right.
 
     Raises
     ------

@@ -52,6 +52,7 @@ ACTION_CODES: dict[ActionKind, int] = {kind: code for code, kind in enumerate(AC
 _PASSES = (Op.F, Op.I, Op.W, Op.B)
 NUM_PASS_KINDS = len(_PASSES)
 _OF_STAGE = frozenset({ActionKind.UNSHARD, ActionKind.RESHARD, ActionKind.REDUCE_GRAD})
+_KIND_OF = {str(kind): kind for kind in ACTION_KINDS}
 _OP_CODES = np.array([CODES[op] for op in _PASSES], dtype=np.int8)
 
 _NUMBER = "(0|[1-9][0-9]{0,8})"
@@ -116,9 +117,9 @@ def parse_cell(text: str) -> tuple[Action, ...]:
 def _parse_single(text: str) -> Action | None:
     match = _ITEM.fullmatch(text)
     if match is not None:
-        return Action(ActionKind(match[2]), int(match[1]), int(match[3]))
+        return Action(_KIND_OF[match[2]], int(match[1]), int(match[3]))
     match = _STAGE.fullmatch(text)
-    return None if match is None else Action(ActionKind(match[2]), int(match[1]))
+    return None if match is None else Action(_KIND_OF[match[2]], int(match[1]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,1 @@
+"""PyTorch's pipeline schedule files: read, checked, lowered as torch does, written."""
