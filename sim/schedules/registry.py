@@ -5,6 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from exactmap.errors import InvalidInputError
+from exactmap.sim.schedules.auto.named import auto_order
 from exactmap.sim.schedules.dualpipe import dualpipe, dualpipe_v
 from exactmap.sim.schedules.gpipe import gpipe, terapipe
 from exactmap.sim.schedules.interleaved import braided_interleaved, breadth_first, interleaved, interleaved_zb
@@ -223,6 +224,15 @@ _ALL = (
         source="arXiv:2503.01328",
         constraints="a stash limit of 3 or more for p > 3: one leaves, one returns, one works",
         copies=True,
+        limits=True,
+    ),
+    Schedule(
+        "auto",
+        lambda q: auto_order(q.num_ranks, q.num_microbatches, q.num_chunks, q.times, q.stash_limit),
+        about="searched for the durations at hand within the stash limit; never worse than the orders above",
+        source="list scheduling after arXiv:2401.10241, patterns after arXiv:2405.15362, local search",
+        many_chunks=True,
+        splits_backward=True,
         limits=True,
     ),
 )

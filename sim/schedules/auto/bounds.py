@@ -45,15 +45,17 @@ def lower_bound(problem: Problem, objective: str) -> Bound:
 
 
 def _most(weights: list[tuple[int, int]], room: int, count: int) -> int:
-    """Most value of at most `count` items of each (value, size) in `room`, parts of items allowed."""
-    total = 0.0
+    """Most value of at most `count` items of each (value, size) in `room`; parts count if sizes differ."""
+    sizes = {size for _, size in weights}
+    if len(sizes) == 1 and 0 not in sizes:
+        room -= room % sizes.pop()
+    total = 0
     for value, size in sorted(weights, key=lambda item: item[1] / max(item[0], 1)):
-        num = count if size == 0 else min(count, room / size)
-        if len(weights) == 1 and size:
-            num = min(count, room // size)
-        total += num * value
-        room -= int(min(room, num * size))
-    return int(total) + (len(weights) > 1)
+        if count * size > room:
+            return total + value * room // size
+        total += count * value
+        room -= count * size
+    return total
 
 
 class _Bounds:
@@ -189,5 +191,6 @@ def _most_of_either(
 ) -> int:
     """Most value where each stage's `count` items may be of either kind (value, size), parts allowed."""
     whole = count * sum(max(a[0], b[0]) for a, b in zip(first, second, strict=True))
-    ratios = [value / size if size else float("inf") for value, size in (*first, *second)]
-    return int(min(whole, max(ratios) * room)) + 1
+    if any(size == 0 for _, size in (*first, *second)):
+        return whole
+    return min(whole, max(value * room // size for value, size in (*first, *second)))

@@ -18,10 +18,11 @@ from exactmap.sim.plan.instruction import CODES, Op
 from exactmap.sim.schedules.order import Order, Works
 from exactmap.sim.schedules.timeline import WorkTimes
 
-__all__ = ["Memory", "Problem", "Sequences"]
+__all__ = ["NO_LIMIT", "Memory", "Problem", "Sequences"]
 
 Sequences = list[list[int]]
 
+#: A limit that is none.
 NO_LIMIT = 1 << 62
 
 

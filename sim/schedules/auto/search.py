@@ -18,9 +18,9 @@ import numpy as np
 from exactmap.sim.schedules.auto.dispatch import Rule, dispatch
 from exactmap.sim.schedules.auto.improve import climb, score
 from exactmap.sim.schedules.auto.pattern import Pattern, frames_of, least_gaps, scaled
-from exactmap.sim.schedules.auto.problem import Problem, Sequences
+from exactmap.sim.schedules.auto.problem import NO_LIMIT, Problem, Sequences
 from exactmap.sim.schedules.auto.rules import rules
-from exactmap.sim.schedules.auto.timing import fits, time_sequences
+from exactmap.sim.schedules.auto.timing import peaks, time_sequences
 from exactmap.sim.schedules.auto.weave import frame, weave
 
 __all__ = ["Candidate", "Search"]
@@ -31,9 +31,12 @@ Maker = Callable[[Problem], Sequences | None]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An order, what it is worth, and what made it (a maker works for any number of microbatches)."""
+    """An order, what it is worth, and what made it (a maker works for any number of microbatches).
 
-    value: tuple[int, int]
+    The value is the objective, then memory where there is no limit, then the sum of what all ranks take.
+    """
+
+    value: tuple[int, int, int]
     sequences: Sequences
     name: str
     make: Maker | None
@@ -46,6 +49,7 @@ class Search:
         self.problem, self.objective = problem, objective
         self.works_left = works
         self.deadline_s = deadline_s
+        self.unlimited = min(problem.limits) == NO_LIMIT
         self.num_candidates = 0
         self.best: list[Candidate] = []
         self.rng = Random(1)
@@ -61,9 +65,14 @@ class Search:
         if sequences is None:
             return None
         timing = time_sequences(self.problem, sequences)
-        if timing is None or not fits(self.problem, sequences):
+        if timing is None:
             return None
-        candidate = Candidate(score(timing, self.objective), sequences, name, make)
+        held = peaks(self.problem, sequences)
+        if any(peak > limit for peak, limit in zip(held, self.problem.limits, strict=True)):
+            return None
+        first, second = score(timing, self.objective)
+        memory = max(held) if self.unlimited else 0
+        candidate = Candidate((first, memory, second), sequences, name, make)
         if all(candidate.value != other.value for other in self.best):
             self.best = sorted([*self.best, candidate], key=lambda item: item.value)[:6]
         return candidate
@@ -91,7 +100,7 @@ class Search:
     def patterns(self, works: float) -> None:
         """Random patterns scaled to the limit, then changes of the best ones."""
         whole, stop = self.works_left, self.works_left - works
-        pool: list[tuple[tuple[int, int], Pattern]] = []
+        pool: list[tuple[tuple[int, int, int], Pattern]] = []
         seeds = self._seeds()
         while not self.done(stop):
             fresh = len(pool) < 3 or self.rng.random() < 0.15
