@@ -162,6 +162,14 @@ CASES: dict[str, OrderCase] = {
         dp=2,
         tied=True,
     ),
+    "a-tie-beside-twins": OrderCase(
+        # One braid is the last to add to the embedding and to the stage on both ranks.
+        Order(2, ((0,), (0, 1), (1,)), (
+            works("F0.0 F1.0 F0.1 I1.0 B0.0 B0.1|W1.0"),
+            works("F2.0 F1.1 F2.1 B2.0 B2.1 B1.1"),
+        )),
+        tied=True,
+    ),
     "a-twin-without-work": OrderCase(
         Order(1, ((0, 1), (1,)), (works(""), works("F0.0 F1.0 B1.0 B0.0"))), dp=2
     ),

@@ -111,6 +111,14 @@ def test_twins_of_a_tied_embedding_and_its_head_are_summed_at_once() -> None:
     assert Group("tie", ("pp",), pp=(0, 1, 2, 3)) in plan.groups
 
 
+def test_sums_over_several_ranks_stand_in_the_same_order_on_all_of_them() -> None:
+    """Two sums get their data from one braid: of the tied copies, and of the stage on both ranks."""
+    plan = lowered(CASES["a-tie-beside-twins"])
+    sums = [[line.split("@")[1] for line in program(plan, pp) if line.startswith("AR")] for pp in range(2)]
+
+    assert sums == [["tie", "twin0_1"]] * 2
+
+
 def test_slices_share_the_keys_and_values_of_their_sequence() -> None:
     """Pool k: one slot from the F of slice 0 to the B of slice 0; all else is of a slice's size."""
     plan = lowered(CASES["slices"])
