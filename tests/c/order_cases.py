@@ -197,6 +197,10 @@ CASES: dict[str, OrderCase] = {
             works("F0.0 OFF0.0 F0.1 LD0.0 F0.2 OFF0.2 B0.1 F0.3 B0.0 B0.3 LD0.2 B0.2"),
         ))
     ),
+    "a-return-that-hurries-a-copy": OrderCase(
+        # 0.1 leaves before 0.0 comes back, and so before the braid that needs 0.0.
+        Order(3, ((0,),), (works("F0.0 OFF0.0 F0.1 OFF0.1 LD0.0 F0.2|B0.0 B0.2 LD0.1 B0.1"),))
+    ),
     "recomputed-and-offloaded": OrderCase(
         Order(2, ((0,),), (works("F0.0 F0.1 RC0.0 OFF0.0 B0.1 LD0.0 I0.0 W0.0"),))
     ),

@@ -191,6 +191,17 @@ def test_copies_are_waited_for_in_the_order_in_which_they_were_posted() -> None:
     assert lines[at : at + 4] == ["WLD 0.0", "WOFF 0.2", "F 0.3 a0 w0", "B 0.0"]
 
 
+def test_a_copy_that_is_waited_for_early_frees_its_slots_early() -> None:
+    """The braid takes the slot of 0.1: two stashes live at once, though in the walk 0.1 is still leaving."""
+    case = CASES["a-return-that-hurries-a-copy"]
+    plan = lowered(case, times_of(case.order))
+    lines = program(plan, 0)
+    at = lines.index("WLD 0.0")
+
+    assert {pool.letter: pool.num for pool in plan.pools} == {"a": 2, "w": 2, "o": 2}
+    assert lines[at - 1 : at + 2] == ["WOFF 0.1", "WLD 0.0", "FB{F 0.2 a1 w1|B 0.0}"]
+
+
 def test_a_braid_has_its_inputs_before_and_sends_its_outputs_after() -> None:
     lines = program(lowered(CASES["braids"]), 1)
 
