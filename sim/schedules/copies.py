@@ -47,7 +47,8 @@ class CopyQueue:
         over = np.minimum(np.searchsorted(ends, units.made_ns[here][self.rows]) + 1, len(ends))
         over_key = key(np.maximum(over, unit), WAIT_RECEIVE)
         self._deadline = _in_order(deadline)
-        self._leave_key = _in_order(np.where(self.leaves, np.minimum(over_key, deadline - BEFORE), deadline))
+        earliest = np.where(self.leaves, np.minimum(over_key, deadline - BEFORE), deadline - BEFORE)
+        self._leave_key = _in_order(earliest)
 
     def __len__(self) -> int:
         """Number of copies."""

@@ -228,21 +228,23 @@ def _find_closing(units: Units, gradients: Gradients, openings: Openings) -> _Cl
             unit = openings.close_unit[bucket, rank]
             made[bucket, rank] = (int(units.end_ns[rank][unit]) if unit >= 0 else 0, rank, unit)
     tied = [at for at in made if TIE_GROUP in gradients.buckets[at[0]].reduce]
-    rows: list[tuple[int, ...]] = []
+    rows: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
     for (bucket, rank), own in made.items():
         declared = gradients.buckets[bucket]
         twins = units.order.placement[declared.stage]
         for depth, group in enumerate(declared.reduce):
+            named = bucket
             if group == REPLICA_GROUP:
                 latest = own
             elif group == TIE_GROUP:
-                latest = max(made[at] for at in tied)
+                latest, named = max(made[at] for at in tied), tied[0][0]
             else:
                 latest = max(made[bucket, twin] for twin in twins)
-            rows.append((*latest, depth, bucket, rank))
-    # Posts whose data one unit makes: first all over replicas, by bucket, then the others.
-    rows.sort(key=lambda entry: entry[1:])
-    return _Closing(*np.array(rows, dtype=np.int64).reshape(len(rows), 6).T)
+            # Posts whose data one unit makes: first all over replicas, by bucket, then the others; the ends
+            # of a tie stand at one place among them.
+            rows.append(((*latest[1:], depth, named, rank), (*latest, depth, bucket, rank)))
+    rows.sort()
+    return _Closing(*np.array([row for _, row in rows], dtype=np.int64).reshape(len(rows), 6).T)
 
 
 def _merge(units: Units, row: Ints, closing: _Closing) -> _Events:

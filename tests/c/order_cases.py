@@ -162,6 +162,14 @@ CASES: dict[str, OrderCase] = {
         dp=2,
         tied=True,
     ),
+    "a-tie-beside-twins": OrderCase(
+        # One braid is the last to add to the embedding and to the stage on both ranks.
+        Order(2, ((0,), (0, 1), (1,)), (
+            works("F0.0 F1.0 F0.1 I1.0 B0.0 B0.1|W1.0"),
+            works("F2.0 F1.1 F2.1 B2.0 B2.1 B1.1"),
+        )),
+        tied=True,
+    ),
     "a-twin-without-work": OrderCase(
         Order(1, ((0, 1), (1,)), (works(""), works("F0.0 F1.0 B1.0 B0.0"))), dp=2
     ),
@@ -188,6 +196,10 @@ CASES: dict[str, OrderCase] = {
         Order(4, ((0,),), (
             works("F0.0 OFF0.0 F0.1 LD0.0 F0.2 OFF0.2 B0.1 F0.3 B0.0 B0.3 LD0.2 B0.2"),
         ))
+    ),
+    "a-return-that-hurries-a-copy": OrderCase(
+        # 0.1 leaves before 0.0 comes back, and so before the braid that needs 0.0.
+        Order(3, ((0,),), (works("F0.0 OFF0.0 F0.1 OFF0.1 LD0.0 F0.2|B0.0 B0.2 LD0.1 B0.1"),))
     ),
     "recomputed-and-offloaded": OrderCase(
         Order(2, ((0,),), (works("F0.0 F0.1 RC0.0 OFF0.0 B0.1 LD0.0 I0.0 W0.0"),))

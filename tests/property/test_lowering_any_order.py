@@ -29,7 +29,7 @@ from exactmap.sim.schedules.slots import colour
 from exactmap.sim.schedules.timeline import WorkTimes, walk
 
 Item = tuple[int, int, int]  # stage, microbatch, slice
-COPIES = {Op.OFF, Op.LD}
+COPIES = (Op.OFF, Op.LD)  # in this order: random numbers are drawn along it
 
 
 class Game:

@@ -111,6 +111,14 @@ def test_twins_of_a_tied_embedding_and_its_head_are_summed_at_once() -> None:
     assert Group("tie", ("pp",), pp=(0, 1, 2, 3)) in plan.groups
 
 
+def test_sums_over_several_ranks_stand_in_the_same_order_on_all_of_them() -> None:
+    """Two sums get their data from one braid: of the tied copies, and of the stage on both ranks."""
+    plan = lowered(CASES["a-tie-beside-twins"])
+    sums = [[line.split("@")[1] for line in program(plan, pp) if line.startswith("AR")] for pp in range(2)]
+
+    assert sums == [["tie", "twin0_1"]] * 2
+
+
 def test_slices_share_the_keys_and_values_of_their_sequence() -> None:
     """Pool k: one slot from the F of slice 0 to the B of slice 0; all else is of a slice's size."""
     plan = lowered(CASES["slices"])
@@ -181,6 +189,17 @@ def test_copies_are_waited_for_in_the_order_in_which_they_were_posted() -> None:
     at = lines.index("WLD 0.0")
 
     assert lines[at : at + 4] == ["WLD 0.0", "WOFF 0.2", "F 0.3 a0 w0", "B 0.0"]
+
+
+def test_a_copy_that_is_waited_for_early_frees_its_slots_early() -> None:
+    """The braid takes the slot of 0.1: two stashes live at once, though in the walk 0.1 is still leaving."""
+    case = CASES["a-return-that-hurries-a-copy"]
+    plan = lowered(case, times_of(case.order))
+    lines = program(plan, 0)
+    at = lines.index("WLD 0.0")
+
+    assert {pool.letter: pool.num for pool in plan.pools} == {"a": 2, "w": 2, "o": 2}
+    assert lines[at - 1 : at + 2] == ["WOFF 0.1", "WLD 0.0", "FB{F 0.2 a1 w1|B 0.0}"]
 
 
 def test_a_braid_has_its_inputs_before_and_sends_its_outputs_after() -> None:
