@@ -2,8 +2,9 @@
 
 A work starts when its rank is free and its inputs are there; an input from another rank arrives `hop_ns`
 after it was made. The works of a braid start and end together. A copy to or from the host runs beside
-compute, one after another on its rank; the backward pass of an item waits for its stash. The walk gives
-lowering one order of events that all ranks share; the engines price the finished plan.
+compute, one after another on its rank; a stash is called back once it is away, and the backward pass of its
+item waits for it. The walk gives lowering one order of events that all ranks share; the engines price the
+finished plan.
 """
 
 # ruff: noqa: PLR1714, SIM109 - comparisons in the innermost loop.
@@ -122,6 +123,7 @@ class _Walk:
         self.item_step = order.num_microbatches * order.num_slices
         # Index 0: outputs of F, 1: of I or B. -1 stands for not made.
         self.made_ns = ([-1] * num_items, [-1] * num_items)
+        self.sent_ns: dict[int, int] = {}  # end of an item's OFF
         self.loaded_ns: dict[int, int] = {}
         self.waiting: tuple[dict[int, int], dict[int, int]] = ({}, {})
         self.start_ns: list[list[int]] = [[] for _ in order.ranks]
@@ -197,9 +199,10 @@ class _Walk:
                 begin = max(begin, made)
             code, item = codes[at], items[at]
             if code == _OFF or code == _LD:
+                if code == _LD:  # a rank waits until a stash is away before it calls it back
+                    begin = now = max(begin, self.sent_ns[item])
                 done = copied_ns[rank] = max(begin, copied_ns[rank]) + durations[code][stages[at]]
-                if code == _LD:
-                    self.loaded_ns[item] = done
+                (self.loaded_ns if code == _LD else self.sent_ns)[item] = done
                 starts.append(begin)
                 ends.append(done)
                 at = stop

@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 
 from exactmap.sim.cost.profile import ChannelNs, Mover, Profile
 from exactmap.sim.engine.durations import Durations, resolve
-from exactmap.sim.plan.instruction import CODES, Op
+from exactmap.sim.plan.instruction import Op
 from exactmap.sim.plan.plan import MeshDims, Plan, PlanTrain, Precision
 from exactmap.sim.schedules.build import plan_model
 from exactmap.sim.schedules.lowering import lower
 from exactmap.sim.schedules.order import Order, Work
 from exactmap.sim.schedules.partition import stages_of
 from exactmap.sim.schedules.sizes import size_stage
-from exactmap.sim.schedules.timeline import Timeline, WorkTimes
+from exactmap.sim.schedules.timeline import WorkTimes
 from exactmap.sim.workload.model import ModelConfig, ModelKind
 
-__all__ = ["CASES", "OrderCase", "free_of_charge", "lowered", "tiny_model", "waits_for_its_stash", "works"]
+__all__ = ["CASES", "OrderCase", "free_of_charge", "lowered", "tiny_model", "works"]
 
 SEQ = 12
 """Tokens of a sequence: one to four slices divide it."""
@@ -123,20 +123,6 @@ def free_of_charge(plan: Plan, order: Order, times: WorkTimes, mover: Mover) -> 
         copy_ns=table(Op.OFF, Op.LD),
     )
     return resolve(plan, profile)
-
-
-def waits_for_its_stash(order: Order, timeline: Timeline) -> bool:
-    """Whether, in the walk, a stash is called back before it has left: then a plan must wait in between."""
-    for rank in range(order.num_ranks):
-        works = order.works(rank)
-        items = order.items(works)
-        gone = works.op == CODES[Op.OFF]
-        left_ns = dict(zip(items[gone].tolist(), timeline.end_ns[rank][gone].tolist(), strict=True))
-        back = works.op == CODES[Op.LD]
-        called_ns = zip(items[back].tolist(), timeline.start_ns[rank][back].tolist(), strict=True)
-        if any(ns < left_ns[item] for item, ns in called_ns):
-            return True
-    return False
 
 
 _ONE_F_ONE_B = (works("F0.0 F0.1 B0.0 B0.1"), works("F1.0 B1.0 F1.1 B1.1"))
