@@ -114,7 +114,7 @@ def hand_made(case: Case, chunks: int) -> dict[str, tuple[str, int]]:
     return best
 
 
-def compare(case: Case, portfolio: bool = True) -> Iterator[Row]:
+def compare(case: Case, portfolio: bool = True, least_works: int = 80_000) -> Iterator[Row]:
     """Rows of a case: one and two chunks, both clocks."""
     for chunks in (1, 2):
         hand = hand_made(case, chunks)
@@ -128,7 +128,7 @@ def compare(case: Case, portfolio: bool = True) -> Iterator[Row]:
                 placement="best",
                 chunks=chunks,
                 objective=objective,
-                budget=chunks * max(80_000, 30 * num_works),
+                budget=chunks * max(least_works, 30 * num_works),
                 portfolio=portfolio,
             )
             name, value_ns = hand.get(objective, ("none fits", 0))

@@ -82,7 +82,7 @@ def test_an_even_pattern_at_full_memory_is_near_the_bound() -> None:
     """Even paces down and up the V, stretched to the limit, are all that V schedules need at F = I = W."""
     problem = pipeline(8, 32, limit=16, vee=True)
     gaps = scaled(problem, least_gaps(problem), 1.0)
-    woven = weave(problem, frames_of(problem, Pattern(gaps, 1, 1.0, 0.5, (NONE,) * 8)), 0.5, [NONE] * 8)
+    woven = weave(problem, frames_of(problem, Pattern(gaps, 1, 1.0, 1.0, 0.5, (NONE,) * 8)), 0.5, [NONE] * 8)
     assert woven is not None
     timing = time_sequences(problem, woven)
     assert timing is not None

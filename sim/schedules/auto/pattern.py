@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from exactmap.sim.schedules.auto.problem import Problem, Sequences
 
-__all__ = ["Pattern", "frames_of", "least_gaps", "period_of", "scaled"]
+__all__ = ["Pattern", "frames_of", "least_gaps", "period_of", "scaled", "slowdown"]
 
 Floats = NDArray[np.float64]
 
@@ -40,6 +40,8 @@ class Pattern:
         Microbatches that follow each other at `spacing`.
     spacing
         In units of the period; 1 for a group of one.
+    slowdown
+        How many periods lie between microbatches where memory does not allow one each; at least 1.
     gap_share, backlog
         As `exactmap.sim.schedules.auto.weave.weave` takes them.
     """
@@ -47,6 +49,7 @@ class Pattern:
     gaps: tuple[float, ...]
     group: int
     spacing: float
+    slowdown: float
     gap_share: float
     backlog: tuple[int, ...]
 
@@ -100,13 +103,18 @@ def scaled(problem: Problem, gaps: Sequence[float] | Floats, share: float) -> tu
     return tuple((start * low).tolist())
 
 
+def slowdown(problem: Problem, gaps: Sequence[float] | Floats, share: float) -> float:
+    """How many periods must lie between microbatches for the fullest rank to hold `share` of its limit."""
+    return max(1.0, _held(problem, np.asarray(gaps, dtype=np.float64)) / share)
+
+
 def frames_of(problem: Problem, pattern: Pattern) -> Sequences:
     """The passes F and I of each rank in the order of the pattern's times."""
     num_stages, m = problem.num_stages, problem.num_microbatches
     at = _stations(problem, np.array(pattern.gaps))
     microbatch = np.arange(m)
     turn, inside = np.divmod(microbatch, pattern.group)
-    begins = turn * float(pattern.group) + inside * pattern.spacing
+    begins = (turn * float(pattern.group) + inside * pattern.spacing) * pattern.slowdown
     # Starts by station and microbatch, works in the same layout as their numbers.
     starts = at[:, None] + begins[None, :]
     starts = np.concatenate((starts[:num_stages], starts[: num_stages - 1 : -1]))

@@ -17,7 +17,7 @@ import numpy as np
 
 from exactmap.sim.schedules.auto.dispatch import Rule, dispatch
 from exactmap.sim.schedules.auto.improve import climb, score
-from exactmap.sim.schedules.auto.pattern import Pattern, frames_of, least_gaps, scaled
+from exactmap.sim.schedules.auto.pattern import Pattern, frames_of, least_gaps, scaled, slowdown
 from exactmap.sim.schedules.auto.problem import NO_LIMIT, Problem, Sequences
 from exactmap.sim.schedules.auto.rules import rules
 from exactmap.sim.schedules.auto.timing import peaks, time_sequences
@@ -152,9 +152,10 @@ class Search:
                 for station in range(p - 1, len(wide), p):
                     wide[station] = p / chunks - (p - 1) * float(wide[station - 1])
                 wide[problem.num_stages - 1] = 0.0
-                yield Pattern(tuple(wide.tolist()), p, 1.0 / chunks, gap_share, none)
+                yield Pattern(tuple(wide.tolist()), p, 1.0 / chunks, 1.0, gap_share, none)
             gaps = even * np.where(np.arange(len(even)) < problem.num_stages, down, up)
-            yield Pattern(scaled(problem, gaps, held), 1, 1.0, gap_share, none)
+            fitted = scaled(problem, gaps, held)
+            yield Pattern(fitted, 1, 1.0, slowdown(problem, fitted, held), gap_share, none)
 
     def _random_pattern(self) -> Pattern:
         problem, rng = self.problem, self.rng
@@ -175,8 +176,12 @@ class Search:
                 gaps[station] = max(p * spacing - (p - 1) * float(gaps[station - 1]), 0.0)
             gaps[num_stages - 1] = rng.choice((0.0, 0.1, 0.3))
         held = rng.choice((0.75, 0.9, 0.95, 1.0, 1.05))
-        stretched = gaps if group > 1 else np.array(scaled(problem, gaps, held))
-        return Pattern(tuple(stretched.tolist()), group, spacing, rng.choice((0.01, 0.5, 1.0)), (_NONE,) * p)
+        fitted = tuple(gaps.tolist()) if group > 1 else scaled(problem, gaps, held)
+        slow = slowdown(problem, fitted, held)
+        if slow > 1:  # Even the shortest stays are too long for one period: longer ones may still be better.
+            fitted = tuple((gaps * rng.choice((0.5, 1.0, 1.0, 1.2))).tolist())
+            slow = slowdown(problem, fitted, held)
+        return Pattern(fitted, group, spacing, slow, rng.choice((0.01, 0.5, 1.0)), (_NONE,) * p)
 
     def _changed(self, pattern: Pattern) -> Pattern:
         problem, rng = self.problem, self.rng
@@ -194,6 +199,8 @@ class Search:
                 gaps[rng.randrange(len(gaps))] += rng.gauss(0, 0.15)
             elif kind == 3:
                 gaps *= rng.uniform(0.93, 1.08)
+                slow = pattern.slowdown * rng.uniform(0.92, 1.06) if pattern.slowdown > 1 else 1.0
+                pattern = replace(pattern, slowdown=max(slow, 1.0))
             elif kind == 4:
                 start = rng.randrange(len(gaps))
                 gaps[start : start + rng.randrange(1, p + 1)] += rng.gauss(0, 0.05)
