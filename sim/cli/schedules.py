@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["schedules"]
 
-COLUMNS = ("schedule", "step", "bubble", "period", "steady", "stash", "messages")
-CHOICES = (tuple(range(7)), (0, 1, 2, 5, 6), (0, 1, 2, 5), (0, 1, 2))
+COLUMNS = ("schedule", "step", "bubble", "period", "steady", "stash", "messages", "over bound")
+CHOICES = (tuple(range(8)), tuple(range(7)), (0, 1, 2, 5, 6), (0, 1, 2, 5), (0, 1, 2))
 """Columns that are shown, the first choice that fits."""
 
 
@@ -105,6 +105,8 @@ def _ns(option: str, text: str) -> int:
 
 
 def _shown(found: Gallery) -> list[RenderableType]:
+    from exactmap.sim.report.quantity import show_time
+
     shown: list[RenderableType] = []
     simulated = [_cells(row) for row in found if row.makespan_ns is not None]
     if simulated:
@@ -125,6 +127,9 @@ def _shown(found: Gallery) -> list[RenderableType]:
     shown += [f"{row.name}: {row.why_not}" for row in found if row.why_not]
     if len(found) == 1:
         row = found.rows[0]
+        if row.lower_bound_ns:
+            bound = f"lower bound of the step: {show_time(row.lower_bound_ns)}"
+            shown.append(f"{bound}, for any order with this placement and stash ({row.bound_name})")
         shown += [row.about, f"constraints: {row.constraints or 'none'}", f"source: {row.source}"]
     return shown
 
@@ -147,6 +152,7 @@ def _cells(row: GalleryRow) -> tuple[str, ...]:
         show_share(row.bubble_steady),
         show_stash(row.peak_stash_microbatches),
         f"{row.p2p_messages:,}",
+        f"+{show_share(row.makespan_ns / row.lower_bound_ns - 1)}" if row.lower_bound_ns else "-",
     )
 
 

@@ -47,6 +47,9 @@ class GalleryRow:
         Most stashes alive at once on a rank, in microbatches of a rank's layers.
     p2p_messages
         Messages between ranks in a step, all ranks together.
+    lower_bound_ns, bound_name
+        What no order with this placement and this stash can beat under a barrier, and by which argument; None
+        where nothing is proven (`exactmap.sim.schedules.order_bound`).
     """
 
     name: str
@@ -61,6 +64,8 @@ class GalleryRow:
     bubble_steady: float | None = None
     peak_stash_microbatches: float | None = None
     p2p_messages: int | None = None
+    lower_bound_ns: int | None = None
+    bound_name: str = ""
     about: str = ""
     source: str = ""
 
@@ -285,6 +290,7 @@ def _stage_times(schedule: Schedule, request: Request, durations: Durations, mod
 
 def _measured(row: GalleryRow, order: Order, times: WorkTimes, stash_limit: int) -> GalleryRow:
     from exactmap.sim.schedules.metrics import measure
+    from exactmap.sim.schedules.order_bound import order_bound
 
     found = measure(order, times)
     over = stash_limit > 0 and found.peak_stash_microbatches > stash_limit
@@ -293,8 +299,11 @@ def _measured(row: GalleryRow, order: Order, times: WorkTimes, stash_limit: int)
         if over
         else ""
     )
+    bound = order_bound(order, times)
     return replace(
         row,
+        lower_bound_ns=bound.value_ns if bound else None,
+        bound_name=bound.name if bound else "",
         constraints_met=not over,
         why_not=why_not,
         makespan_ns=found.makespan_ns,

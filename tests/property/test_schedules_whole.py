@@ -16,10 +16,8 @@ from exactmap.sim.engine.replay import replay
 from exactmap.sim.plan.check import check_plan
 from exactmap.sim.plan.instruction import CODES, KINDS, Op
 from exactmap.sim.plan.plan import Plan
-from exactmap.sim.schedules.auto.bounds import lower_bound
-from exactmap.sim.schedules.auto.problem import Memory, Problem
 from exactmap.sim.schedules.build import build_plan
-from exactmap.sim.schedules.metrics import peak_stash_items
+from exactmap.sim.schedules.order_bound import order_bound
 from exactmap.sim.schedules.registry import SCHEDULES
 from exactmap.sim.schedules.timeline import walk
 from exactmap.sim.workload.model import ModelConfig, ModelKind
@@ -87,19 +85,6 @@ def profile_of(case: Case, plan: Plan) -> Profile:
     )
 
 
-def proven_ns(case: Case) -> int:
-    """What no order with this placement and no more stash can beat; 0 where nothing is proven."""
-    schedule = SCHEDULES[case.name]
-    if schedule.two_ranks or schedule.slices or case.times.braid_share < 1:
-        return 0
-    order = case.order
-    memory = None
-    if not (schedule.recomputes or schedule.copies):
-        ones = (1,) * order.num_stages
-        memory = Memory(ones, (0,) * order.num_stages, peak_stash_items(order))
-    return lower_bound(Problem.of(case.p, case.m, order.placement, case.times, memory), "barrier").value_ns
-
-
 def check_whole(case: Case, *, tied: bool, dp: int, depth: int) -> None:
     plan = build(case, tied=tied and not SCHEDULES[case.name].two_ranks, dp=dp, depth=depth)
 
@@ -113,7 +98,9 @@ def check_whole(case: Case, *, tied: bool, dp: int, depth: int) -> None:
     assert int(trace.e_ns[passes].max()) >= walked.makespan_ns
     if depth == 0:
         assert int(trace.e_ns[passes].max()) == walked.makespan_ns
-    assert walked.makespan_ns >= proven_ns(case)
+    for objective, clock_ns in (("barrier", walked.makespan_ns), ("period", trace.summary().period_ns)):
+        bound = order_bound(case.order, case.times, objective)
+        assert bound is None or clock_ns >= bound.value_ns, bound
 
     pools = {(pool.pp, pool.letter): pool.num for pool in plan.pools if pool.num}
     assert peak_slots(plan) == pools
