@@ -26,8 +26,8 @@ def order_bound(order: Order, times: WorkTimes, objective: str = "barrier") -> B
     Examples
     --------
     >>> from exactmap.sim.schedules.one_f_one_b import one_f_one_b
-    >>> order_bound(one_f_one_b(4, 8), WorkTimes.unit(4, unit_ns=1000)).value_ns
-    27000
+    >>> order_bound(one_f_one_b(4, 8), WorkTimes.unit(4, unit_ns=1000))  # it takes 33000
+    Bound(value_ns=30000, name='last microbatch')
     """
     if order.num_slices > 1 or times.braid_share < 1 or max(map(len, order.placement)) > 1:
         return None

@@ -116,8 +116,8 @@ def test_whole_plans_of_random_schedules(case: Case, tied: bool, dp: int, depth:
     check_whole(case, tied=tied, dp=dp, depth=depth)
 
 
-@pytest.mark.fuzz
-@pytest.mark.timeout(3600)
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
 @settings(SETTINGS, max_examples=2000)
 @given(case=cases(), tied=st.booleans(), dp=st.integers(1, 2), depth=st.sampled_from((0, 0, 1)))
 def test_whole_plans_of_two_thousand_random_schedules(case: Case, tied: bool, dp: int, depth: int) -> None:
