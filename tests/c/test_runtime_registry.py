@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ from engine_case import Case, make_data
 from engine_runs import STEPS, losses, one_f_one_b
 
 from exactmap.backend_c.run import RunOptions, RunResult, footprint, run_plan
+from exactmap.sim.engine.trace_file import read_trace
+from exactmap.sim.plan.reader import read_plan
+from exactmap.sim.plan.text import format_instruction
 from exactmap.sim.schedules.registry import SCHEDULES
 
 SLICED = {"seq-1f1b", "terapipe"}
@@ -32,11 +36,28 @@ def cut(case: Case, name: str) -> Case:
 def train(case: Case, data: Path, folder: Path) -> RunResult:
     """Six steps and a validation; the plan's bytes are the engine's own need, and no step takes memory."""
     plan = case.write(folder / "a.plan")
-    result = run_plan(plan, data, RunOptions(steps=STEPS, eval_sequences=5, timeout_s=60.0))
+    traced = folder / "trace.tsv"
+    options = RunOptions(
+        steps=STEPS, eval_sequences=5, timeout_s=60.0, trace=traced, trace_steps=(STEPS - 1, STEPS - 1)
+    )
+    result = run_plan(plan, data, options)
 
+    hold_trace_against_plan(plan, traced)
     assert result.step_allocations == 0
     assert [need["arena_bytes"] for need in footprint(plan)] == list(result.arena_bytes)
     return result
+
+
+def hold_trace_against_plan(path: Path, traced: Path) -> None:
+    """Every rank of every replica did its program, instruction by instruction, in the program's order."""
+    plan, trace = read_plan(path.read_bytes()), read_trace(traced)
+    for pp, dp in product(range(plan.mesh.pp), range(plan.mesh.dp)):
+        program, rows = plan.program(pp, dp), trace.actor(pp, dp)
+
+        assert rows.line.tolist() == list(program.lines)
+        assert list(rows.op) == [format_instruction(each) for each in program.instructions]
+        assert (rows.e_ns >= rows.a_ns).all()
+        assert (rows.a_ns[1:] >= rows.e_ns[:-1]).all()
 
 
 def hold_against_1f1b(case: Case, data: Path, folder: Path) -> None:
