@@ -9,7 +9,7 @@ from exactmap.sim.schedules.timeline import WorkTimes
 __all__ = ["auto_order"]
 
 _NUM_CANDIDATES = 40
-_LEAST_WORKS = 20_000
+_MORE_WORKS = 2000
 
 
 def auto_order(
@@ -34,5 +34,5 @@ def auto_order(
         stash_limit=stash_limit,
         placement="best" if num_chunks == 2 else "loop",
         chunks=num_chunks,
-        budget=num_placements * max(_LEAST_WORKS, _NUM_CANDIDATES * num_works),
+        budget=num_placements * (_MORE_WORKS + _NUM_CANDIDATES * num_works),
     ).order

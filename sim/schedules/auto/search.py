@@ -15,6 +15,7 @@ from time import monotonic
 
 import numpy as np
 
+from exactmap.sim.schedules.auto.bounds import lower_bound
 from exactmap.sim.schedules.auto.dispatch import Rule, dispatch
 from exactmap.sim.schedules.auto.improve import climb, score
 from exactmap.sim.schedules.auto.pattern import Pattern, frames_of, least_gaps, scaled, slowdown
@@ -43,11 +44,17 @@ class Candidate:
 
 
 class Search:
-    """Candidates of one problem, the best first; `works_left` is what may still be tried."""
+    """Candidates of one problem, the best first; `works_left` is what may still be tried.
+
+    Once the lower bound is reached, a tenth of the budget is left for the other clock.
+    """
 
     def __init__(self, problem: Problem, objective: str, works: int, deadline_s: float | None) -> None:
         self.problem, self.objective = problem, objective
         self.works_left = works
+        self.goal_ns = lower_bound(problem, objective).value_ns
+        self.works_at_goal = works // 10
+        self.reached = False
         self.deadline_s = deadline_s
         self.unlimited = min(problem.limits) == NO_LIMIT
         self.num_candidates = 0
@@ -71,6 +78,9 @@ class Search:
         if any(peak > limit for peak, limit in zip(held, self.problem.limits, strict=True)):
             return None
         first, second = score(timing, self.objective)
+        if first <= self.goal_ns and not self.reached:
+            self.reached = True
+            self.works_left = min(self.works_left, self.works_at_goal)
         memory = max(held) if self.unlimited else 0
         candidate = Candidate((first, memory, second), sequences, name, make)
         if all(candidate.value != other.value for other in self.best):
@@ -91,7 +101,7 @@ class Search:
 
     def list_scheduling(self, works: float) -> None:
         """Rules one after another until `works` are spent."""
-        stop = self.works_left - works
+        stop = max(self.works_left - works, 0)
         for rule in rules(self.problem):
             if self.done(stop):
                 return
@@ -99,7 +109,7 @@ class Search:
 
     def patterns(self, works: float) -> None:
         """Random patterns scaled to the limit, then changes of the best ones."""
-        whole, stop = self.works_left, self.works_left - works
+        whole, stop = self.works_left, max(self.works_left - works, 0)
         pool: list[tuple[tuple[int, int, int], Pattern]] = []
         seeds = self._seeds()
         while not self.done(stop):
@@ -120,7 +130,9 @@ class Search:
 
     def improve(self, works: float) -> None:
         """Local search from the best candidates, most effort on the first."""
-        stop = self.works_left - works
+        if self.reached:
+            return
+        stop = max(self.works_left - works, 0)
         for share, candidate in zip((0.5, 0.6, 1.0), self.best[:3], strict=False):
             works_here = int((self.works_left - stop) * share)
             sequences, name = candidate.sequences, candidate.name.removesuffix(", improved") + ", improved"
