@@ -157,13 +157,16 @@ def price_on_host(plan: Plan, host: HostProfile) -> Profile:
         )
     model = model_of(plan.model)
     work_ns = {
-        (step, number): stage_time_on_host_ns(model, stage, step, plan.train.microbatch, plan.train.seq, host)
+        (step, number): _slice_ns(
+            stage_time_on_host_ns(model, stage, step, plan.train.microbatch, plan.train.seq, host), plan, host
+        )
         for number, stage in enumerate(plan.stages)
         for step in _STEPS
     }
     updates = [(entry.elements, entry.ns) for entry in host.optimizer]
     bucket_ns = {
-        ("OPT", bucket.stage, bucket.index): host.instruction_ns + round(along(updates, bucket.elements))
+        ("OPT", bucket.stage, bucket.index): host.instruction_ns
+        + round(along(updates, bucket.elements // (plan.mesh.dp if bucket.shard else 1)))
         for bucket in plan.buckets
     }
     copies = [(entry.bytes, entry.ns) for entry in host.copies]
@@ -182,8 +185,28 @@ def price_on_host(plan: Plan, host: HostProfile) -> Profile:
         bucket_ns=bucket_ns,
         channel=channel,
         group_ns=_groups(plan, host),
+        copy_ns=_copies(plan, host),
         post_ns={"SF": post_ns, "SB": post_ns},
     )
+
+
+def _slice_ns(whole_ns: int, plan: Plan, host: HostProfile) -> int:
+    """A slice's share of a pass: later slices attend to more keys, so this is the mean over a sequence."""
+    if plan.train.slices == 1:
+        return whole_ns
+    return host.instruction_ns + round((whole_ns - host.instruction_ns) / plan.train.slices)
+
+
+def _copies(plan: Plan, host: HostProfile) -> dict[tuple[str, int], int]:
+    """What a stash takes to the host and back: both lie in the same memory here."""
+    stashes = {pool.pp: pool.bytes for pool in plan.pools if pool.letter == "o"}
+    points = [(entry.bytes, entry.ns) for entry in host.copies]
+    return {
+        (op, stage): round(along(points, max(stashes[rank] for rank in ranks if rank in stashes)))
+        for op in ("OFF", "LD")
+        for stage, ranks in enumerate(plan.place)
+        if any(rank in stashes for rank in ranks)
+    }
 
 
 def _expected(awake_ns: int, asleep_ns: int, num_messages: int) -> int:
@@ -192,10 +215,15 @@ def _expected(awake_ns: int, asleep_ns: int, num_messages: int) -> int:
 
 
 def _num_messages(plan: Plan, chan: Channel) -> int:
-    """Messages of a channel in one step: a microbatch for each two neighbouring stages that it joins."""
+    """Messages of a channel in one step: an item for each two neighbouring stages that it joins.
+
+    Stages on two ranks share their items evenly.
+    """
     ends = (chan.src, chan.dst) if chan.cls == "F" else (chan.dst, chan.src)
-    joined = sum(ends[0] in here and ends[1] in there for here, there in pairwise(plan.place))
-    return plan.train.m * max(1, joined)
+    joined = sum(
+        1 / len(here) for here, there in pairwise(plan.place) if ends[0] in here and ends[1] in there
+    )
+    return max(1, round(plan.train.m * plan.train.slices * (joined or 1)))
 
 
 def _groups(plan: Plan, host: HostProfile) -> dict[tuple[str, str, int | None, int | None], int]:
@@ -213,7 +241,13 @@ def _groups(plan: Plan, host: HostProfile) -> dict[tuple[str, str, int | None, i
     for bucket in plan.buckets:
         for name in bucket.reduce:
             num_bytes = bucket.elements * 4
-            group_ns[name, "AR", bucket.stage, bucket.index] = _all_reduce_ns(host, members[name], num_bytes)
+            summed_ns = _all_reduce_ns(host, members[name], num_bytes)
+            group_ns[name, "AR", bucket.stage, bucket.index] = summed_ns
+            # A sum to all is a sum to shares, then a gathering of them: each half of it.
+            group_ns[name, "RS", bucket.stage, bucket.index] = summed_ns // 2
+        if bucket.shard:
+            gathered_ns = _all_reduce_ns(host, members[bucket.shard], bucket.elements * 4) // 2
+            group_ns[bucket.shard, "AG", bucket.stage, bucket.index] = gathered_ns
     return group_ns
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from exactmap.sim.cost.host import HostProfile
 from exactmap.sim.cost.links import price_buckets, price_channels, price_groups
 from exactmap.sim.cost.plan_header import formats_of, mesh_of, model_of
@@ -40,12 +42,19 @@ def price_plan(plan: Plan, machine: Cluster | HostProfile) -> Profile:
     if isinstance(machine, HostProfile):
         return price_on_host(plan, machine)
     mesh, model, formats = mesh_of(plan.mesh), model_of(plan.model), formats_of(plan)
+    work_ns = price_stages(model, plan.stages, plan.train.microbatch, plan.train.seq, mesh, machine, formats)
+    if plan.train.slices > 1:
+        # Later slices attend to more keys: this is the mean over a sequence, without a slice's own overheads.
+        work_ns = {key: round(ns / plan.train.slices) for key, ns in work_ns.items()}
+    # A rank steps its own share of a sharded bucket.
+    stepped = [
+        replace(bucket, elements=bucket.elements // plan.mesh.dp) if bucket.shard else bucket
+        for bucket in plan.buckets
+    ]
     return Profile(
         mover=Mover.ENGINE,
-        work_ns=price_stages(
-            model, plan.stages, plan.train.microbatch, plan.train.seq, mesh, machine, formats
-        ),
-        bucket_ns=price_buckets(plan.buckets, machine, formats),
+        work_ns=work_ns,
+        bucket_ns=price_buckets(stepped, machine, formats),
         channel=price_channels(plan.channels, mesh, machine),
         group_ns=price_groups(plan.groups, plan.buckets, mesh, machine, formats),
     )

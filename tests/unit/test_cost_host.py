@@ -155,3 +155,61 @@ def test_measurements_of_one_shape_in_two_models_are_one() -> None:
     profile = price_plan(plan, host)
 
     assert profile.work("F", 0) == 2 * 5_000_000 + 200_000 + 50
+
+
+def test_a_slice_takes_its_share_of_a_pass_and_an_instruction_of_its_own() -> None:
+    """Four slices: a quarter of the work each, and four messages on a channel for each, a quarter as long."""
+    whole, sliced = (
+        price_plan(
+            build_plan(
+                find_preset("byte-llama"),
+                schedule="seq-1f1b",
+                pp=2,
+                num_microbatches=4,
+                seq=128,
+                microbatch=2,
+                slices=slices,
+            ),
+            HOST,
+        )
+        for slices in (1, 4)
+    )
+
+    assert sliced.work("F", 0) == 50 + round((whole.work("F", 0) - 50) / 4)
+    assert 4 * sliced.transfer("f0_1").wire_ns == whole.transfer("f0_1").wire_ns
+    assert sliced.transfer("f0_1").lat_ns == 100 + round(20_000 / 16)
+
+
+def test_a_stash_goes_to_the_host_at_the_rate_of_copies() -> None:
+    plan = build_plan(
+        find_preset("byte-llama"), schedule="1f1b-offload", pp=3, num_microbatches=8, seq=128, microbatch=2
+    )
+    stash = next(pool.bytes for pool in plan.pools if pool.letter == "o")
+
+    profile = price_plan(plan, HOST)
+
+    assert profile.copy("OFF", 0) == profile.copy("LD", 0) == round(stash * 20_000 / 131_072)
+
+
+def test_sharded_buckets_are_gathered_summed_and_stepped_by_shares() -> None:
+    whole, sharded = (
+        price_plan(
+            build_plan(
+                find_preset("byte-llama"),
+                schedule="1f1b",
+                pp=1,
+                num_microbatches=2,
+                seq=128,
+                microbatch=2,
+                dp=2,
+                shard_params=shard,
+            ),
+            HOST,
+        )
+        for shard in (False, True)
+    )
+
+    summed_ns = whole.group("dp", "AR", 0, 0)
+    assert sharded.group("dp", "RS", 0, 0) == pytest.approx(summed_ns / 2, rel=1e-3)
+    assert sharded.group("dp", "AG", 0, 0) == pytest.approx(summed_ns / 2, rel=1e-3)
+    assert sharded.bucket("OPT", 0, 0) == pytest.approx(whole.bucket("OPT", 0, 0) / 2, rel=1e-3)
