@@ -8,7 +8,7 @@
 #   make bench      benchmarks
 #   make sanitize   C tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
 #   make peers      tests against torch and transformers, in an environment of their own
-#   make test-long  test, sanitize, a million changed plans, peers
+#   make test-long  test, sanitize, a million changed plans, the scheduler's grid, peers
 #   make ci         what continuous integration runs, from a clean clone
 #   make clean      remove what was built; `make distclean` also removes the environments
 
@@ -124,7 +124,10 @@ format: $(DEV)
 bench: dev
 	@shopt -s nullglob; scripts=(tests/bench/*.py); \
 	test $${#scripts[@]} -gt 0 || { echo "error: tests/bench holds no scripts" >&2; exit 1; }; \
-	for script in "$${scripts[@]}"; do echo "== $$script"; $(BIN)/python "$$script"; done
+	for script in "$${scripts[@]}"; do \
+	    [[ $$script == */auto_grid.py ]] && continue; \
+	    echo "== $$script"; $(BIN)/python "$$script"; \
+	done
 
 # ThreadSanitizer knows nothing of OpenBLAS, which is not built with it: portable C there.
 .PHONY: sanitize sanitize-address sanitize-thread
@@ -138,12 +141,14 @@ sanitize-thread: $(DEV)
 peers: $(DEV) $(BUILT)
 	bash .ci/peers
 
-# The full lists: every test, the sanitizers, a long search for plans that break the C reader, the peers.
+# The full lists: every test, the sanitizers, a long search for plans that break the C reader, the grid of the
+# automatic scheduler, the peers.
 FUZZ_PLANS ?= 1000000
 .PHONY: test-long
 test-long: test sanitize
 	build/asan/backend_c/test_plan_fuzz $(FUZZ_PLANS)
 	$(PYTEST) -n 2 -m "fuzz"
+	$(BIN)/python tests/bench/auto_grid.py --out docs/measured/auto-grid.md
 	$(MAKE) peers
 
 .PHONY: ci

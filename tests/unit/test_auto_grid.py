@@ -1,4 +1,4 @@
-"""A tenth of the grid on which the automatic scheduler meets the hand-made orders."""
+"""Part of the grid on which the automatic scheduler meets the hand-made orders."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def grid(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_never_worse_than_any_hand_made_order_at_equal_memory(grid: ModuleType) -> None:
-    """Every tenth case, one and two chunks, both clocks: never worse, and better in at least half."""
+    """Every eleventh case, one and two chunks, both clocks: never worse, and better in at least half."""
     cases = list(grid.cases())
-    rows = [row for case in cases[::10] for row in grid.compare(case)]
+    rows = [row for case in cases[::11] for row in grid.compare(case)]
     compared = [row for row in rows if row.hand_ns]
     worse = [row for row in compared if row.found.value_ns > row.hand_ns]
     better = [row for row in compared if row.found.value_ns < row.hand_ns]
