@@ -27,6 +27,7 @@ from exactmap.sim.schedules.auto.weave import frame, weave
 __all__ = ["Candidate", "Search"]
 
 _NONE = 1 << 40
+_CANDIDATES_AT_GOAL = 60
 Maker = Callable[[Problem], Sequences | None]
 
 
@@ -34,10 +35,11 @@ Maker = Callable[[Problem], Sequences | None]
 class Candidate:
     """An order, what it is worth, and what made it (a maker works for any number of microbatches).
 
-    The value is the objective, then memory where there is no limit, then the sum of what all ranks take.
+    The value is the objective, then memory where there is no limit, then the other clock, then the sum of
+    what all ranks take.
     """
 
-    value: tuple[int, int, int]
+    value: tuple[int, int, int, int]
     sequences: Sequences
     name: str
     make: Maker | None
@@ -46,14 +48,17 @@ class Candidate:
 class Search:
     """Candidates of one problem, the best first; `works_left` is what may still be tried.
 
-    Once the lower bound is reached, a tenth of the budget is left for the other clock.
+    Once the lower bound is reached, a tenth of the budget, or some candidates, are left for the other clock;
+    once both bounds are, nothing, unless memory can still be saved.
     """
 
     def __init__(self, problem: Problem, objective: str, works: int, deadline_s: float | None) -> None:
         self.problem, self.objective = problem, objective
         self.works_left = works
         self.goal_ns = lower_bound(problem, objective).value_ns
-        self.works_at_goal = works // 10
+        self.other = "period" if objective == "barrier" else "barrier"
+        self.other_goal_ns = lower_bound(problem, self.other).value_ns
+        self.works_at_goal = max(works // 10, _CANDIDATES_AT_GOAL * problem.num_works)
         self.reached = False
         self.deadline_s = deadline_s
         self.unlimited = min(problem.limits) == NO_LIMIT
@@ -81,8 +86,11 @@ class Search:
         if first <= self.goal_ns and not self.reached:
             self.reached = True
             self.works_left = min(self.works_left, self.works_at_goal)
+        other_ns, _ = score(timing, self.other)
+        if first <= self.goal_ns and other_ns <= self.other_goal_ns and not self.unlimited:
+            self.works_left = 0
         memory = max(held) if self.unlimited else 0
-        candidate = Candidate((first, memory, second), sequences, name, make)
+        candidate = Candidate((first, memory, other_ns, second), sequences, name, make)
         if all(candidate.value != other.value for other in self.best):
             self.best = sorted([*self.best, candidate], key=lambda item: item.value)[:6]
         return candidate
@@ -110,7 +118,7 @@ class Search:
     def patterns(self, works: float) -> None:
         """Random patterns scaled to the limit, then changes of the best ones."""
         whole, stop = self.works_left, max(self.works_left - works, 0)
-        pool: list[tuple[tuple[int, int, int], Pattern]] = []
+        pool: list[tuple[tuple[int, int, int, int], Pattern]] = []
         seeds = self._seeds()
         while not self.done(stop):
             fresh = len(pool) < 3 or self.rng.random() < 0.15
