@@ -277,17 +277,30 @@ static inline bool take_collective(const em_quick_t *quick, const char **at, em_
            (op != EM_OP_AG || take_slot(at, EM_POOL_P, instr));
 }
 
+/* A word of the line; the first byte that differs, the LF at the latest, ends the comparison. */
+static bool take_word(const char **at, const char *word)
+{
+    const char *next = *at;
+    while (*word != '\0' && *next == *word) {
+        next++;
+        word++;
+    }
+    if (*word != '\0') {
+        return false;
+    }
+    *at = next;
+    return true;
+}
+
 /* OFF WLD WOFF */
 static bool take_copy(const char **at, em_instr_t *instr)
 {
     static const struct {
         const char *word;
-        size_t num_bytes;
         em_op_t op;
-    } words[] = {{"OFF ", 4, EM_OP_OFF}, {"WLD ", 4, EM_OP_WLD}, {"WOFF ", 5, EM_OP_WOFF}};
+    } words[] = {{"OFF ", EM_OP_OFF}, {"WLD ", EM_OP_WLD}, {"WOFF ", EM_OP_WOFF}};
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
-        if (strncmp(*at, words[i].word, words[i].num_bytes) == 0) {
-            *at += words[i].num_bytes;
+        if (take_word(at, words[i].word)) {
             instr->op = (uint8_t)words[i].op;
             return take_item(at, instr) &&
                    (words[i].op != EM_OP_OFF || take_slot(at, EM_POOL_O, instr));
