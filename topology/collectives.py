@@ -77,7 +77,7 @@ class CollectiveTime:
     algorithm: Algorithm
 
 
-def hop_time(cluster: Cluster, tier: Tier, num_bytes: int) -> HopTime:
+def hop_time(cluster: Cluster, tier: Tier, num_bytes: int, fabric_tier: int = 1) -> HopTime:
     """Time of one message from a GPU to another.
 
     Inside a domain with measured curves the message is half of a two-rank all-to-all, in which each GPU
@@ -91,14 +91,16 @@ def hop_time(cluster: Cluster, tier: Tier, num_bytes: int) -> HopTime:
         The network that the message takes.
     num_bytes
         Its size.
+    fabric_tier
+        Where it leaves its domain: the tier of the fabric that it climbs to.
     """
     if num_bytes < 0:
         raise InvalidInputError("a message cannot have a negative size", got=f"{num_bytes} bytes")
     if tier is Tier.SELF:
         return HopTime(0, 0)
     if tier is Tier.SCALE_OUT:
-        wire_ns = num_bytes * 1e9 / cluster.scale_out.achieved_bytes_per_s
-        return HopTime(ceil(wire_ns), cluster.scale_out.latency_ns)
+        wire_ns = num_bytes * 1e9 / cluster.scale_out_bytes_per_s(fabric_tier)
+        return HopTime(ceil(wire_ns), cluster.scale_out_latency_ns(fabric_tier))
     if cluster.gpu.curves in curve_names():
         curves = cluster.gpu.curves
         latency = small_message_ns(curves, Collective.ALL_TO_ALL, 2)
@@ -172,9 +174,9 @@ def _flat_ring(cluster: Cluster, op: Collective, shape: GroupShape, num_bytes: i
     inside = _inside_ns(cluster, op, k, num_bytes)
     inside_latency = _inside_latency_ns(cluster, op, shape.per_domain)
     # Every domain repeats the steps inside, and one step leaves it.
-    latency = shape.num_domains * (inside_latency + passes * cluster.scale_out.latency_ns)
+    latency = shape.num_domains * (inside_latency + passes * cluster.scale_out_latency_ns(shape.fabric_tier))
     per_link = num_bytes * (n - 1) / n
-    outside = passes * per_link / k * 1e9 / cluster.scale_out.achieved_bytes_per_s
+    outside = passes * per_link / k * 1e9 / cluster.scale_out_bytes_per_s(shape.fabric_tier)
     # Time inside is known for a ring of k, whose links carry (k-1)/k of the buffer.
     inside = max(inside - inside_latency, 0.0) * (n - 1) / n * k / (k - 1) if k > 1 else 0.0
     streaming = max(inside, outside)
@@ -195,8 +197,8 @@ def _hierarchical(
     is_tree = algorithm is Algorithm.HIERARCHICAL_TREE
     num_steps = ceil(log2(shape.num_domains)) if is_tree else shape.num_domains - 1
     outside = passes * (
-        num_steps * cluster.scale_out.latency_ns
-        + _outside_bytes(shape, num_bytes) * 1e9 / cluster.scale_out.achieved_bytes_per_s
+        num_steps * cluster.scale_out_latency_ns(shape.fabric_tier)
+        + _outside_bytes(shape, num_bytes) * 1e9 / cluster.scale_out_bytes_per_s(shape.fabric_tier)
     )
     return CollectiveTime(ceil(inside + outside), ceil(inside), ceil(outside), algorithm)
 
@@ -204,6 +206,6 @@ def _hierarchical(
 def _all_to_all(cluster: Cluster, shape: GroupShape, num_bytes: int) -> CollectiveTime:
     n, k = shape.num_members, shape.per_domain
     inside = _inside_ns(cluster, Collective.ALL_TO_ALL, k, num_bytes * k // n)
-    outside = num_bytes * (n - k) / n * 1e9 / cluster.scale_out.achieved_bytes_per_s
-    outside += cluster.scale_out.latency_ns
+    outside = num_bytes * (n - k) / n * 1e9 / cluster.scale_out_bytes_per_s(shape.fabric_tier)
+    outside += cluster.scale_out_latency_ns(shape.fabric_tier)
     return CollectiveTime(ceil(max(inside, outside)), ceil(inside), ceil(outside), Algorithm.DIRECT)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from exactmap.errors import InvalidInputError, Place
+from exactmap.topology.fabric.spec import FabricSpec
 from exactmap.topology.mapping import Mesh, Placement
 
 __all__ = ["GPU", "Cluster", "Fact", "ScaleOut", "ScaleUp"]
@@ -118,7 +119,7 @@ class ScaleUp:
 
 @dataclass(frozen=True, slots=True)
 class ScaleOut:
-    """The network between domains.
+    """A GPU's interface to the network between domains.
 
     Parameters
     ----------
@@ -129,21 +130,18 @@ class ScaleOut:
     efficiency
         Share of that rate that large transfers reach.
     latency_ns
-        Time of a small message between GPUs of two domains.
-    oversubscription
-        Rate at the leaves over rate at the top; 1 is non-blocking.
+        Time of a small message between GPUs of two domains that share a leaf switch.
     """
 
     name: str
     bytes_per_s: int
     efficiency: float
     latency_ns: int
-    oversubscription: float
 
     @property
     def achieved_bytes_per_s(self) -> float:
-        """Rate that a large transfer across the top of the fabric reaches when all GPUs send."""
-        return self.bytes_per_s * self.efficiency / self.oversubscription
+        """Rate that a large transfer reaches where nothing but the interface bounds it."""
+        return self.bytes_per_s * self.efficiency
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +160,8 @@ class Cluster:
         GPUs of a scale-up domain that a plan may use; the others are spares.
     gpu, scale_up, scale_out
         The parts.
+    fabric
+        The network that the interfaces are attached to.
     facts
         Dotted name of a number (``gpu.memory``) -> where it comes from.
 
@@ -178,6 +178,7 @@ class Cluster:
     gpu: GPU
     scale_up: ScaleUp
     scale_out: ScaleOut
+    fabric: FabricSpec = field(default_factory=FabricSpec)
     facts: Mapping[str, Fact] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -211,6 +212,14 @@ class Cluster:
             domain_size=self.scale_up.domain_size,
             used_per_domain=self.used_per_domain,
         )
+
+    def scale_out_bytes_per_s(self, tier: int) -> float:
+        """Rate of each GPU when all send large transfers through switches of a tier of the fabric."""
+        return self.scale_out.achieved_bytes_per_s * self.fabric.taper(tier)
+
+    def scale_out_latency_ns(self, tier: int) -> int:
+        """Time of a small message that climbs to a tier of the fabric."""
+        return self.scale_out.latency_ns + self.fabric.extra_latency_ns(tier)
 
     @property
     def usable_gpus(self) -> int:

@@ -207,11 +207,14 @@ class GroupShape:
         with others.
     num_domains
         Scale-up domains with that many members each.
+    fabric_tier
+        Highest tier of the fabric that members in different domains meet at: 1 if they share a leaf.
     """
 
     num_members: int
     per_domain: int
     num_domains: int
+    fabric_tier: int = 1
 
     @property
     def tier(self) -> Tier:

@@ -13,15 +13,19 @@ from pydantic import BaseModel
 
 from exactmap.errors import InvalidInputError, Place
 from exactmap.sim.scenario.document import Problems, as_mapping, merge, take_facts, validate
-from exactmap.sim.scenario.schema import ClusterSection
+from exactmap.sim.scenario.schema import ClusterSection, FabricSection
 from exactmap.sim.scenario.strict_yaml import Marked, raise_together, read_yaml_file
 from exactmap.topology.catalog import catalog_names, catalog_path
+from exactmap.topology.fabric.spec import FabricKind, FabricSpec, Switch
 from exactmap.topology.hardware import GPU, Cluster, Fact, ScaleOut, ScaleUp
 
 __all__ = ["load_cluster", "resolve_cluster"]
 
 _VERSION_KEY = "exactmap-cluster"
-_OPTIONAL = frozenset({"catalog", "file", "hosts", "fp32", "bf16", "fp8", "fp4"})
+_OPTIONAL = frozenset(
+    {"catalog", "file", "hosts", "fp32", "bf16", "fp8", "fp4"}
+    | {"switches", "tiers", "oversubscription", "cable", "shape"}
+)
 
 
 def load_cluster(name_or_path: str | Path) -> Cluster:
@@ -201,8 +205,8 @@ def _build(
                 bytes_per_s=out.bandwidth or 0,
                 efficiency=out.efficiency or 0.0,
                 latency_ns=out.latency or 0,
-                oversubscription=out.oversubscription or 1.0,
             ),
+            fabric=_fabric(spec.fabric),
             facts=facts,
         )
     except InvalidInputError as error:
@@ -210,3 +214,26 @@ def _build(
         path = tuple((field or "").removeprefix("cluster.").split(".")) if field else ()
         problems.add(error, document.place(path))
         return None
+
+
+def _fabric(section: FabricSection) -> FabricSpec:
+    return FabricSpec(
+        kind=FabricKind(section.kind),
+        switches=tuple(
+            Switch(
+                name=switch.name,
+                num_ports=switch.ports,
+                port_bytes_per_s=switch.port_rate,
+                max_ports=switch.max_ports or switch.ports,
+                hop_ns=switch.hop,
+                power_w=switch.power,
+            )
+            for switch in section.switches or ()
+        ),
+        num_tiers=section.tiers or 0,
+        planes=section.planes,
+        rails=section.rails,
+        oversubscription=tuple(section.oversubscription or ()),
+        cable_ns=section.cable or 0,
+        shape=tuple(section.shape or ()),
+    )

@@ -166,6 +166,8 @@ def take_facts(document: Marked, problems: Problems) -> tuple[Marked, dict[str, 
     facts: dict[str, Fact] = {}
 
     def walk(value: object, path: KeyPath) -> object:
+        if isinstance(value, list):
+            return [walk(entry, (*path, index)) for index, entry in enumerate(cast(list[object], value))]
         mapping = as_mapping(value)
         if mapping is None:
             return value

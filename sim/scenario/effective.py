@@ -9,6 +9,7 @@ from pathlib import Path
 from exactmap.sim.scenario.types import Engine, Goal, Limits, ParallelSpace, Training
 from exactmap.sim.scenario.units import show_bytes, show_bytes_per_s, show_flop_per_s, show_ns
 from exactmap.sim.workload.model import ModelConfig
+from exactmap.topology.fabric.spec import FabricSpec
 from exactmap.topology.hardware import Cluster
 
 __all__ = ["effective_document"]
@@ -98,6 +99,29 @@ def _cluster(cluster: Cluster) -> dict[str, object]:
             "bandwidth": show_bytes_per_s(out.bytes_per_s),
             "efficiency": out.efficiency,
             "latency": show_ns(out.latency_ns),
-            "oversubscription": out.oversubscription,
         },
+        "fabric": _fabric(cluster.fabric),
     }
+
+
+def _fabric(fabric: FabricSpec) -> dict[str, object]:
+    document: dict[str, object] = {
+        "kind": fabric.kind.value,
+        "switches": [
+            {
+                "name": switch.name,
+                "ports": switch.num_ports,
+                "port_rate": show_bytes_per_s(switch.port_bytes_per_s),
+                "max_ports": switch.max_ports,
+                "hop": show_ns(switch.hop_ns),
+                "power": f"{switch.power_w} W",
+            }
+            for switch in fabric.switches
+        ],
+        "planes": fabric.planes,
+        "rails": fabric.rails,
+        "oversubscription": list(fabric.oversubscription),
+        "cable": show_ns(fabric.cable_ns),
+        "shape": list(fabric.shape),
+    }
+    return document | ({"tiers": fabric.num_tiers} if fabric.num_tiers else {})

@@ -133,6 +133,7 @@ ScheduleChoice = Annotated[
     ),
 ]
 
+FabricKindName = Literal["ideal", "fat_tree", "dual_tor", "dragonfly", "torus"]
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
 
@@ -177,13 +178,45 @@ class ScaleUpSection(_Section):
 
 
 class ScaleOutSection(_Section):
-    """The network between domains."""
+    """A GPU's interface to the network between domains."""
 
     name: str | None = None
     bandwidth: BytesPerS | None = Field(default=None, description="per GPU, one direction")
     efficiency: Share | None = None
-    latency: Ns | None = None
-    oversubscription: Annotated[float, Field(ge=1.0)] | None = None
+    latency: Ns | None = Field(default=None, description="of a small message through one leaf switch")
+
+
+class SwitchSection(_Section):
+    """A packet switch of the fabric."""
+
+    name: str
+    ports: Positive = Field(description="at full rate")
+    port_rate: BytesPerS = Field(description="of a full port, one direction")
+    max_ports: Positive | None = Field(
+        default=None, description="when all are split; default: they cannot be"
+    )
+    hop: Ns = Field(description="time of a packet through it")
+    power: Watts
+
+
+class FabricSection(_Section):
+    """The network that the interfaces are attached to."""
+
+    kind: FabricKindName = "ideal"
+    switches: list[SwitchSection] | None = Field(
+        default=None, description="by tier from the leaves up; the last stands for all further tiers"
+    )
+    tiers: Annotated[int, Field(ge=1, le=4)] | None = Field(default=None, description="default: the fewest")
+    planes: Annotated[int, Field(ge=1, le=16)] = 1
+    rails: Annotated[int, Field(ge=1, le=1024)] = 1
+    oversubscription: list[Annotated[float, Field(ge=1.0)]] | None = Field(
+        default=None, description="by tier from the leaves up: rate down over rate up"
+    )
+    cable: Ns | None = Field(default=None, description="time in one cable between switches")
+    shape: list[Positive] | None = Field(
+        default=None,
+        description="torus: sizes; dragonfly: endpoints per router, routers per group, global links of each",
+    )
 
 
 class ClusterSection(_Section):
@@ -201,6 +234,7 @@ class ClusterSection(_Section):
     gpu: GpuSection = GpuSection()
     scale_up: ScaleUpSection = ScaleUpSection()
     scale_out: ScaleOutSection = ScaleOutSection()
+    fabric: FabricSection = FabricSection()
 
 
 class ModelSection(_Section):

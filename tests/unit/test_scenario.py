@@ -106,6 +106,9 @@ def test_every_number_of_the_catalog_has_a_source(name: str) -> None:
                 return
             for key, entry in value.items():
                 walk(entry, f"{path}.{key}")
+        elif isinstance(value, list):
+            for entry in value:
+                walk(entry, f"{path}[]")
         elif path not in {
             ".exactmap-cluster",
             ".name",
@@ -113,6 +116,8 @@ def test_every_number_of_the_catalog_has_a_source(name: str) -> None:
             ".gpu.curves",
             ".scale_up.name",
             ".scale_out.name",
+            ".fabric.kind",
+            ".fabric.switches[].name",
         }:
             bare.append(path)
 
