@@ -2,8 +2,8 @@
 
 A network interface of rate r may be split over p *planes*, each a fabric of its own with ports of r/p.
 With r *rails* the GPUs of a host go to r different leaves (GPU i of its host to rail i mod r), so that
-equal places of neighbouring hosts share a leaf; with one rail a host's GPUs share a leaf. Tiers count from 1, the
-leaves; the tier of a pair of GPUs is the highest that a packet between them climbs to.
+equal places of neighbouring hosts share a leaf; with one rail a host's GPUs share a leaf. Tiers count
+from 1, the leaves; the tier of a pair of GPUs is the highest that a packet between them climbs to.
 """
 
 from __future__ import annotations
