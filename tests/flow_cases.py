@@ -1,4 +1,4 @@
-"""What the tests of flows share: the plain water filling to compare with, a small leaf-spine, random traffic."""
+"""What the tests of flows share: plain water filling to compare with, a small leaf-spine, random traffic."""
 
 from __future__ import annotations
 

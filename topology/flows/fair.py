@@ -36,7 +36,7 @@ def fair_rates(
 
     Examples
     --------
-    A long flow over two links, and a short one on each (Bertsekas and Gallager, figure 6.11):
+    A long flow over two links, and a short one on each:
 
     >>> import numpy as np
     >>> fair_rates(Routes.of([[0, 1], [0], [1]]), np.array([1.0, 2.0]))

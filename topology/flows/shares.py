@@ -1,13 +1,7 @@
 """Routes made ready to be shared: the work that need not be done again when flows come and go.
 
-Three things that change no rate make the problem small:
-
-- Links that nobody takes are left out, so the size of the network does not count.
-- Links that the same flows take with the same shares are one, the one of least capacity: all uplinks of a
-  leaf whose flows are sprayed, say.
-- A flow can never pass what it would have if it were alone on its path. With that as a bound of its own, a
-  link that could carry all its flows at their bounds says nothing new and is left out: the feasible rates are
-  the same, and they alone decide what is fair.
+Links that nobody takes are left out, so the size of the network does not count. Links that the same flows
+take with the same shares are one, the one of least capacity: all uplinks of a leaf whose flows are sprayed.
 """
 
 from __future__ import annotations
@@ -15,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from exactmap.errors import InvalidInputError
-from exactmap.topology.flows.filling import TIE, fill
+from exactmap.topology.flows.reduced import compact, kept_lengths, share_out, span
 from exactmap.topology.links import Floats, Ints, Routes
 
-__all__ = ["Shares", "span"]
+__all__ = ["Shares"]
 
 MANY_LINKS = 12
 """Entries per flow from which looking for links that are one pays: whole flows through four tiers have 8."""
@@ -57,12 +51,12 @@ class Shares:
     ) -> None:
         _check(routes, capacity)
         self.num_flows = routes.num_flows
-        self.used, link = _used(routes.link, len(capacity))
+        self.used, link = compact(routes.link, len(capacity))
         lengths = np.diff(routes.start)
         share = routes.share
         if not share.all():
             kept = share > 0.0
-            lengths = _sums(kept, lengths)
+            lengths = kept_lengths(kept, lengths)
             link, share = link[kept], share[kept]
         self.capacity = capacity[self.used].astype(np.float64)
         if len(link) > MANY_LINKS * self.num_flows:
@@ -94,17 +88,15 @@ class Shares:
         self.capacity = self.capacity[order[is_first]]
         self.used = self.used[order[is_first]]
         kept = is_chosen[link]
-        return merged[link[kept]], share[kept], _sums(kept, lengths)
+        return merged[link[kept]], share[kept], kept_lengths(kept, lengths)
 
-    def rates(self, flows: Ints | None = None, *, taken: Floats | None = None) -> Floats:
+    def rates(self, flows: Ints | None = None) -> Floats:
         """Fair rates of some of the flows, or all, as if the others had left.
 
         Parameters
         ----------
         flows
             [n] which; all if left out.
-        taken
-            [len(used)] rate of each link that is already spoken for; none if left out.
 
         Returns
         -------
@@ -115,27 +107,8 @@ class Shares:
         if flows is not None:
             start, entries = span(start, flows)
             link, share, count, most = link[entries], share[entries], count[flows], most[flows]
-        left = self.capacity
-        if taken is not None:
-            left = np.maximum(left - taken, 0.0)
         lengths = np.diff(start)
-        weight = share * np.repeat(count, lengths)
-        rate = _alone(left[link], weight, lengths, most)
-        # What all could take together at most; what has no bound takes all of an endless link.
-        with np.errstate(invalid="ignore"):
-            demand = np.bincount(link, np.where(weight > 0.0, weight * np.repeat(rate, lengths), 0.0), len(left))
-        is_short = demand > left * (1.0 + TIE)
-        kept = is_short[link]
-        if (count == 0.0).any():
-            kept &= weight > 0.0
-            rate[count == 0.0] = 0.0
-        short_lengths = _sums(kept, lengths)
-        rows = np.flatnonzero(short_lengths)
-        if len(rows):
-            ends = np.cumsum(short_lengths[rows])
-            used, dense = _used(link[kept], len(left))
-            rate[rows] = fill(np.concatenate(([0], ends)), dense, weight[kept], left[used], rate[rows])
-        return rate
+        return share_out(lengths, link, share * np.repeat(count, lengths), self.capacity, count, most)
 
     def load(self, rate: Floats, flows: Ints | None = None) -> Floats:
         """[len(used)] rate that some of the flows, or all, take of each link in `used`."""
@@ -145,46 +118,6 @@ class Shares:
             link, share, count = link[entries], share[entries], count[flows]
         weight = share * np.repeat(rate * count, np.diff(start))
         return np.bincount(link, weight, len(self.used))
-
-
-def span(start: Ints, rows: Ints) -> tuple[Ints, Ints]:
-    """Starts and entries of some rows of a sparse matrix, in their order."""
-    lengths = start[rows + 1] - start[rows]
-    new_start = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
-    return new_start, np.arange(new_start[-1]) + np.repeat(start[rows] - new_start[:-1], lengths)
-
-
-def _alone(left: Floats, weight: Floats, lengths: Ints, most: Floats) -> Floats:
-    """Rate of each flow if it were alone."""
-    level = np.full(len(weight), np.inf)
-    np.divide(left, weight, out=level, where=weight > 0.0)
-    rate = most.copy()
-    rows = np.flatnonzero(lengths)
-    if len(rows):
-        first = (np.cumsum(lengths) - lengths)[rows]
-        rate[rows] = np.minimum(rate[rows], np.minimum.reduceat(level, first))
-    return rate
-
-
-def _sums(kept: np.ndarray[tuple[int], np.dtype[np.bool_]], lengths: Ints) -> Ints:
-    """Entries kept of each row."""
-    before = np.concatenate(([0], np.cumsum(kept)))
-    ends = np.cumsum(lengths)
-    return np.asarray(before[ends] - before[ends - lengths], dtype=np.int64)
-
-
-def _used(link: Ints, num_links: int) -> tuple[Ints, Ints]:
-    """Links in use, by first appearance, and each entry's place among them; its cost knows no `num_links`.
-
-    Each entry writes its number at its link, and whoever finds his own is the one that counts: no sort, and
-    memory of a link that nobody takes is never touched.
-    """
-    last = np.empty(num_links, dtype=np.int64)
-    own = np.arange(len(link))
-    last[link] = own
-    found = last[link]
-    is_chosen = found == own
-    return link[is_chosen], (np.cumsum(is_chosen) - 1)[found]
 
 
 def _check(routes: Routes, capacity: Floats) -> None:
