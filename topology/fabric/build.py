@@ -1,4 +1,4 @@
-"""Build the fabric of a cluster: sizes from the number of GPUs and the radix, or a refusal with its reason."""
+"""Build the fabric of a cluster: sizes from its GPUs and the radix, or a refusal with its reason."""
 
 from __future__ import annotations
 

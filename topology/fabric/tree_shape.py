@@ -70,12 +70,11 @@ class TreeShape:
         """Leaves of one plane."""
         if self.num_tiers == 1:
             return 1
-        hosts = -(-self.num_gpus // self.gpus_per_host)
-        return -(-hosts // self.hosts_per_leaf) * self.rails
+        return ceil(self.num_gpus / (self.gpus_per_host * self.hosts_per_leaf)) * self.rails
 
     def num_subtrees(self, tier: int) -> int:
         """Subtrees of a tier that are there."""
-        return -(-self.num_leaves // prod(self.children[1:tier]))
+        return ceil(self.num_leaves / prod(self.children[1:tier]))
 
     def columns(self, tier: int) -> int:
         """Switches of one subtree of a tier."""
@@ -275,13 +274,13 @@ def _try(
     if num_gpus > tree_reach(gpus_per_host, spec, port_bytes_per_s, num_tiers):
         return None
     if num_tiers == 1:
-        hosts = -(-num_gpus // gpus_per_host)
+        hosts = ceil(num_gpus / gpus_per_host)
         return TreeShape(num_gpus, gpus_per_host, 1, hosts, (num_gpus,), (1,), (1,), radix)
     lower = _lower(gpus_per_host, spec, radix)
     if lower is None:
         return None
-    groups = -(-(-(-num_gpus // gpus_per_host)) // lower.hosts_per_leaf)
-    num_top = -(-(groups * lower.rails) // prod(lower.children[1:]))
+    groups = ceil(num_gpus / (gpus_per_host * lower.hosts_per_leaf))
+    num_top = ceil(groups * lower.rails / prod(lower.children[1:]))
     if num_top > radix[-1]:
         return None
     trunk = _largest_trunk(lower.up_ports[-1], radix[-1] // num_top)

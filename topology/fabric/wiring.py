@@ -80,7 +80,7 @@ class Wiring(ABC):
         return self.switch_name(switch) + (f" plane {plane}" if self.num_planes > 1 else "")
 
     def name(self, link: int) -> str:
-        """A name that people can find the link by, such as ``leaf 12 > spine 3``; planes and lanes come last."""
+        """A name that people can find the link by, ``leaf 12 > spine 3``, plane and cable at its end."""
         one = np.array([link], dtype=np.int64)
         first, second = (int(end[0]) for end in self.ends(one))
         plane, lane = link // self.plane_links, int(self.lane(one)[0])
