@@ -101,3 +101,17 @@ class LeafSpine:
                 share += [1.0 / self.num_spines if spray else 1.0] * 2
             start.append(len(link))
         return Routes(np.array(start), np.array(link, dtype=np.int64), np.array(share))
+
+    def paths(self, routes: Routes) -> list[list[list[int]]]:
+        """Paths of each flow, its links in the order of travel."""
+        num_up = self.num_leaves * self.num_spines
+        found: list[list[list[int]]] = []
+        for first, last in zip(routes.start[:-1], routes.start[1:], strict=True):
+            host_up, host_down, *between = routes.link[first:last].tolist()
+            ups = [link for link in between if link < 2 * self.num_hosts + num_up]
+            downs = [link for link in between if link >= 2 * self.num_hosts + num_up]
+            found.append(
+                [[host_up, up, down, host_down] for up, down in zip(ups, downs, strict=True)]
+                or [[host_up, host_down]]
+            )
+        return found

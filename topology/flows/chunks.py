@@ -5,6 +5,7 @@ in one queue per flow, served in turn (round robin), or in one queue for all, fi
 has at most a window of chunks under way; one that arrives lets the next one start. Round robin at every link
 with windows long enough gives each flow its max-min fair rate, up to the grain of chunks (Hahne, Round-Robin
 Scheduling for Max-Min Fairness in Data Networks, IEEE JSAC 9(7), 1991); first come first served does not.
+A window of 8 chunks of 16 KiB is what a 100 Gb/s interface has under way in 10 us.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ def chunk_times(  # noqa: C901 - one loop of events, easier to read whole
     bytes_per_s: Sequence[float],
     *,
     start_ns: Sequence[int] | None = None,
-    chunk_bytes: int = 1 << 16,
-    window: int = 16,
+    chunk_bytes: int = 1 << 14,
+    window: int = 8,
     discipline: Discipline = Discipline.ROUND_ROBIN,
 ) -> list[int]:
     """When the last chunk of each flow arrives, in ns.
