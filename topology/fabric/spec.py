@@ -26,6 +26,8 @@ class FabricKind(StrEnum):
     """Folded Clos of 2 to 4 tiers; rail-optimised if `FabricSpec.rails` is over 1."""
     DUAL_TOR = "dual_tor"
     """Fat tree whose interfaces have two ports on two leaves of one segment, a plane each."""
+    RAIL_ONLY = "rail_only"
+    """A fat tree for each GPU of a host, which never meet: a message changes rails inside its host."""
     DRAGONFLY = "dragonfly"
     """Groups of fully connected routers, each group with links to each other group."""
     TORUS = "torus"
@@ -94,7 +96,8 @@ class FabricSpec:
     cable_ns
         Time in one cable between switches, 5 ns per metre.
     shape
-        Torus: its sizes. Dragonfly: endpoints per router, routers per group, global links per router.
+        Torus: its sizes. Dragonfly: endpoints per router, routers per group, global links per router. Fat
+        trees: GPUs per leaf, leaves per pod, pods, ... if they are not to fill the switches.
     graph
         Edges of a user's graph: (node, node, bytes/s one direction, tier).
 
