@@ -2,8 +2,8 @@
 
 After Kim, Dally, Scott and Abts, "Technology-driven, highly-scalable dragonfly topology" (ISCA 2008): a
 router has e endpoints, a - 1 cables to the others of its group and h global ones, so that a h + 1 groups at
-most reach each other directly. With g groups each pair of groups has floor(a h / (g - 1)) global cables. Those of
-group i go to i + 1, i + 2, ... in turn and fill its routers one after the other.
+most reach each other directly. With g groups each two have floor(a h / (g - 1)) global cables between them.
+Those of group i go to i + 1, i + 2, ... in turn and fill its routers one after the other.
 
 A minimal route has one global cable at most, and before and after it a local one where it is needed; among
 several global cables those with the fewest hops count. (Valiant's routing, which goes through a random third
