@@ -14,7 +14,7 @@ from math import prod
 
 from exactmap.errors import InvalidInputError, Place
 
-__all__ = ["FabricKind", "FabricSpec", "Switch"]
+__all__ = ["Cable", "FabricKind", "FabricSpec", "Switch"]
 
 
 class FabricKind(StrEnum):
@@ -52,6 +52,8 @@ class Switch:
         Time of a packet through it.
     power_w
         Rated power, without optics.
+    reduction
+        What sums in the switch (``SHARPv4``); empty: nothing.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Switch:
     max_ports: int
     hop_ns: int
     power_w: int
+    reduction: str = ""
 
     def radix(self, port_bytes_per_s: float) -> int:
         """Ports at a rate: split ones if that is lower than a full port's; 0 if it is higher.
@@ -73,6 +76,31 @@ class Switch:
         if port_bytes_per_s > self.port_bytes_per_s:
             return 0
         return min(self.max_ports, int(self.num_ports * self.port_bytes_per_s / port_bytes_per_s))
+
+
+@dataclass(frozen=True, slots=True)
+class Cable:
+    """A cable with what is at its two ends.
+
+    Parameters
+    ----------
+    name
+        What it is called.
+    bytes_per_s
+        Its rate, one direction.
+    power_w
+        Power of both ends together; 0 for passive copper.
+    ns_per_m
+        Delay of a metre.
+    reach_m
+        The longest there is.
+    """
+
+    name: str
+    bytes_per_s: int
+    power_w: int
+    ns_per_m: float
+    reach_m: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +128,8 @@ class FabricSpec:
         trees: GPUs per leaf, leaves per pod, pods, ... if they are not to fill the switches.
     graph
         Edges of a user's graph: (node, node, bytes/s one direction, tier).
+    cables
+        Cables that it is made of, the shortest reach first; a link takes the first that reaches far enough.
 
     Raises
     ------
@@ -116,6 +146,7 @@ class FabricSpec:
     cable_ns: int = 0
     shape: tuple[int, ...] = ()
     graph: tuple[tuple[str, str, float, int], ...] = ()
+    cables: tuple[Cable, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the ranges."""
