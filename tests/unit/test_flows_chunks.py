@@ -21,7 +21,13 @@ TOGETHER = np.zeros(64, dtype=np.int64)
 
 
 def errors(
-    fabric: LeafSpine, pairs: tuple[Ints, Ints], num_bytes: Ints, start_ns: Ints, *, spray: bool = False, seed: int
+    fabric: LeafSpine,
+    pairs: tuple[Ints, Ints],
+    num_bytes: Ints,
+    start_ns: Ints,
+    *,
+    spray: bool = False,
+    seed: int,
 ) -> NDArray[np.float64]:
     """Relative error of each flow's time, fluid against chunks."""
     routes = fabric.routes(*pairs, spray=spray, seed=seed)

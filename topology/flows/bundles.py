@@ -14,6 +14,8 @@ from exactmap.topology.links import Floats, Ints, Routes
 
 __all__ = ["Bundles"]
 
+_ABOVE = ("", "spines", "cores", "top")
+
 
 class Bundles:
     """Link table of the bundles of a fat tree, and routes over them.
@@ -54,12 +56,13 @@ class Bundles:
         return self._fans[self.tier(links)]
 
     def name(self, link: int) -> str:
-        """Name of a bundle, such as ``leaf 12 > spines (72 links)``."""
+        """Name of a bundle, such as ``leaf 12 > spines (72 links)``; a pod is a subtree above the leaves."""
         block = int(self._block(np.array([link]))[0])
         tier, place = block // 2, link - int(self._first[block])
-        low, high = f"gpu {place}", "its leaves"
-        if tier:
-            low, high = (f"leaf {place}", "spines") if tier == 1 else (f"pod {place} of tier {tier}", "above")
+        if tier == 0:
+            low, high = f"gpu {place}", f"leaf {self.fabric.leaf(np.array([place]))[0]}"
+        else:
+            low, high = f"leaf {place}" if tier == 1 else f"pod {place}", _ABOVE[tier]
         ends = f"{high} > {low}" if block % 2 else f"{low} > {high}"
         count = int(self._fans[tier])
         return f"{ends} ({count} links)" if count > 1 else ends

@@ -109,7 +109,9 @@ def find_links(table: Wiring, names: Iterable[str]) -> list[Ints]:
             second = _nodes(far.partition(" cable ")[0], numbers, table.num_gpus)
             links = every[np.isin(tail, first) & np.isin(head, second)]
             if rest or " cable " in far:
-                links = np.array([link for link in links.tolist() if table.name(link) == name], dtype=np.int64)
+                links = np.array(
+                    [link for link in links.tolist() if table.name(link) == name], dtype=np.int64
+                )
         if not len(links):
             raise InvalidInputError(
                 "there is no such link",
