@@ -14,6 +14,7 @@ from exactmap import __version__
 from exactmap.sim.cli.calibrate import calibrate
 from exactmap.sim.cli.catalog import catalog
 from exactmap.sim.cli.check import check
+from exactmap.sim.cli.cluster import cluster
 from exactmap.sim.cli.compare import compare
 from exactmap.sim.cli.data import data
 from exactmap.sim.cli.doctor import doctor
@@ -60,6 +61,7 @@ for command in (
     compare,
     calibrate,
     catalog,
+    cluster,
     check,
     show,
     schedules,

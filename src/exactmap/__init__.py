@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from exactmap.sim.verbs.calibrate import calibrate
     from exactmap.sim.verbs.catalog import catalog
     from exactmap.sim.verbs.check import check
+    from exactmap.sim.verbs.cluster import cluster
     from exactmap.sim.verbs.compare import compare
     from exactmap.sim.verbs.data import data
     from exactmap.sim.verbs.doctor import doctor
@@ -40,6 +41,7 @@ __all__ = [
     "calibrate",
     "catalog",
     "check",
+    "cluster",
     "compare",
     "data",
     "doctor",
