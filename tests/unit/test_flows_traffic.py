@@ -69,7 +69,7 @@ def test_more_paths_per_flow_collide_less() -> None:
 
 
 def test_paths_are_dealt_out_over_planes() -> None:
-    """One queue pair on four planes has a quarter of the interface at most; four have all of it to themselves."""
+    """One queue pair on four planes has a quarter of the interface at most; four have all of it."""
     ethernet = fabric("gb300-nvl72-ethernet")
     one_leaf = Traffic(np.arange(0, 72, 4), np.arange(72, 144, 4))
     rates = [

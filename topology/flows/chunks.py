@@ -96,7 +96,7 @@ def chunk_times(
     Two flows of two chunks share a link of 1 byte/ns; then the second crosses another one:
 
     >>> chunk_times([[[0]], [[0, 1]]], [200, 200], [1e9, 1e9], chunk_bytes=100)
-    [300, 500]
+    [200, 500]
     """
     if min(num_bytes, default=1) < 1 or min(bytes_per_s, default=1.0) <= 0.0:
         raise InvalidInputError("a flow needs bytes, and a link a rate")
