@@ -160,4 +160,4 @@ def test_the_page_prints_what_it_says() -> None:
     """The examples of docs/concepts/shared-links.md."""
     page = Path(__file__).parents[2] / "docs" / "concepts" / "shared-links.md"
     found = doctest.testfile(str(page), module_relative=False)
-    assert (found.failed, found.attempted) == (0, 7)
+    assert (found.failed, found.attempted) == (0, 8)
