@@ -167,9 +167,7 @@ def _read_base(
     return _locate_gemm(Marked(content, base.places), path.parent)
 
 
-def _require(
-    section: BaseModel, path: KeyPath, document: Marked, problems: Problems, origin: str
-) -> None:
+def _require(section: BaseModel, path: KeyPath, document: Marked, problems: Problems, origin: str) -> None:
     """Every number of a cluster must be given somewhere."""
     for key in type(section).model_fields:
         value: object = getattr(section, key)
