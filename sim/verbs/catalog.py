@@ -159,18 +159,17 @@ def _cluster_numbers(cluster: Cluster) -> Iterator[Number]:
         fact = cluster.facts.get(field)
         if fact is not None:
             yield Number(field, fact.value, fact.source, fact.confidence)
-        elif (field, value) not in _UNSAID:
+        elif (field, value) not in _UNSAID and field.rpartition(".")[2] not in _TEXTS:
             yield Number(field, value, "", "given")
 
 
 def _leaves(value: object, path: str) -> Iterator[tuple[str, str]]:
-    """Dotted field and text of every number below a value."""
+    """Dotted field and text of every value below one."""
     mapping = as_mapping(value)
     if mapping is not None or isinstance(value, list):
         pairs = mapping.items() if mapping is not None else enumerate(cast(list[object], value))
         for key, entry in pairs:
-            if key not in _TEXTS:
-                yield from _leaves(entry, f"{path}.{key}" if path else str(key))
+            yield from _leaves(entry, f"{path}.{key}" if path else str(key))
     else:
         yield path, str(value)
 

@@ -32,7 +32,7 @@ from exactmap.topology.hardware import Cluster
 from exactmap.topology.power import cluster_power
 
 CONFIDENCES = {"measured", "datasheet", "derived", "recalled", "assumed"}
-TEXTS = {"name", "cpu", "curves", "kernels", "link", "reduction", "kind", "part"}
+TEXTS = {"name", "cpu", "curves", "kernels", "link", "kind", "part"}
 SECTIONS = {
     "gpus": GpuSection,
     "hosts": HostSection,
