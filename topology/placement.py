@@ -7,13 +7,17 @@ when a domain's end falls inside one of the blocks that the group spans.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from math import gcd
 
+import numpy as np
+
 from exactmap.errors import InfeasibleError, InvalidInputError, Place
+from exactmap.topology.exact_map.pieces import find_pieces, mesh_offsets
+from exactmap.topology.exact_map.tiers import FabricOf, highest_tier
 from exactmap.topology.group_shape import GpuBudget, GroupShape, Tier
+from exactmap.topology.links import Ints
 from exactmap.topology.mesh import Axis, Mesh
 
 __all__ = ["Placement"]
@@ -33,6 +37,8 @@ class Placement:
         GPUs in a scale-up domain (72 in an NVL72 rack, 8 in an HGX host).
     used_per_domain
         GPUs of a domain that take ranks; the others are spares.
+    fabric_of
+        Builds the fabric between domains; None: one switch joins all.
 
     Raises
     ------
@@ -56,6 +62,8 @@ class Placement:
     num_gpus: int
     domain_size: int
     used_per_domain: int
+    fabric_of: FabricOf | None = field(default=None, compare=False, repr=False)
+    _known: dict[object, int] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check the sizes and that the mesh fits."""
@@ -95,6 +103,10 @@ class Placement:
         domain, slot = divmod(rank, self.used_per_domain)
         return domain * self.domain_size + slot
 
+    def gpus(self, ranks: Ints) -> Ints:
+        """Physical GPUs of many ranks."""
+        return ranks // self.used_per_domain * self.domain_size + ranks % self.used_per_domain
+
     def rank_of_gpu(self, gpu: int) -> int | None:
         """Rank on a physical GPU, or None for a spare; the inverse of `gpu`."""
         if not 0 <= gpu < self.num_gpus:
@@ -121,21 +133,31 @@ class Placement:
         """Shape of the groups along `axes`.
 
         Where domains cut groups unevenly the worst cut counts, since others wait for the slowest group: its
-        smaller piece, say 8 members of 64, has the fewest interfaces for all that it lacks, and the group is
-        taken as pieces of that size. Groups that span more than a domain are taken as the one of rank 0 lies.
+        smallest piece, say 8 members of 64, has the fewest interfaces for all that it lacks, and the group is
+        taken as pieces of that size. The fabric's tier is the highest that a hop from piece to piece climbs
+        to (`exactmap.topology.exact_map.pieces`).
         """
         chosen = [axis for axis in self.mesh.order if axis in set(axes)]
         num_members = self.mesh.group_size(chosen)
         if not self.crosses_domains(chosen):
             return GroupShape(num_members, per_domain=num_members, num_domains=1)
-        per_domain = self._smallest_piece(chosen)
-        return GroupShape(num_members, per_domain=per_domain, num_domains=-(-num_members // per_domain))
+        per_domain = self._once(("piece", *chosen), lambda: self._smallest_piece(chosen))
+        tier = self._once(("tier", *chosen), lambda: self._group_fabric_tier(chosen))
+        return GroupShape(num_members, per_domain, -(-num_members // per_domain), tier)
 
     def hop_tier(self, axis: Axis) -> Tier:
         """Furthest tier that a transfer between neighbours on an axis crosses, over all ranks."""
         if self.mesh.size(axis) == 1:
             return Tier.SELF
         return Tier.SCALE_OUT if self.crosses_domains([axis]) else Tier.SCALE_UP
+
+    def hop_fabric_tier(self, axis: Axis) -> int:
+        """Highest tier of the fabric between neighbours on an axis that lie in different domains; else 1."""
+        if self.mesh.size(axis) == 1 or not self.crosses_domains([axis]):
+            return 1
+        return self._once(
+            ("hop", axis), lambda: self._pairs_fabric_tier(axis, self.mesh.size(axis) - 1, 0, 1)
+        )
 
     def pair_tier(self, axis: Axis, source: int, target: int) -> Tier:
         """Furthest tier of the transfers from place `source` to place `target` of an axis, over all ranks."""
@@ -154,24 +176,60 @@ class Placement:
                     return Tier.SCALE_OUT
         return Tier.SCALE_UP
 
+    def pair_fabric_tier(self, axis: Axis, source: int, target: int) -> int:
+        """Highest tier of the fabric between two places of an axis that lie in different domains; else 1."""
+        if source == target or not self.crosses_domains([axis]):
+            return 1
+        low, high = sorted((source, target))
+        key = ("pair", axis, low, high)
+        return self._once(key, lambda: self._pairs_fabric_tier(axis, 1, low, high - low))
+
+    def _once(self, key: object, compute: Callable[[], int]) -> int:
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = compute()
+        return found
+
+    def _pairs_fabric_tier(self, axis: Axis, num_places: int, first: int, step: int) -> int:
+        """Over ranks at `num_places` places of an axis from `first` on, and those `step` places further."""
+        if self.fabric_of is None:
+            return 1
+        stride, size = self.mesh.stride(axis), self.mesh.size(axis)
+
+        def pairs(items: Ints) -> tuple[Ints, Ints]:
+            rest, inner = np.divmod(items, stride)
+            outer, place = np.divmod(rest, num_places)
+            source = inner + stride * (first + place + size * outer)
+            target = source + stride * step
+            apart = source // self.used_per_domain != target // self.used_per_domain
+            return self.gpus(source[apart]), self.gpus(target[apart])
+
+        return highest_tier(self.fabric_of(), self.mesh.num_ranks // size * num_places, pairs)
+
+    def _group_fabric_tier(self, axes: list[Axis]) -> int:
+        if self.fabric_of is None:
+            return 1
+        firsts = mesh_offsets(self.mesh, set(Axis) - set(axes))
+        members = mesh_offsets(self.mesh, axes)
+
+        def pairs(items: Ints) -> tuple[Ints, Ints]:
+            ranks = firsts[items][:, None] + members
+            pieces = find_pieces(ranks // self.used_per_domain)
+            others = np.take_along_axis(ranks, pieces.counterparts(), axis=1)
+            apart = ranks // self.used_per_domain != others // self.used_per_domain
+            return self.gpus(ranks[apart]), self.gpus(others[apart])
+
+        return highest_tier(self.fabric_of(), len(firsts), pairs, each=len(members))
+
     def _smallest_piece(self, axes: list[Axis]) -> int:
-        """Fewest members of a group in one domain, over the groups that a domain's end cuts."""
+        """Fewest members of a group in one domain, over the groups that a domain's end cuts.
+
+        How a group is cut hangs on where its first rank lies in a domain, and there are few such places.
+        """
         used = self.used_per_domain
-        outermost = max((axis for axis in axes if self.mesh.size(axis) > 1), key=self.mesh.order.index)
-        block = self.mesh.stride(outermost) * self.mesh.size(outermost)
-        places = self.mesh.group(0, axes)
-        if block > used:
-            return bisect_left(places, used)
-        firsts = [rank for rank in self.mesh.group(0, set(Axis) - set(axes)) if rank < block]
-        smallest = len(places)
-        # A block meets one end at most.
-        for phase in range(self._num_phases(block)):
-            end = used - phase * block % used
-            for first in firsts:
-                below = sum(first + place < end for place in places)
-                if 0 < below < len(places):
-                    smallest = min(smallest, below, len(places) - below)
-        return smallest
+        firsts = np.unique(mesh_offsets(self.mesh, set(Axis) - set(axes)) % used)
+        pieces = find_pieces((firsts[:, None] + mesh_offsets(self.mesh, axes)) // used)
+        return int(pieces.fewest[pieces.num_domains > 1].min())
 
     def _num_phases(self, block: int) -> int:
         """Blocks after which the places of their starts inside a domain repeat."""
