@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from exactmap.sim.scenario.map_section import map_document
 from exactmap.sim.scenario.types import Engine, Goal, Limits, ParallelSpace, Training
 from exactmap.sim.scenario.units import show_bytes, show_bytes_per_s, show_flop_per_s, show_ns
 from exactmap.sim.workload.model import ModelConfig
@@ -59,6 +60,7 @@ def effective_document(
         },
         "goal": goal.value,
         "limits": {"memory_headroom": limits.memory_headroom, "gpus": limits.gpus},
+        "map": map_document(cluster.map_request),
         "execution": None if execution is None else {"engine": execution.value},
     }
 

@@ -65,7 +65,8 @@ def _split(exact_map: ExactMap, constraint: Constraint, size: int, word: str) ->
         f"GPUs {show_numbers(np.sort(exact_map.gpu[ranks[first]][places[first] == place]))} in {word} {place}"
         for place in dict.fromkeys(places[first].tolist())
     ]
-    more = f" and {len(parts) - 3} more {word}s" if len(parts) > 3 else ""
+    num_more = len(parts) - 3
+    more = f" and {num_more} more {word}{'s' * (num_more > 1)}" if num_more > 0 else ""
     text = f"{_group(exact_map.mesh, ranks[first], constraint.axes)}: {'; '.join(parts[:3])}{more}"
     return Breach(constraint, ranks[first], text)
 
