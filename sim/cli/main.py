@@ -16,6 +16,7 @@ from exactmap.sim.cli.check import check
 from exactmap.sim.cli.compare import compare
 from exactmap.sim.cli.data import data
 from exactmap.sim.cli.doctor import doctor
+from exactmap.sim.cli.map import map as map_ranks
 from exactmap.sim.cli.plan import plan
 from exactmap.sim.cli.run import run
 from exactmap.sim.cli.sample import sample
@@ -51,7 +52,20 @@ def about(
     """Options of the program itself."""
 
 
-for command in (plan, simulate, run, compare, calibrate, check, show, schedules, data, sample, doctor):
+for command in (
+    plan,
+    map_ranks,
+    simulate,
+    run,
+    compare,
+    calibrate,
+    check,
+    show,
+    schedules,
+    data,
+    sample,
+    doctor,
+):
     app.command(name=command.__name__)(command)
 
 
