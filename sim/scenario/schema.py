@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from pydantic_core import PydanticCustomError
 
 from exactmap.errors import InvalidInputError
+from exactmap.sim.scenario.map_section import MapSection
 from exactmap.sim.scenario.units import (
     Batch,
     parse_batch,
@@ -425,6 +426,7 @@ class ScenarioFile(_Section):
     parallel: ParallelSection = ParallelSection()
     goal: Literal["step_time"] = "step_time"
     limits: LimitsSection = LimitsSection()
+    map: MapSection = MapSection()
     execution: ExecutionSection | None = None
 
 
