@@ -25,6 +25,7 @@ from exactmap.sim.cli.sample import sample
 from exactmap.sim.cli.schedules import schedules
 from exactmap.sim.cli.show import show
 from exactmap.sim.cli.simulate import simulate
+from exactmap.sim.cli.traffic import traffic
 
 __all__ = ["app", "main"]
 
@@ -68,6 +69,7 @@ for command in (
     schedules,
     data,
     sample,
+    traffic,
     doctor,
 ):
     app.command(name=command.__name__)(command)

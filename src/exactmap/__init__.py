@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from exactmap.sim.verbs.schedules import schedules
     from exactmap.sim.verbs.show import show
     from exactmap.sim.verbs.simulate import simulate
+    from exactmap.sim.verbs.traffic import traffic
 
 __all__ = [
     "ExactmapError",
@@ -52,6 +53,7 @@ __all__ = [
     "schedules",
     "show",
     "simulate",
+    "traffic",
 ]
 
 __version__ = "0.1.0"
