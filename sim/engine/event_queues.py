@@ -244,9 +244,7 @@ class Operation:
 class OperationQueue:
     """Operations of one group, one scan's member or one copy queue, each after the one before."""
 
-    def __init__(
-        self, env: simpy.Environment, num_members: int, carrier: Carrier, *, inline: bool
-    ) -> None:
+    def __init__(self, env: simpy.Environment, num_members: int, carrier: Carrier, *, inline: bool) -> None:
         self.env, self.carrier = env, carrier
         self.conditions = num_members * (2 if inline else 1)
         self.ahead: OperationQueue | None = None  #: of a scan: the member before

@@ -164,9 +164,7 @@ def link_use(links: SharedLinks, clock: LinkClock, step_time_ns: int, unshared_s
     )
 
 
-def _tiers(
-    links: SharedLinks, carried: Floats, room: Floats, use: Floats, full: Ints
-) -> tuple[TierUse, ...]:
+def _tiers(links: SharedLinks, carried: Floats, room: Floats, use: Floats, full: Ints) -> tuple[TierUse, ...]:
     out: list[TierUse] = []
     for tier in np.unique(links.loads.tier[carried > 0.0]).tolist():
         mine = (links.loads.tier == tier) & (carried > 0.0)

@@ -15,7 +15,7 @@ list (ECMP) is the same however a plan's replicas are told apart.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,6 +61,11 @@ class PlanFlows:
         [flows] GPUs.
     factor
         [flows] bytes of the flow per byte of the stream's transfer.
+    party
+        [flows] which of those that the stream stands for has the flow: a replica of a channel, a set of members
+        of a group.
+    num_parties
+        [streams] how many there are; one may have no flow.
     """
 
     streams: tuple[Stream, ...]
@@ -68,32 +73,39 @@ class PlanFlows:
     source: Ints
     sink: Ints
     factor: Floats
+    party: Ints
+    num_parties: Ints
+
+    def rows(self, flows: Ints) -> PlanFlows:
+        """Some of the flows."""
+        return replace(
+            self,
+            stream=self.stream[flows],
+            source=self.source[flows],
+            sink=self.sink[flows],
+            factor=self.factor[flows],
+            party=self.party[flows],
+        )
 
 
 def plan_flows(plan: Plan, durations: Durations, gpu_of_rank: Ints, domain_size: int) -> PlanFlows:
     """Flows of a plan whose rank r lies on GPU ``gpu_of_rank[r]``; domains are `domain_size` GPUs each."""
     grid = gpu_of_rank[_ranks(plan)]
     lane = _lanes(plan, durations)
-    streams: dict[Stream, int] = {}
-    stream: list[Ints] = []
-    source: list[Ints] = []
-    sink: list[Ints] = []
-    factor: list[Floats] = []
+    found = _Found()
     for channel in plan.channels:
         numbers = np.array(
             [
-                _number(streams, Stream(is_channel=True, name=channel.name, number=number))
+                found.number(Stream(is_channel=True, name=channel.name, number=number))
                 if (number, channel.name) in durations.channels
                 else -1
                 for number in range(len(durations.lanes))
             ]
         )
-        first, second = grid[channel.src].ravel(), grid[channel.dst].ravel()
-        crosses = first // domain_size != second // domain_size
-        stream.append(numbers[lane.ravel()][crosses])
-        source.append(first[crosses])
-        sink.append(second[crosses])
-        factor.append(np.ones(len(source[-1])))
+        source, sink = grid[channel.src].ravel(), grid[channel.dst].ravel()
+        crosses = np.flatnonzero(source // domain_size != sink // domain_size)
+        stream = numbers[lane.ravel()]
+        found.add(stream, source, sink, np.ones(len(source)), np.arange(len(source)), crosses)
     instances = group_instances(plan, durations)
     for group_number, group in enumerate(plan.groups):
         if group.scan:
@@ -101,24 +113,16 @@ def plan_flows(plan: Plan, durations: Durations, gpu_of_rank: Ints, domain_size:
         meets = np.full((plan.mesh.pp, len(durations.lanes)), -1, dtype=np.int64)
         for number, instance in enumerate(instances):
             if instance.group == group_number:
-                entry = _number(streams, Stream(is_channel=False, name=group.name, number=number))
+                entry = found.number(Stream(is_channel=False, name=group.name, number=number))
                 for at, pp in instance.members:
                     meets[pp, at] = entry
-        first, second, share, member = _ring(_rows(plan, group, grid), domain_size)
-        stream.append(_rows(plan, group, meets[:, lane]).ravel()[member])
-        source.append(first)
-        sink.append(second)
-        factor.append(share)
-    nothing = np.empty(0, dtype=np.int64)
-    return _used(
-        PlanFlows(
-            tuple(streams),
-            np.concatenate([nothing, *stream]),
-            np.concatenate([nothing, *source]),
-            np.concatenate([nothing, *sink]),
-            np.concatenate([np.empty(0), *factor]),
-        )
-    )
+        members = _rows(plan, group, grid)
+        stream = _rows(plan, group, meets[:, lane])
+        party = np.repeat(np.arange(len(members)), members.shape[1])
+        sink, factor = _ring(members, domain_size)
+        crosses = np.flatnonzero(factor)
+        found.add(stream.ravel(), members.ravel(), sink, factor, party, crosses)
+    return found.flows()
 
 
 def operation_bytes(plan: Plan, program: EncodedProgram) -> Ints:
@@ -134,15 +138,43 @@ def operation_bytes(plan: Plan, program: EncodedProgram) -> Ints:
     return out
 
 
-def _number(streams: dict[Stream, int], stream: Stream) -> int:
-    return streams.setdefault(stream, len(streams))
+class _Found:
+    """Collects flows, channel after channel and group after group."""
 
+    def __init__(self) -> None:
+        self.streams: dict[Stream, int] = {}
+        self.num_parties: dict[int, int] = {}
+        self.parts: list[tuple[Ints, Ints, Ints, Floats, Ints]] = []
 
-def _used(flows: PlanFlows) -> PlanFlows:
-    """Without the streams that have no flows."""
-    numbers, where = np.unique(np.append(flows.stream, -1), return_inverse=True)
-    streams = tuple(flows.streams[number] for number in numbers.tolist() if number >= 0)
-    return PlanFlows(streams, where[:-1].astype(np.int64) - 1, flows.source, flows.sink, flows.factor)
+    def number(self, stream: Stream) -> int:
+        return self.streams.setdefault(stream, len(self.streams))
+
+    def add(self, stream: Ints, source: Ints, sink: Ints, factor: Floats, party: Ints, crosses: Ints) -> None:
+        """Take in a channel or a group; of its flows those that cross domains."""
+        pairs = np.unique(np.stack([stream, party]), axis=1)
+        numbers, sizes = np.unique(pairs[0], return_counts=True)
+        self.num_parties.update(zip(numbers.tolist(), sizes.tolist(), strict=True))
+        self.parts.append((stream[crosses], source[crosses], sink[crosses], factor[crosses], party[crosses]))
+
+    def flows(self) -> PlanFlows:
+        """All of them, and the streams that have any."""
+        nothing = np.empty(0, dtype=np.int64)
+        empty = (nothing, nothing, nothing, np.empty(0), nothing)
+        stream, source, sink, factor, party = (
+            np.concatenate(columns) for columns in zip(empty, *self.parts, strict=True)
+        )
+        numbers, where = np.unique(np.append(stream, -1), return_inverse=True)
+        kept = numbers[1:].tolist()
+        streams = list(self.streams)
+        return PlanFlows(
+            tuple(streams[number] for number in kept),
+            where[:-1].astype(np.int64) - 1,
+            source.astype(np.int64),
+            sink.astype(np.int64),
+            factor.astype(np.float64),
+            party.astype(np.int64),
+            np.array([self.num_parties[number] for number in kept], dtype=np.int64),
+        )
 
 
 def _ranks(plan: Plan) -> Ints:
@@ -181,14 +213,14 @@ def _rows(plan: Plan, group: Group, grid: Ints) -> Ints:
     return moved.reshape(-1, num_members)
 
 
-def _ring(gpus: Ints, domain_size: int) -> tuple[Ints, Ints, Floats, Ints]:
-    """Sender, receiver, factor and place in `gpus` of each member that sends to another domain."""
+def _ring(gpus: Ints, domain_size: int) -> tuple[Ints, Floats]:
+    """To whom each member of each row sends, and the factor of its flow: 0 where a row is in one domain."""
     num_rows, num_members = gpus.shape
-    order = np.argsort(gpus, axis=1, kind="stable") + np.arange(num_rows)[:, None] * num_members
+    order = np.argsort(gpus, axis=1, kind="stable") + np.arange(num_rows)[:, np.newaxis] * num_members
     member = order.ravel()
-    sender = gpus.ravel()[member]
+    sorted_gpus = gpus.ravel()[member]
     row = member // num_members
-    domain = sender // domain_size
+    domain = sorted_gpus // domain_size
     # A run is the members of one row in one domain.
     begins = np.ones(len(member), dtype=np.bool_)
     begins[1:] = (row[1:] != row[:-1]) | (domain[1:] != domain[:-1])
@@ -201,8 +233,8 @@ def _ring(gpus: Ints, domain_size: int) -> tuple[Ints, Ints, Floats, Ints]:
     place = np.arange(len(first)) - first_run[row_of_run]
     following = first_run[row_of_run] + (place + 1) % num_runs[row_of_run]
     local = np.arange(len(member)) - first[run]
-    target = first[following[run]] + local % size[following[run]]
-    domains = num_runs[row]
-    crosses = domains > 1
-    factor = (domains - 1) / domains / size[run]
-    return sender[crosses], sender[target][crosses], factor[crosses], member[crosses]
+    sink = np.empty_like(sorted_gpus)
+    factor = np.empty(len(member))
+    sink[member] = sorted_gpus[first[following[run]] + local % size[following[run]]]
+    factor[member] = (num_runs[row] - 1) / num_runs[row] / size[run]
+    return sink, factor

@@ -19,7 +19,7 @@ import numpy as np
 
 from exactmap.errors import InvalidInputError
 from exactmap.sim.engine.coordinates import group_instances
-from exactmap.sim.engine.plan_flows import PlanFlows, Stream, operation_bytes, plan_flows
+from exactmap.sim.engine.plan_flows import Stream, operation_bytes, plan_flows
 from exactmap.topology.fabric.fabric import Spread
 from exactmap.topology.flows.fair import fair_rates
 from exactmap.topology.flows.quotient import Quotient, find_quotient, whole
@@ -28,7 +28,10 @@ from exactmap.topology.links import Routes
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from numpy.typing import NDArray
+
     from exactmap.sim.engine.durations import Durations
+    from exactmap.sim.engine.plan_flows import PlanFlows
     from exactmap.sim.plan.plan import Plan
     from exactmap.topology.fabric.fabric import Fabric
     from exactmap.topology.hardware import Cluster
@@ -49,7 +52,7 @@ class Shares:
     speed
         [active] at most 1.
     uneven
-        [active] whether some of the transfer's flows could go faster than its slowest.
+        [active] whether some of those that the transfer stands for could go faster than the slowest.
     full
         Classes of links that bound one of them.
     """
@@ -69,17 +72,17 @@ class FlowClasses:
         [streams + 1] first class of each stream.
     factor
         [classes] bytes of one flow per byte of the transfer.
-    alone
-        [classes] rate of one flow if nothing else ran.
     quotient
         The classes.
+    for_all
+        [classes] whether all that the stream stands for have a flow in the class.
     link
         [link classes] a link of each class, in the fabric's numbers.
     """
 
     first: Ints
     factor: Floats
-    alone: Floats
+    for_all: NDArray[np.bool_]
     quotient: Quotient
     link: Ints
 
@@ -100,7 +103,7 @@ class FlowClasses:
         begin = np.cumsum(lengths) - lengths
         classes = np.arange(lengths.sum()) + np.repeat(self.first[streams] - begin, lengths)
         nominal = np.repeat(np.array([rate for _, rate in active]), lengths)
-        demand = np.minimum(nominal * self.factor[classes], self.alone[classes])
+        demand = nominal * self.factor[classes]
         count = self.quotient.num_flows[classes].astype(np.float64)
         rows = self.quotient.routes.rows(classes)
         row_of = np.repeat(np.arange(len(classes)), np.diff(rows.start))
@@ -111,12 +114,14 @@ class FlowClasses:
             return Shares(np.ones(len(active)), still, np.empty(0, dtype=np.int64))
         rate = fair_rates(rows, self.quotient.capacity, count=count, most=demand)
         part = np.where(rate < demand * (1.0 - _SLACK), rate / demand, 1.0)
-        slowest, fastest = np.minimum.reduceat(part, begin), np.maximum.reduceat(part, begin)
+        slowest = np.minimum.reduceat(part, begin)
+        is_slowest = part <= np.repeat(slowest, lengths) * (1.0 + _SLACK)
+        is_even = np.logical_or.reduceat(is_slowest & self.for_all[classes], begin) | (slowest == 1.0)
         carried = np.bincount(rows.link, weight * rate[row_of], minlength=len(limit))
         touched = np.zeros(len(limit), dtype=np.bool_)
         touched[rows.link[part[row_of] < 1.0]] = True
         full = np.flatnonzero(touched & (carried >= self.quotient.capacity * (1.0 - _SLACK)))
-        return Shares(slowest, tuple((slowest < fastest * (1.0 - _SLACK)).tolist()), full)
+        return Shares(slowest, tuple((~is_even).tolist()), full)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,8 +134,8 @@ class LinkLoads:
         [links] number of each in the fabric.
     tier, bytes_per_s
         [links] tier and payload rate of each.
-    stream, factor
-        [flows] as in `PlanFlows`.
+    flows
+        Who sends.
     routes
         Links of the flows, numbered as here.
     """
@@ -138,14 +143,13 @@ class LinkLoads:
     link: Ints
     tier: Ints
     bytes_per_s: Floats
-    stream: Ints
-    factor: Floats
+    flows: PlanFlows
     routes: Routes
 
     def carried_bytes(self, stream_bytes: Ints) -> Floats:
         """[links] bytes over each, where each stream has moved so much."""
         flow = np.repeat(np.arange(self.routes.num_flows), np.diff(self.routes.start))
-        moved = stream_bytes.astype(np.float64)[self.stream] * self.factor
+        moved = stream_bytes.astype(np.float64)[self.flows.stream] * self.flows.factor
         return np.bincount(self.routes.link, self.routes.share * moved[flow], minlength=len(self.link))
 
 
@@ -234,9 +238,7 @@ def share_links(
     flows = plan_flows(plan, durations, gpus, cluster.scale_up.domain_size)
     used = np.flatnonzero(flows.stream >= 0)
     routes = fabric.routes(flows.source, flows.sink, spread=spread, seed=seed).rows(used)
-    flows = PlanFlows(
-        flows.streams, flows.stream[used], flows.source[used], flows.sink[used], flows.factor[used]
-    )
+    flows = flows.rows(used)
     links, where = np.unique(routes.link, return_inverse=True)
     routes = Routes(routes.start, where.astype(np.int64), routes.share)
     rate = fabric.links.capacity_bytes_per_s(links) * cluster.scale_out.efficiency
@@ -245,7 +247,7 @@ def share_links(
     }
     by_actor = {key: op_bytes[id(actor.program)] for key, actor in durations.actors.items()}
     most = _most_rates(plan, durations, flows.streams, by_actor)
-    loads = LinkLoads(links, fabric.links.tier(links), rate, flows.stream, flows.factor, routes)
+    loads = LinkLoads(links, fabric.links.tier(links), rate, flows, routes)
     return SharedLinks(
         durations=durations,
         fabric=fabric,
@@ -262,7 +264,7 @@ def share_links(
         },
         op_bytes=by_actor,
         channel_bytes={channel.name: channel.bytes for channel in plan.channels},
-        classes=_classes(loads, most, len(flows.streams), aggregate=aggregate),
+        classes=_classes(loads, most, aggregate=aggregate),
         loads=loads,
     )
 
@@ -285,7 +287,9 @@ def _check_map(gpus: Ints, plan: Plan, fabric: Fabric) -> None:
             "the map is not one GPU per rank", got=f"{len(gpus)} GPUs", expected=f"{num_ranks} ranks"
         )
     if len(np.unique(gpus)) != num_ranks:
-        raise InvalidInputError("a GPU has two ranks", got=f"{num_ranks} ranks on {len(np.unique(gpus))} GPUs")
+        raise InvalidInputError(
+            "a GPU has two ranks", got=f"{num_ranks} ranks on {len(np.unique(gpus))} GPUs"
+        )
     low, high = int(gpus.min()), int(gpus.max())
     if low < 0 or high >= fabric.num_gpus:
         raise InvalidInputError(
@@ -324,13 +328,11 @@ def _highest(num_bytes: Ints, time_ns: Ints) -> float:
         return float((num_bytes[moves] * _NS_PER_S / time_ns[moves]).max())
 
 
-def _classes(loads: LinkLoads, most: Floats, num_streams: int, *, aggregate: bool) -> FlowClasses:
+def _classes(loads: LinkLoads, most: Floats, *, aggregate: bool) -> FlowClasses:
     """Gather what is left once links that nobody can fill are gone."""
-    routes = loads.routes
+    sent, routes = loads.flows, loads.routes
     flow = np.repeat(np.arange(routes.num_flows), np.diff(routes.start))
-    alone = np.full(routes.num_flows, np.inf)
-    np.minimum.at(alone, flow, loads.bytes_per_s[routes.link] / routes.share)
-    demand = np.minimum(most[loads.stream] * loads.factor, alone)
+    demand = most[sent.stream] * sent.factor
     load = np.bincount(routes.link, routes.share * demand[flow], minlength=len(loads.link))
     binds = load > loads.bytes_per_s * (1.0 + _SLACK)
     kept = np.flatnonzero(binds)
@@ -339,22 +341,24 @@ def _classes(loads: LinkLoads, most: Floats, num_streams: int, *, aggregate: boo
     has = np.bincount(flow[entry], minlength=routes.num_flows)
     # Flows in order of their streams, so that the classes of a stream follow each other.
     flows = np.flatnonzero(has)
-    flows = flows[np.argsort(loads.stream[flows], kind="stable")]
+    flows = flows[np.argsort(sent.stream[flows], kind="stable")]
     start = np.concatenate(([0], np.cumsum(has))).astype(np.int64)
     bound = Routes(start, number[routes.link[entry]].astype(np.int64), routes.share[entry]).rows(flows)
     capacity = loads.bytes_per_s[kept]
     if aggregate:
-        facts = np.stack([loads.stream[flows].astype(np.float64), loads.factor[flows], alone[flows]], axis=1)
+        facts = np.stack([sent.stream[flows].astype(np.float64), sent.factor[flows]], axis=1)
         colour = np.unique(facts, axis=0, return_inverse=True)[1].ravel().astype(np.int64)
         quotient = find_quotient(bound, capacity, colour)
     else:
         quotient = whole(bound, capacity)
     examples = flows[quotient.first_flow]
-    first = np.searchsorted(loads.stream[examples], np.arange(num_streams + 1))
+    first = np.searchsorted(sent.stream[examples], np.arange(len(sent.streams) + 1))
+    pairs = np.unique(np.stack([quotient.flow_class, sent.party[flows]]), axis=1)
+    num_parties = np.bincount(pairs[0], minlength=len(examples))
     return FlowClasses(
         first=first.astype(np.int64),
-        factor=loads.factor[examples],
-        alone=alone[examples],
+        factor=sent.factor[examples],
+        for_all=num_parties == sent.num_parties[sent.stream[examples]],
         quotient=quotient,
         link=loads.link[kept][quotient.first_link],
     )
