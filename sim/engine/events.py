@@ -5,9 +5,9 @@ section 3, says of it, rule by rule; what is over is an event on simpy's clock, 
 Nothing here knows of graphs or longest paths: the replay engine, built the other way round, must agree to the
 nanosecond.
 
-It is slower than replay by an order of magnitude, and is what replay is held against. What replay cannot do is
-let transfers share links (`exactmap.sim.engine.shared_links`): then a transfer's end depends on what runs
-beside it, and a channel or group hands its transfers to a carrier that knows.
+It is slower than replay by an order of magnitude, and is what replay is held against. What replay cannot
+do is let transfers share links (`exactmap.sim.engine.shared_links`): then a transfer's end depends on what
+runs beside it, and a channel or group hands its transfers to a carrier that knows.
 """
 
 from __future__ import annotations
@@ -156,6 +156,7 @@ class _World:
         return self.plain if self.clock is None or stream is None else StreamCarrier(self.clock, stream)
 
     def _open_channels(self, plan: Plan, durations: Durations) -> None:
+        streams = {} if self.links is None else self.links.channel_stream
         for lane in range(len(durations.lanes)):
             for number, channel in enumerate(plan.channels):
                 source, sink = (lane, channel.src), (lane, channel.dst)
@@ -171,20 +172,21 @@ class _World:
                     self.ranks[sink],
                     (times.wire_ns.tolist(), times.lat_ns.tolist(), times.copy_ns.tolist()),
                     channel.depth,
-                    self._carrier(self.links and self.links.channel_stream.get((lane, channel.name))),
+                    self._carrier(streams.get((lane, channel.name))),
                     channel.bytes,
                 )
                 self.ranks[source].queues[2 * number] = SendEnd(made)
                 self.ranks[sink].queues[2 * number + 1] = ReceiveEnd(made)
 
     def _open_groups(self, plan: Plan, durations: Durations) -> None:
+        streams = {} if self.links is None else self.links.group_stream
         for number, instance in enumerate(group_instances(plan, durations)):
             queue = 2 * len(plan.channels) + instance.group
             if len({int(self.num_posts[key][queue]) for key in instance.members}) > 1:
                 name = plan.groups[instance.group].name
                 raise InvalidInputError("members of a group post different numbers of operations", got=name)
-            stream = self.links and self.links.group_stream.get(number)
-            self._join(queue, list(instance.members), scan=instance.scan, carrier=self._carrier(stream))
+            carrier = self._carrier(streams.get(number))
+            self._join(queue, list(instance.members), scan=instance.scan, carrier=carrier)
 
     def _join(
         self, queue: int, members: list[tuple[int, int]], *, scan: bool, carrier: Carrier | None = None

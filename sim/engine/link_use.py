@@ -45,7 +45,7 @@ class TierUse:
 
 @dataclass(frozen=True, slots=True)
 class HotLinks:
-    """Links that are alike by symmetry and were among the most contended.
+    """Links of a tier that were used alike and were among the most contended.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def link_use(links: SharedLinks, clock: LinkClock, step_time_ns: int, unshared_s
         step_time_ns=step_time_ns,
         unshared_step_time_ns=unshared_step_time_ns,
         num_flows=loads.routes.num_flows,
-        num_links=len(loads.link),
+        num_links=int(loads.num_alike.sum()),
         num_flow_classes=len(classes.factor),
         num_link_classes=len(classes.link),
         num_sharings=clock.num_sharings,
@@ -168,13 +168,14 @@ def _tiers(links: SharedLinks, carried: Floats, room: Floats, use: Floats, full:
     out: list[TierUse] = []
     for tier in np.unique(links.loads.tier[carried > 0.0]).tolist():
         mine = (links.loads.tier == tier) & (carried > 0.0)
-        possible = float(room[mine].sum())
+        alike = links.loads.num_alike[mine]
+        possible, total = float((room[mine] * alike).sum()), float((carried[mine] * alike).sum())
         out.append(
             TierUse(
                 tier=tier,
-                num_links=int(mine.sum()),
-                carried_bytes=round(float(carried[mine].sum())),
-                mean_use=float(carried[mine].sum()) / possible if possible else 0.0,
+                num_links=int(alike.sum()),
+                carried_bytes=round(total),
+                mean_use=total / possible if possible else 0.0,
                 max_use=float(use[mine].max()),
                 full_ns=int(full[mine].max()),
             )
@@ -183,19 +184,21 @@ def _tiers(links: SharedLinks, carried: Floats, room: Floats, use: Floats, full:
 
 
 def _hot(links: SharedLinks, use: Floats, at: Ints, full_ns: Ints) -> tuple[HotLinks, ...]:
-    """Longest full first, then most used, then the lowest link."""
-    order = sorted(
-        np.flatnonzero(full_ns).tolist(), key=lambda number: (-full_ns[number], -use[at[number]], number)
-    )
+    """Longest full first, then most used; what is alike in both is one entry, named by its lowest link."""
+    met: dict[tuple[int, float, int], list[int]] = {}
+    for number in np.flatnonzero(full_ns).tolist():
+        key = (-int(full_ns[number]), -float(f"{use[at[number]]:.9g}"), int(links.loads.tier[at[number]]))
+        met.setdefault(key, []).append(number)
+    num_alike = links.classes.quotient.num_links * links.loads.num_alike[at]
     return tuple(
         HotLinks(
-            name=links.fabric.links.name(int(links.classes.link[number])),
-            num_links=int(links.classes.quotient.num_links[number]),
-            tier=int(links.loads.tier[at[number]]),
-            use=float(use[at[number]]),
-            full_ns=int(full_ns[number]),
+            name=links.fabric.links.name(int(links.classes.link[numbers].min())),
+            num_links=int(num_alike[numbers].sum()),
+            tier=tier,
+            use=-negative_use,
+            full_ns=-negative_ns,
         )
-        for number in order[:_MAX_HOT]
+        for (negative_ns, negative_use, tier), numbers in sorted(met.items())[:_MAX_HOT]
     )
 
 

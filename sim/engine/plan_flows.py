@@ -1,9 +1,9 @@
 """All flows that a plan can ever start on a fabric: each replica's messages and each group's traffic.
 
-A *stream* starts one transfer after another over the same flows: a channel of a lane, or the members that meet
-in a group. Its flows run between GPUs of different scale-up domains; what stays inside a domain takes no link
-of the fabric. A message of n bytes is a flow of n bytes per replica. Of a group with members in d domains,
-k of them in one, each sends to its counterpart in the next domain, domain after domain and round again, ::
+A *stream* starts one transfer after another over the same flows: a channel of a lane, or the members that
+meet in a group. Its flows run between GPUs of different scale-up domains; what stays inside a domain takes no
+link of the fabric. A message of n bytes is a flow of n bytes per replica. Of a group with members in d
+domains, k of them in one, each sends to its counterpart in the next domain, from the last to the first, ::
 
     n (d - 1) / (d k)   bytes per pass over a buffer of n bytes; an all-reduce has two passes
 
@@ -62,8 +62,8 @@ class PlanFlows:
     factor
         [flows] bytes of the flow per byte of the stream's transfer.
     party
-        [flows] which of those that the stream stands for has the flow: a replica of a channel, a set of members
-        of a group.
+        [flows] which of those that the stream stands for has the flow: a replica of a channel, a set of
+        members of a group.
     num_parties
         [streams] how many there are; one may have no flow.
     """

@@ -160,7 +160,7 @@ def _numbered(colour: _Words) -> Ints:
 
 
 def _sums(values: _Words, start: Ints) -> _Words:
-    """Sums, modulo 2^64, of the values between each start and the next: a hash of a multiset of mixed words."""
+    """Sums, modulo 2^64, of the values from each start to the next: a hash of a multiset of mixed words."""
     total = np.concatenate((np.zeros(1, dtype=np.uint64), np.cumsum(values, dtype=np.uint64)))
     return total[start[1:]] - total[start[:-1]]
 
