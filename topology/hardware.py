@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from exactmap.errors import InvalidInputError, Place
+from exactmap.topology.curves import Curves
 from exactmap.topology.fabric.spec import FabricSpec
 from exactmap.topology.mapping import Mesh, Placement
 
@@ -108,6 +109,8 @@ class ScaleUp:
         Share of that rate that large transfers reach, where no measured curve says more.
     latency_ns
         Time of a small message from one GPU to another.
+    reduction
+        What sums in its switches (``NVLink SHARP``); empty: nothing.
     """
 
     name: str
@@ -115,6 +118,7 @@ class ScaleUp:
     bytes_per_s: int
     efficiency: float
     latency_ns: int
+    reduction: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +168,10 @@ class Cluster:
         The network that the interfaces are attached to.
     facts
         Dotted name of a number (``gpu.memory``) -> where it comes from.
+    collectives
+        Collectives that a user has measured on it; they go before the GPU type's.
+    memo
+        What others have worked out for this cluster and keep; no part of what it is.
 
     Raises
     ------
@@ -180,6 +188,8 @@ class Cluster:
     scale_out: ScaleOut
     fabric: FabricSpec = field(default_factory=FabricSpec)
     facts: Mapping[str, Fact] = field(default_factory=dict, compare=False, repr=False)
+    collectives: Curves | None = None
+    memo: dict[object, object] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check the counts."""

@@ -50,6 +50,8 @@ class Switch:
         Time of a packet through it.
     power_w
         Rated power, without optics.
+    reduction
+        What sums in the switch (``SHARPv4``); empty: nothing.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Switch:
     max_ports: int
     hop_ns: int
     power_w: int
+    reduction: str = ""
 
     def radix(self, port_bytes_per_s: float) -> int:
         """Ports at a rate: split ones if that is lower than a full port's; 0 if it is higher.
