@@ -12,6 +12,7 @@ import typer
 
 from exactmap import __version__
 from exactmap.sim.cli.calibrate import calibrate
+from exactmap.sim.cli.catalog import catalog
 from exactmap.sim.cli.check import check
 from exactmap.sim.cli.compare import compare
 from exactmap.sim.cli.data import data
@@ -51,7 +52,20 @@ def about(
     """Options of the program itself."""
 
 
-for command in (plan, simulate, run, compare, calibrate, check, show, schedules, data, sample, doctor):
+for command in (
+    plan,
+    simulate,
+    run,
+    compare,
+    calibrate,
+    catalog,
+    check,
+    show,
+    schedules,
+    data,
+    sample,
+    doctor,
+):
     app.command(name=command.__name__)(command)
 
 

@@ -19,6 +19,7 @@ from exactmap.sim.scenario.units import (
     parse_batch,
     parse_bytes,
     parse_bytes_per_s,
+    parse_exp_per_s,
     parse_flop_per_s,
     parse_ns,
     parse_tokens,
@@ -74,6 +75,9 @@ BytesPerS = Annotated[
 ]
 FlopPerS = Annotated[
     int, BeforeValidator(_checked(parse_flop_per_s)), _quantity("compute rate", "2.5 PFLOP/s")
+]
+ExpPerS = Annotated[
+    int, BeforeValidator(_checked(parse_exp_per_s)), _quantity("rate of exponentials", "10.7 Texp/s")
 ]
 Ns = Annotated[int, BeforeValidator(_checked(parse_ns)), _quantity("time with its unit", "3.5 us", "2 h")]
 Watts = Annotated[int, BeforeValidator(_checked(parse_watts)), _quantity("power", "1400 W")]
@@ -135,11 +139,18 @@ ScheduleChoice = Annotated[
 
 FabricKindName = Literal["ideal", "fat_tree", "dual_tor", "dragonfly", "torus"]
 Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+Part = Annotated[
+    str | None,
+    Field(description="name of a part of the catalog, whose numbers stand for those left out here"),
+]
 
 
 class PeakSection(_Section):
@@ -154,49 +165,114 @@ class PeakSection(_Section):
 class GpuSection(_Section):
     """The GPU's numbers; those left out keep the catalog's values."""
 
+    part: Part = None
     name: str | None = None
     curves: str | None = Field(
         default=None, description="whose measured curves describe it: GB300, H100, ...; empty: none"
     )
+    kernels: str | None = Field(
+        default=None, description="whose measured products and attention; default: those of curves"
+    )
+    gemm: str | None = Field(
+        default=None, description="CSV file of products timed on it: dtype,m,n,k,us; relative to this file"
+    )
     peak: PeakSection = PeakSection()
+    recipe_peak: PeakSection = Field(
+        default=PeakSection(), description="by which the vendor's recipes divide to state MFU"
+    )
     memory: Bytes | None = None
     memory_bandwidth: BytesPerS | None = None
     memory_efficiency: Share | None = None
+    gemm_efficiency: Share | None = Field(
+        default=None, description="share of peak of products where nothing measured describes it"
+    )
+    attention_efficiency: Share | None = None
     launch: Ns | None = None
     reserved_memory: Bytes | None = None
+    exp_rate: ExpPerS | None = Field(default=None, description="exponentials (softmax)")
     power: Watts | None = None
+    idle_power: Watts | None = None
+
+
+class HostSection(_Section):
+    """What the GPUs are plugged into."""
+
+    part: Part = None
+    name: str | None = None
+    cpu: str | None = None
+    cpus: Positive | None = None
+    cores: Positive | None = Field(default=None, description="of all CPUs")
+    memory: Bytes | None = None
+    memory_bandwidth: BytesPerS | None = None
+    link: str | None = Field(default=None, description="between host and GPU")
+    link_bandwidth: BytesPerS | None = Field(default=None, description="of one GPU's link, one direction")
+    to_gpu: BytesPerS | None = Field(default=None, description="reached by copies of one GPU")
+    from_gpu: BytesPerS | None = Field(default=None, description="reached by copies of one GPU")
+    power: Watts | None = Field(default=None, description="without GPUs and their interfaces")
+    idle_power: Watts | None = None
+
+
+class RackSection(_Section):
+    """What the hosts stand in."""
+
+    part: Part = None
+    name: str | None = None
+    hosts: Positive | None = None
+    switch_trays: Count | None = Field(default=None, description="of the scale-up network")
+    chips_per_tray: Count | None = None
+    tray_power: Watts | None = None
+    tray_idle_power: Watts | None = None
+    power: Watts | None = Field(default=None, description="the most that the rack may draw")
 
 
 class ScaleUpSection(_Section):
     """The network inside a domain (NVLink)."""
 
+    part: Part = None
     name: str | None = None
     domain_size: Positive | None = None
     bandwidth: BytesPerS | None = Field(default=None, description="per GPU, one direction")
     efficiency: Share | None = None
     latency: Ns | None = None
+    reduction: str | None = Field(default=None, description="what sums in its switches: NVLink SHARP")
 
 
 class ScaleOutSection(_Section):
     """A GPU's interface to the network between domains."""
 
+    part: Part = None
     name: str | None = None
     bandwidth: BytesPerS | None = Field(default=None, description="per GPU, one direction")
     efficiency: Share | None = None
     latency: Ns | None = Field(default=None, description="of a small message through one leaf switch")
+    max_ports: Positive | None = Field(default=None, description="ports that it can be split into")
+    power: Watts | None = Field(default=None, description="for each GPU")
 
 
 class SwitchSection(_Section):
     """A packet switch of the fabric."""
 
-    name: str
-    ports: Positive = Field(description="at full rate")
-    port_rate: BytesPerS = Field(description="of a full port, one direction")
+    part: Part = None
+    name: str | None = None
+    ports: Positive | None = Field(default=None, description="at full rate")
+    port_rate: BytesPerS | None = Field(default=None, description="of a full port, one direction")
     max_ports: Positive | None = Field(
         default=None, description="when all are split; default: they cannot be"
     )
-    hop: Ns = Field(description="time of a packet through it")
-    power: Watts
+    hop: Ns | None = Field(default=None, description="time of a packet through it")
+    power: Watts | None = Field(default=None, description="without optics")
+    reduction: str | None = Field(default=None, description="what sums in it: SHARPv4; default: nothing")
+
+
+class CableSection(_Section):
+    """A cable with what is at its two ends."""
+
+    part: Part = None
+    name: str | None = None
+    bandwidth: BytesPerS | None = None
+    power: Watts | None = Field(default=None, description="of both ends together")
+    ns_per_m: Annotated[float, Field(gt=0.0)] | None = None
+    reach_m: Positive | None = None
 
 
 class FabricSection(_Section):
@@ -206,6 +282,7 @@ class FabricSection(_Section):
     switches: list[SwitchSection] | None = Field(
         default=None, description="by tier from the leaves up; the last stands for all further tiers"
     )
+    cables: list[CableSection] | None = Field(default=None, description="the shortest reach first")
     tiers: Annotated[int, Field(ge=1, le=4)] | None = Field(default=None, description="default: the fewest")
     planes: Annotated[int, Field(ge=1, le=16)] = 1
     rails: Annotated[int, Field(ge=1, le=1024)] = 1
@@ -232,6 +309,8 @@ class ClusterSection(_Section):
         default=None, description="GPUs of a domain that take ranks; the rest are spares"
     )
     gpu: GpuSection = GpuSection()
+    host: HostSection | None = None
+    rack: RackSection | None = None
     scale_up: ScaleUpSection = ScaleUpSection()
     scale_out: ScaleOutSection = ScaleOutSection()
     fabric: FabricSection = FabricSection()

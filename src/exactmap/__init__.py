@@ -21,6 +21,7 @@ from exactmap.errors import ExactmapError
 
 if TYPE_CHECKING:
     from exactmap.sim.verbs.calibrate import calibrate
+    from exactmap.sim.verbs.catalog import catalog
     from exactmap.sim.verbs.check import check
     from exactmap.sim.verbs.compare import compare
     from exactmap.sim.verbs.data import data
@@ -36,6 +37,7 @@ __all__ = [
     "ExactmapError",
     "__version__",
     "calibrate",
+    "catalog",
     "check",
     "compare",
     "data",

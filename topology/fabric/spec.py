@@ -14,7 +14,7 @@ from math import prod
 
 from exactmap.errors import InvalidInputError, Place
 
-__all__ = ["FabricKind", "FabricSpec", "Switch"]
+__all__ = ["Cable", "FabricKind", "FabricSpec", "Switch"]
 
 
 class FabricKind(StrEnum):
@@ -77,6 +77,31 @@ class Switch:
 
 
 @dataclass(frozen=True, slots=True)
+class Cable:
+    """A cable with what is at its two ends.
+
+    Parameters
+    ----------
+    name
+        What it is called.
+    bytes_per_s
+        Its rate, one direction.
+    power_w
+        Power of both ends together; 0 for passive copper.
+    ns_per_m
+        Delay of a metre.
+    reach_m
+        The longest there is.
+    """
+
+    name: str
+    bytes_per_s: int
+    power_w: int
+    ns_per_m: float
+    reach_m: int
+
+
+@dataclass(frozen=True, slots=True)
 class FabricSpec:
     """A fabric as asked for; `exactmap.topology.fabric.build` makes one for a number of GPUs.
 
@@ -100,6 +125,8 @@ class FabricSpec:
         Torus: its sizes. Dragonfly: endpoints per router, routers per group, global links per router.
     graph
         Edges of a user's graph: (node, node, bytes/s one direction, tier).
+    cables
+        Cables that it is made of, the shortest reach first; a link takes the first that reaches far enough.
 
     Raises
     ------
@@ -116,6 +143,7 @@ class FabricSpec:
     cable_ns: int = 0
     shape: tuple[int, ...] = ()
     graph: tuple[tuple[str, str, float, int], ...] = ()
+    cables: tuple[Cable, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the ranges."""
