@@ -14,6 +14,7 @@ from exactmap.errors import InvalidInputError, Place
 from exactmap.topology.exact_map.exact_map import ExactMap
 from exactmap.topology.exact_map.place import count_usable, place_mesh
 from exactmap.topology.exact_map.request import MapRequest
+from exactmap.topology.curves import Curves
 from exactmap.topology.fabric.spec import FabricSpec
 from exactmap.topology.gemm_table import GemmTable
 from exactmap.topology.host import Host, Rack
@@ -205,6 +206,10 @@ class Cluster:
         What a map of a mesh onto it must leave out and keep together.
     facts
         Dotted name of a number (``gpu.memory``) -> where it comes from.
+    collectives
+        Collectives that a user has measured on it; they go before the GPU type's.
+    memo
+        What others have worked out for this cluster and keep; no part of what it is.
 
     Raises
     ------
@@ -224,6 +229,8 @@ class Cluster:
     rack: Rack | None = None
     map_request: MapRequest = field(default_factory=MapRequest)
     facts: Mapping[str, Fact] = field(default_factory=dict, compare=False, repr=False)
+    collectives: Curves | None = None
+    memo: dict[object, object] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check the counts."""
