@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from exactmap.errors import InvalidInputError, Place
+from exactmap.topology.curves import Curves
 from exactmap.topology.exact_map.exact_map import ExactMap
 from exactmap.topology.exact_map.place import count_usable, place_mesh
 from exactmap.topology.exact_map.request import MapRequest
-from exactmap.topology.curves import Curves
 from exactmap.topology.fabric.spec import FabricSpec
 from exactmap.topology.gemm_table import GemmTable
 from exactmap.topology.host import Host, Rack
