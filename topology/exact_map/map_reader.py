@@ -243,7 +243,7 @@ def _ranks(lines: _Lines, mesh: Mesh, machine: Machine, fabric_of: FabricOf | No
     read = RankLines(lines.file, gpu, np.repeat(np.array(at_lines, dtype=np.int64), sizes), len(lines.lines))
     if int(end[1]) != num:
         raise InvalidInputError(
-            f"rank {num} is missing",
+            f"rank {num} is missing" if num < int(end[1]) else f"rank {end[1]} is one too many",
             where=Place(lines.file, lines.at),
             got=f"{num} ranks before the end",
             expected=end[1],
