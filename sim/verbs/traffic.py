@@ -67,7 +67,7 @@ class TrafficOutcome:
         return {"schema_version": 1, "kind": "traffic", **asdict(self)}
 
 
-def traffic(  # noqa: PLR0913 - a question with its circumstances
+def traffic(
     cluster: str | Path,
     *,
     pattern: str = "permutation",
@@ -75,6 +75,7 @@ def traffic(  # noqa: PLR0913 - a question with its circumstances
     senders: int | None = None,
     spread: str = "ecmp",
     seed: int = 0,
+    paths: int = 1,
     shift: int = 0,
     size: str | int | None = None,
     lost: Sequence[str] = (),
@@ -88,7 +89,7 @@ def traffic(  # noqa: PLR0913 - a question with its circumstances
     cluster
         Name in the catalog, or a cluster file.
     pattern
-        ``permutation``, ``incast``, ``all_to_all`` or ``ring`` (over scale-up domains, one per place in them).
+        ``permutation``, ``incast``, ``all_to_all`` or ``ring`` (over scale-up domains, one per place).
     gpus
         GPUs of the cluster; those that its file says if left out.
     senders
@@ -97,6 +98,8 @@ def traffic(  # noqa: PLR0913 - a question with its circumstances
         ``ecmp`` or ``spray``.
     seed
         Of the permutation and of ECMP's choices.
+    paths
+        Paths by ECMP that each flow is striped over, as several queue pairs do.
     shift
         Ring: places inside the domain by which each hop changes; 0 stays on its rail.
     size
@@ -133,7 +136,14 @@ def traffic(  # noqa: PLR0913 - a question with its circumstances
     health = _health(fabric, lost, slow)
     num_bytes = 0 if size is None else parse_bytes(size)
     report = traffic_report(
-        fabric, flows.where(is_outside), spread=way, seed=seed, health=health, num_bytes=num_bytes, top=top
+        fabric,
+        flows.where(is_outside),
+        spread=way,
+        seed=seed,
+        paths=paths,
+        health=health,
+        num_bytes=num_bytes,
+        top=top,
     )
     out = None
     if len(health.links) and isinstance(fabric.links, Wiring):
@@ -193,7 +203,7 @@ def _health(fabric: Fabric, lost: Sequence[str], slow: Sequence[str]) -> Health:
     if not lost and not slow:
         return Health.whole()
     table = fabric.links
-    assert isinstance(table, Wiring)  # noqa: S101 - all built fabrics have wires with two ends
+    assert isinstance(table, Wiring)
     names, factors = list(lost), [0.0] * len(lost)
     for text in slow:
         name, _, factor = text.rpartition("=")

@@ -6,8 +6,8 @@ chooses from. A sprayed flow is spread anew at each node, evenly or by the rates
 
     share(link) = share(node) w(link) / sum of w over links out of the node      w = 1, or the link's rate
 
-A flow by ECMP is hashed again among the live ones. Where no shortest path is left the flow is cut off: fabrics
-route along shortest paths only.
+A flow by ECMP is hashed again among the live ones. Where no shortest path is left the flow is cut off:
+fabrics route along shortest paths only.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_HASHES = 16
 """Hashes that a flow by ECMP tries before its paths are looked at one by one."""
 
 
-def live_routes(  # noqa: PLR0913 - those of `Fabric.routes`, and what is lost
+def live_routes(
     fabric: Fabric,
     first: Ints,
     second: Ints,
@@ -73,7 +73,7 @@ def live_routes(  # noqa: PLR0913 - those of `Fabric.routes`, and what is lost
             if not len(broken):
                 break
     table = fabric.links
-    assert isinstance(table, Wiring)  # noqa: S101 - all built fabrics have wires with two ends
+    assert isinstance(table, Wiring)
     for flow in broken.tolist():
         pair = np.array([flow])
         every = fabric.routes(first[pair], second[pair], spread=Spread.SPRAY)

@@ -21,8 +21,8 @@ MANY_LINKS = 12
 class Shares:
     """Flows and the links that they share.
 
-    `used` holds the links in use, and `kind` the kind of each: links of one kind carry the same part of the same
-    flows. Everything else counts kinds.
+    `used` holds the links in use, and `kind` the kind of each: links of one kind carry the same part of the
+    same flows. Everything else counts kinds.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ class Shares:
             start, entries = span(start, flows)
             link, share, count = link[entries], share[entries], count[flows]
         weight = share * np.repeat(rate * count, np.diff(start))
-        return np.bincount(link, weight, len(self.capacity))
+        return np.asarray(np.bincount(link, weight, len(self.capacity)), dtype=np.float64)
 
 
 def _check(routes: Routes, capacity: Floats) -> None:
