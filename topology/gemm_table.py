@@ -70,7 +70,9 @@ def read_gemm_table(path: str | Path) -> GemmTable:
     path = Path(path).resolve()
     lines = _lines(path)
     numbered = [
-        (number, line) for number, line in enumerate(lines, start=1) if line.strip() and line.lstrip()[0] != "#"
+        (number, line)
+        for number, line in enumerate(lines, start=1)
+        if line.strip() and line.lstrip()[0] != "#"
     ]
     header = ",".join(GEMM_COLUMNS)
     if not numbered or _cells(numbered[0][1]) != list(GEMM_COLUMNS):
@@ -89,7 +91,9 @@ def read_gemm_table(path: str | Path) -> GemmTable:
             if first is not row:
                 shape = f"{row.dtype} {row.m} x {row.n} x {row.k}"
                 raise InvalidInputError(
-                    "a product stands twice", where=Place(path, number), got=f"{shape}, also in line {first.line}"
+                    "a product stands twice",
+                    where=Place(path, number),
+                    got=f"{shape}, also in line {first.line}",
                 )
         except InvalidInputError as error:
             problems.append(error)

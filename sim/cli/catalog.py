@@ -49,12 +49,17 @@ def catalog(
 
 def _list(report: CatalogReport) -> list[RenderableType]:
     groups = groupby(report.entries, key=lambda entry: entry.kind)
-    return [facts(_TITLES[kind], [(entry.name, entry.about) for entry in entries]) for kind, entries in groups]
+    return [
+        facts(_TITLES[kind], [(entry.name, entry.about) for entry in entries]) for kind, entries in groups
+    ]
 
 
 def _entry(entry: CatalogEntry) -> list[RenderableType]:
     width = min(get_terminal_size((UNLIMITED_WIDTH, 0)).columns, UNLIMITED_WIDTH)
-    shown: list[RenderableType] = [*wrap(f"{entry.name} ({entry.kind}): {entry.about}", width, break_on_hyphens=False), ""]
+    shown: list[RenderableType] = [
+        *wrap(f"{entry.name} ({entry.kind}): {entry.about}", width, break_on_hyphens=False),
+        "",
+    ]
     fields = max(len(number.field) for number in entry.numbers)
     values = max(len(number.value) for number in entry.numbers)
     for number in entry.numbers:
@@ -65,7 +70,10 @@ def _entry(entry: CatalogEntry) -> list[RenderableType]:
     for title, power in (("one rack", entry.rack_power), ("all of it", entry.total_power)):
         if power is not None and not (power is entry.total_power and power == entry.rack_power):
             rows = [
-                *((draw.name, f"{draw.num:,}", _watts(draw.idle_w), _watts(draw.rated_w)) for draw in power.draws),
+                *(
+                    (draw.name, f"{draw.num:,}", _watts(draw.idle_w), _watts(draw.rated_w))
+                    for draw in power.draws
+                ),
                 ("together", "", _watts(power.idle_w), _watts(power.rated_w)),
             ]
             columns = (f"power of {title}", "pieces", "idle", "rated")

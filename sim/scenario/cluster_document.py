@@ -132,4 +132,9 @@ def _fabric(fabric: FabricSpec) -> dict[str, object]:
         "cable": show_ns(fabric.cable_ns),
         "shape": list(fabric.shape),
     }
+    if fabric.graph:
+        document["graph"] = [
+            {"a": first, "b": second, "rate": show_bytes_per_s(int(rate)), "tier": tier}
+            for first, second, rate, tier in fabric.graph
+        ]
     return document | ({"tiers": fabric.num_tiers} if fabric.num_tiers else {})

@@ -28,7 +28,7 @@ _VERSION_KEY = "exactmap-cluster"
 _OPTIONAL = frozenset(
     {"part", "catalog", "file", "fp32", "bf16", "fp8", "fp4", "host", "rack", "reduction", "max_ports"}
     | {"kernels", "gemm", "gemm_efficiency", "attention_efficiency", "exp_rate"}
-    | {"collectives", "switches", "cables", "tiers", "oversubscription", "cable", "shape"}
+    | {"collectives", "switches", "cables", "tiers", "oversubscription", "cable", "shape", "graph"}
     | {"gpu.idle_power", "scale_out.power", "rack.power"}
 )
 """Fields that may be missing in the end: a name alone is that field of any section, a path is one field."""
@@ -103,11 +103,13 @@ def resolve_cluster(section: Marked, folder: Path, problems: Problems) -> Cluste
 
 
 def _locate_files(document: Marked, folder: Path) -> Marked:
-    """Make the paths of measurements ones that start at the file that names them."""
+    """Make the paths of measurements and edges ones that start at the file that names them."""
     content = dict(as_mapping(document.value) or {})
-    gpu, collectives = as_mapping(content.get("gpu")), content.get("collectives")
-    if gpu is not None and isinstance(gpu.get("gemm"), str):
-        content["gpu"] = {**gpu, "gemm": str((folder / cast(str, gpu["gemm"])).resolve())}
+    for key, name in (("gpu", "gemm"), ("fabric", "graph")):
+        part = as_mapping(content.get(key))
+        if part is not None and isinstance(part.get(name), str):
+            content[key] = {**part, name: str((folder / cast(str, part[name])).resolve())}
+    collectives = content.get("collectives")
     if isinstance(collectives, list):
         content["collectives"] = [
             str((folder / entry).resolve()) if isinstance(entry, str) else entry
@@ -171,9 +173,7 @@ def _read_base(
     return _locate_files(Marked(content, base.places), path.parent)
 
 
-def _require(
-    section: BaseModel, path: KeyPath, document: Marked, problems: Problems, origin: str
-) -> None:
+def _require(section: BaseModel, path: KeyPath, document: Marked, problems: Problems, origin: str) -> None:
     """Every number of a cluster must be given somewhere."""
     for key in type(section).model_fields:
         value: object = getattr(section, key)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from pydantic_core import PydanticCustomError
 
 from exactmap.errors import InvalidInputError
+from exactmap.sim.scenario.map_section import MapSection
 from exactmap.sim.scenario.units import (
     Batch,
     parse_batch,
@@ -137,7 +138,7 @@ ScheduleChoice = Annotated[
     ),
 ]
 
-FabricKindName = Literal["ideal", "fat_tree", "dual_tor", "dragonfly", "torus"]
+FabricKindName = Literal["ideal", "fat_tree", "dual_tor", "rail_only", "dragonfly", "torus", "graph"]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -275,6 +276,15 @@ class CableSection(_Section):
     reach_m: Positive | None = None
 
 
+class EdgeSection(_Section):
+    """A cable of a fabric of one's own."""
+
+    a: str = Field(description="a GPU (gpu 17), or else a switch")
+    b: str
+    rate: BytesPerS = Field(description="of each direction")
+    tier: Count = Field(description="0 at a GPU, t between tiers t and t + 1")
+
+
 class FabricSection(_Section):
     """The network that the interfaces are attached to."""
 
@@ -292,7 +302,11 @@ class FabricSection(_Section):
     cable: Ns | None = Field(default=None, description="time in one cable between switches")
     shape: list[Positive] | None = Field(
         default=None,
-        description="torus: sizes; dragonfly: endpoints per router, routers per group, global links of each",
+        description="torus: sizes; dragonfly: endpoints per router, routers per group, global links of each; "
+        "fat trees that leave ports free: GPUs per leaf, leaves per pod, pods",
+    )
+    graph: str | list[EdgeSection] | None = Field(
+        default=None, description="edges, or a CSV file of them: a,b,rate,tier; relative to this file"
     )
 
 
@@ -416,6 +430,7 @@ class ScenarioFile(_Section):
     parallel: ParallelSection = ParallelSection()
     goal: Literal["step_time"] = "step_time"
     limits: LimitsSection = LimitsSection()
+    map: MapSection = MapSection()
     execution: ExecutionSection | None = None
 
 

@@ -26,6 +26,8 @@ class FabricKind(StrEnum):
     """Folded Clos of 2 to 4 tiers; rail-optimised if `FabricSpec.rails` is over 1."""
     DUAL_TOR = "dual_tor"
     """Fat tree whose interfaces have two ports on two leaves of one segment, a plane each."""
+    RAIL_ONLY = "rail_only"
+    """A fat tree for each GPU of a host, which never meet: a message changes rails inside its host."""
     DRAGONFLY = "dragonfly"
     """Groups of fully connected routers, each group with links to each other group."""
     TORUS = "torus"
@@ -122,7 +124,8 @@ class FabricSpec:
     cable_ns
         Time in one cable between switches, 5 ns per metre.
     shape
-        Torus: its sizes. Dragonfly: endpoints per router, routers per group, global links per router.
+        Torus: its sizes. Dragonfly: endpoints per router, routers per group, global links per router. Fat
+        trees: GPUs per leaf, leaves per pod, pods, ... if they are not to fill the switches.
     graph
         Edges of a user's graph: (node, node, bytes/s one direction, tier).
     cables
@@ -178,9 +181,22 @@ class FabricSpec:
         """
         return 1.0 / prod(self.oversubscription[: max(tier - 1, 0)])
 
+    def hop_ns(self, tier: int) -> int:
+        """Time of a packet through a switch of a tier; 0 where switches are not known."""
+        return self.switches[min(tier, len(self.switches)) - 1].hop_ns if self.switches else 0
+
+    def path_ns(self, tier: int) -> int:
+        """Switches and cables of a path up to a tier and down again, without the interfaces at its ends.
+
+        Examples
+        --------
+        >>> spec = FabricSpec(switches=(Switch("S", 64, 10**11, 64, 500, 940),), cable_ns=150)
+        >>> spec.path_ns(1), spec.path_ns(2), spec.path_ns(3)
+        (500, 1800, 3100)
+        """
+        sides = sum(self.hop_ns(below) + self.cable_ns for below in range(1, tier))
+        return 2 * sides + self.hop_ns(tier) if self.switches else 0
+
     def extra_latency_ns(self, tier: int) -> int:
         """What a packet needs beyond a path through one leaf: two switches, two cables per further tier."""
-        if not self.switches:
-            return 0
-        hops = (self.switches[min(index, len(self.switches) - 1)].hop_ns for index in range(1, max(tier, 1)))
-        return sum(2 * (hop + self.cable_ns) for hop in hops)
+        return self.path_ns(max(tier, 1)) - self.path_ns(1)
