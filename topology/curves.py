@@ -56,7 +56,7 @@ class Curve(NamedTuple):
     time_ns: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Curves:
     """Measured collectives of one kind of machine.
 
@@ -87,7 +87,7 @@ class Curves:
         """These curves, and those of `other` that are not among them."""
         if other is None:
             return self
-        return Curves(self.name, self.release, {**other.by_key, **self.by_key}, self.files)
+        return Curves(self.name, self.release, {**other.by_key, **self.by_key}, self.files + other.files)
 
     def without(self, *keys: CurveKey) -> Curves:
         """All but some curves."""

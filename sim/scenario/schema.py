@@ -228,6 +228,10 @@ class ClusterSection(_Section):
     scale_up: ScaleUpSection = ScaleUpSection()
     scale_out: ScaleOutSection = ScaleOutSection()
     fabric: FabricSection = FabricSection()
+    collectives: list[str] | None = Field(
+        default=None,
+        description="files with collectives measured on it: output of nccl-tests, or CSV as the catalog's",
+    )
 
 
 class ModelSection(_Section):

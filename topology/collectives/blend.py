@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from exactmap.topology.collectives.constants import LinkConstants, find_constants
 from exactmap.topology.collectives.model import inside_ns
 from exactmap.topology.collectives.operations import Collective
-from exactmap.topology.curves import CurveKey, Curves, find_curves
+from exactmap.topology.curves import Curve, CurveKey, Curves, find_curves
 
-__all__ = ["blended_ns", "is_measured", "log_ratio", "monotone"]
+__all__ = ["blended_ns", "faded_ratio", "log_ratio", "monotone"]
 
 Floats = NDArray[np.float64]
 
@@ -56,23 +56,28 @@ def monotone(x: Floats, y: Floats, at: Floats) -> Floats:
     return low + y[left + 1] * t * t * (3 - 2 * t) + h * tangent[left + 1] * t * t * (t - 1)
 
 
-def is_measured(curves: Curves | None, key: CurveKey, sizes: Floats) -> NDArray[np.bool_]:
-    """Which sizes lie inside a measured curve."""
-    curve = curves.by_key.get(key) if curves else None
-    if curve is None:
-        return np.zeros(len(sizes), dtype=bool)
-    return (sizes >= curve.num_bytes[0]) & (sizes <= curve.num_bytes[-1])
+def faded_ratio(curve: Curve, model_ns: Floats, sizes: Floats) -> Floats:
+    """log(measured / model) at any size.
+
+    Parameters
+    ----------
+    curve
+        What was measured.
+    model_ns
+        The model at the curve's sizes.
+    sizes
+        Where it is asked for.
+    """
+    x = np.log2(np.array(curve.num_bytes, dtype=float))
+    out = monotone(x, np.log(np.array(curve.time_ns) / model_ns), np.log2(sizes))
+    beyond = np.maximum(np.log2(sizes) - x[-1], 0.0)
+    return out * 0.5 ** (beyond / _FADE_DOUBLINGS)
 
 
 def _own_ratio(curves: Curves, k: LinkConstants, op: Collective, num_ranks: int, sizes: Floats) -> Floats:
     """log(measured / model) of a measured group size."""
     curve = curves.by_key[CurveKey(op, num_ranks)]
-    known = np.array(curve.num_bytes, dtype=float)
-    ratio = np.log(np.array(curve.time_ns)) - np.log(inside_ns(k, op, num_ranks, known))
-    x = np.log2(known)
-    out = monotone(x, ratio, np.log2(sizes))
-    beyond = np.maximum(np.log2(sizes) - x[-1], 0.0)
-    return out * 0.5 ** (beyond / _FADE_DOUBLINGS)
+    return faded_ratio(curve, inside_ns(k, op, num_ranks, np.array(curve.num_bytes, dtype=float)), sizes)
 
 
 def _with_sibling(curves: Curves, k: LinkConstants, op: Collective) -> list[tuple[int, Curves, LinkConstants]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil, log2
 
 import numpy as np
@@ -23,7 +23,7 @@ from exactmap.topology.collectives.across import (
     reduction_candidates,
     ring_candidate,
 )
-from exactmap.topology.collectives.blend import monotone
+from exactmap.topology.collectives.blend import faded_ratio
 from exactmap.topology.collectives.constants import Confidence, link_constants
 from exactmap.topology.collectives.exchange import all_to_all_candidates, point_to_point_candidate
 from exactmap.topology.collectives.inside import inside_candidates
@@ -47,17 +47,14 @@ Floats = NDArray[np.float64]
 _DOUBLINGS = 46
 _PER_DOUBLING = 8
 _ROUNDING_NS = 1e-3
+"""What is above a whole ns by less is rounding."""
+_MAX_KNOWN = 4096
 
 
 def curves_of(cluster: Cluster) -> Curves | None:
     """What was measured of a cluster's collectives: a user's own go before the catalog's."""
     known = find_curves(cluster.gpu.curves)
     return known if cluster.collectives is None else cluster.collectives.over(known)
-
-
-def _whole(time_ns: float) -> int:
-    """The next whole ns; a thousandth is rounding."""
-    return ceil(time_ns - _ROUNDING_NS)
 
 
 def price_group(cluster: Cluster, op: Collective, shape: GroupShape) -> GroupTimes:
@@ -85,7 +82,6 @@ def price_group(cluster: Cluster, op: Collective, shape: GroupShape) -> GroupTim
             for tier in range(1, shape.fabric_tier + 1 if shape.num_domains > 1 else 1)
         ),
         bus_factor(op, shape.num_members),
-        {} if curves is None else {n: c for (o, n, d), c in curves.by_key.items() if (o, d) == (op, 1)},
     )
 
 
@@ -121,8 +117,7 @@ def _calibrated(
     model = np.minimum.reduce(
         [way.total for way in there if isinstance(way, Candidate) and way.standing is Standing.LIBRARY]
     )
-    ratio = monotone(np.log2(at), np.log(np.array(curve.time_ns) / model), np.log2(x.sizes))
-    factor = np.exp(ratio / (1.0 + distance(nearest)))
+    factor = np.exp(faded_ratio(curve, model, x.sizes) / (1.0 + distance(nearest)))
     measured = None if own is None else (own.num_bytes[0], own.num_bytes[-1])
     return [
         Candidate(
@@ -160,8 +155,8 @@ class GroupTimes:
         (name, share of the furthest tier's busy time) of each tier of the fabric.
     bus
         Bus bandwidth over size / time.
-    ranks
-        Group sizes measured inside one domain.
+    known
+        Times that were asked for.
     """
 
     op: Collective
@@ -172,7 +167,7 @@ class GroupTimes:
     library: tuple[Candidate, ...]
     tiers: tuple[tuple[str, float], ...]
     bus: float
-    ranks: dict[int, Curve]
+    known: dict[int, CollectiveTime] = field(default_factory=dict, repr=False)
 
     def at(self, num_bytes: int, algorithm: Algorithm | None = None) -> CollectiveTime:
         """Time at a size, by the library's choice or a given algorithm.
@@ -182,10 +177,19 @@ class GroupTimes:
         InvalidInputError
             If this group has no such algorithm.
         """
+        if algorithm is not None:
+            return self._compute(num_bytes, algorithm)
+        known = self.known.get(num_bytes)
+        if known is None:
+            if len(self.known) >= _MAX_KNOWN:
+                self.known.clear()
+            known = self.known[num_bytes] = self._compute(num_bytes, None)
+        return known
+
+    def _compute(self, num_bytes: int, algorithm: Algorithm | None) -> CollectiveTime:
         sizes = self.sizes
         size = num_bytes if num_bytes > 1 else 1
-        right = bisect_right(sizes, size)
-        right = min(max(right, 1), len(sizes) - 1)
+        right = min(max(bisect_right(sizes, size), 1), len(sizes) - 1)
         left = right - 1
         share = (size - sizes[left]) / (sizes[right] - sizes[left])
         if algorithm is None:
@@ -194,25 +198,19 @@ class GroupTimes:
             chosen = self._named(algorithm)
             row = chosen.rows[0]
             total = row[left] + share * (row[right] - row[left])
-        _, up_row, out_row = chosen.rows
-        up = _whole(up_row[left] + share * (up_row[right] - up_row[left]))
-        out = _whole(out_row[left] + share * (out_row[right] - out_row[left]))
-        time_ns = _whole(total)
+        _, up, out = chosen.rows
         span = chosen.measured
         is_inside = span is not None and span[0] <= size <= span[1]
-        tier_ns: tuple[tuple[str, int], ...] = (("scale_up", up),)
-        if self.tiers:
-            tier_ns += tuple((name, _whole(out * part)) for name, part in self.tiers)
         return CollectiveTime(
-            time_ns,
-            up,
-            out,
+            ceil(total - _ROUNDING_NS),
+            ceil(up[left] + share * (up[right] - up[left]) - _ROUNDING_NS),
+            ceil(out[left] + share * (out[right] - out[left]) - _ROUNDING_NS),
             Algorithm.MEASURED if is_inside and algorithm is None else chosen.algorithm,
-            _whole(min(chosen.latency, total)),
-            tier_ns,
-            num_bytes * self.bus * 1e9 / time_ns if time_ns else 0.0,
+            ceil(min(chosen.latency, total) - _ROUNDING_NS),
             Confidence.MEASURED if is_inside else chosen.confidence,
             not is_inside,
+            num_bytes * self.bus,
+            self.tiers,
         )
 
     def _choose(self, size: float, left: int, share: float) -> tuple[Candidate, float]:
@@ -220,7 +218,7 @@ class GroupTimes:
         row = best.rows[0]
         total = row[left] + share * (row[left + 1] - row[left])
         span = best.measured
-        if self.shape.num_domains == 1 and span is not None and span[0] <= size <= span[1]:
+        if span is not None and self.shape.num_domains == 1 and span[0] <= size <= span[1]:
             return best, total
         for other in self.library[1:]:
             row = other.rows[0]
@@ -254,7 +252,7 @@ class GroupTimes:
                 CandidateTime(
                     way.algorithm,
                     time.time_ns,
-                    self._bound(way, time),
+                    self._bound(time),
                     chosen,
                     _why(way, time, taken, chosen=chosen, forced=algorithm is not None),
                 )
@@ -263,11 +261,11 @@ class GroupTimes:
         out += [CandidateTime(way.algorithm, None, "", chosen=False, why=way.reason) for way in self.rejected]
         return tuple(out)
 
-    def _bound(self, way: Candidate, time: CollectiveTime) -> str:
-        if time.latency_ns >= 0.5 * time.time_ns:  # noqa: PLR2004
+    def _bound(self, time: CollectiveTime) -> str:
+        if time.latency_ns >= 0.5 * time.time_ns or max(time.scale_up_ns, time.scale_out_ns) < 0.5 * time.time_ns:  # noqa: PLR2004
             return "latency"
         if time.scale_out_ns <= time.scale_up_ns:
-            return "scale-up links" if way.up[-1] else "latency"
+            return "scale-up links"
         tapered = self.tiers and self.tiers[0][1] < 1.0
         return f"tapered {self.tiers[-1][0]}" if tapered else "interface"
 

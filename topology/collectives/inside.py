@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from math import log2
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exactmap.topology.collectives.blend import blended_ns
+from exactmap.topology.collectives.blend import blended_ns, faded_ratio
 from exactmap.topology.collectives.constants import LinkConstants
 from exactmap.topology.collectives.model import nvls_ns
 from exactmap.topology.collectives.operations import Algorithm, Collective
@@ -43,8 +44,24 @@ def inside_candidates(
     if reason:
         out.append(Rejected(Algorithm.NVLS, reason))
     else:
-        out.append(_candidate(Algorithm.NVLS, nvls_ns(k, num_ranks, sizes), k))
+        out.append(_candidate(Algorithm.NVLS, nvls_ns(k, num_ranks, sizes) * _user_ratio(cluster, k, num_ranks, sizes), k))
     return out
+
+
+def _user_ratio(cluster: Cluster, k: LinkConstants, num_ranks: int, sizes: Floats) -> Floats:
+    """Measured over modelled in-switch reduction, where a user has measured all-reduces of nearly as many ranks.
+
+    The catalog's curves were measured without it and say nothing of it.
+    """
+    curves = cluster.collectives
+    known = curves.ranks(Collective.ALL_REDUCE) if curves else ()
+    if curves is None or not known:
+        return np.ones(len(sizes))
+    distance = {ranks: abs(log2(ranks / num_ranks)) for ranks in known}
+    nearest = min(known, key=lambda ranks: (distance[ranks], ranks))
+    curve = curves.by_key[CurveKey(Collective.ALL_REDUCE, nearest)]
+    ratio = faded_ratio(curve, nvls_ns(k, nearest, np.array(curve.num_bytes, dtype=float)), sizes)
+    return np.exp(ratio / (1.0 + distance[nearest]))
 
 
 def no_nvls(cluster: Cluster, k: LinkConstants, op: Collective, num_ranks: int) -> str:

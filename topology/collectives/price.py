@@ -20,7 +20,7 @@ _NOTHING = CollectiveTime(0, 0, 0, Algorithm.NONE, confidence=Confidence.MEASURE
 
 def _group(cluster: Cluster, op: Collective, shape: GroupShape) -> GroupTimes:
     """Prices of a group, made once per cluster."""
-    key = (op, shape)
+    key = (op, shape.num_members, shape.per_domain, shape.num_domains, shape.fabric_tier)
     known = cluster.memo.get(key)
     if known is None:
         known = cluster.memo[key] = price_group(cluster, op, shape)

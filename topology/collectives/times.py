@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import ceil
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,8 +50,7 @@ class HopTime:
     lat_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class CollectiveTime:
+class CollectiveTime(NamedTuple):
     """Time of a collective.
 
     Parameters
@@ -62,14 +63,14 @@ class CollectiveTime:
         The fastest algorithm that the library has, or the one that was asked for.
     latency_ns
         What a buffer of nothing takes.
-    tier_ns
-        (tier, how long its links are busy): ``scale_up``, then ``leaf``, ``spine``, ``core`` as far as it goes.
-    bus_bytes_per_s
-        Bus bandwidth as nccl-tests defines it.
     confidence
         How well the time is known.
     extrapolated
         Whether size or ranks lie outside what was measured.
+    bus_bytes
+        Size times the share that crosses each link of a ring.
+    tiers
+        (tier of the fabric, its part of `scale_out_ns`) as far as the group climbs.
     """
 
     time_ns: int
@@ -77,10 +78,21 @@ class CollectiveTime:
     scale_out_ns: int
     algorithm: Algorithm
     latency_ns: int = 0
-    tier_ns: tuple[tuple[str, int], ...] = ()
-    bus_bytes_per_s: float = 0.0
     confidence: Confidence = Confidence.ASSUMED
     extrapolated: bool = True
+    bus_bytes: float = 0.0
+    tiers: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def bus_bytes_per_s(self) -> float:
+        """Bus bandwidth as nccl-tests defines it."""
+        return self.bus_bytes * 1e9 / self.time_ns if self.time_ns else 0.0
+
+    @property
+    def tier_ns(self) -> dict[str, int]:
+        """How long the links of each tier are busy: ``scale_up``, then ``leaf``, ``spine``, ``core``."""
+        out = {"scale_up": self.scale_up_ns}
+        return out | {name: ceil(self.scale_out_ns * part) for name, part in self.tiers}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
