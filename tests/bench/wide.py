@@ -129,7 +129,11 @@ def compiled_plan(pp: int, dp: int, num_microbatches: int, *, sharded: bool = Fa
     ranks = range(pp)
     profile = Profile(
         Mover.ENGINE,
-        work_ns={(op, stage): ns for op, ns in (("F", 9 * 10**6), ("I", 9 * 10**6), ("W", 9 * 10**6)) for stage in ranks},
+        work_ns={
+            (op, stage): ns
+            for op, ns in (("F", 9 * 10**6), ("I", 9 * 10**6), ("W", 9 * 10**6))
+            for stage in ranks
+        },
         bucket_ns={(op, each.stage, each.index): 10**6 for each in plan.buckets for op in ("OPT", "ZERO")},
         channel={channel.name: ChannelNs(2 * 10**6, 20_000, 0) for channel in plan.channels},
         group_ns={(group.name, op.value, None, None): 5 * 10**7 for group in plan.groups for op in Op},

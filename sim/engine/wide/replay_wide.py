@@ -197,8 +197,10 @@ class _Runs:
     def play(self, block: Block, phase: int) -> None:
         """One phase of one block, with the buffers of whoever has none in use."""
         buffers = self.buffers.get()
-        block.play(phase, buffers)
-        self.buffers.put(buffers)
+        try:
+            block.play(phase, buffers)
+        finally:
+            self.buffers.put(buffers)
 
     def finish(self, block: Block) -> None:
         """Take the block's longest time between its first and last pass."""
