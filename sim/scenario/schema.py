@@ -7,13 +7,13 @@ that a search may choose takes one value, a list of values, or ``auto``.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Annotated, Literal, TypeVar, cast
+from typing import Annotated, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
-from pydantic_core import PydanticCustomError
 
 from exactmap.errors import InvalidInputError
+from exactmap.sim.scenario.checked import checked as _checked
+from exactmap.sim.scenario.state_schema import StateSection
 from exactmap.sim.scenario.units import (
     Batch,
     parse_batch,
@@ -38,27 +38,6 @@ __all__ = [
     "TrainingSection",
     "scenario_json_schema",
 ]
-
-_T = TypeVar("_T")
-
-
-def _checked(parse: Callable[[object], _T]) -> Callable[[object], _T | None]:
-    """Turn the project's errors into the schema library's, keeping their parts."""
-
-    def check(value: object) -> _T | None:
-        if value is None:
-            return None
-        try:
-            return parse(value)
-        except InvalidInputError as error:
-            raise PydanticCustomError(
-                "exactmap",
-                "invalid value",
-                {"what": error.what, "got": error.got, "expected": error.expected, "hint": error.hint},
-            ) from None
-
-    return check
-
 
 def _quantity(text: str, *examples: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "description": text, "examples": list(examples)})
@@ -333,6 +312,7 @@ class ScenarioFile(_Section):
     parallel: ParallelSection = ParallelSection()
     goal: Literal["step_time"] = "step_time"
     limits: LimitsSection = LimitsSection()
+    state: StateSection = StateSection()
     execution: ExecutionSection | None = None
 
 
@@ -342,7 +322,7 @@ def scenario_json_schema() -> str:
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "exactmap scenario"
     properties = cast(dict[str, object], schema["properties"])
-    for section, key in (("cluster", "catalog or file"), ("model", "preset"), ("data", "path")):
+    for section, key in (("cluster", "catalog or file"), ("model", "preset"), ("data", "path"), ("state", "use")):
         short = {"type": "string", "description": f"short for {section}.{key}"}
         properties[section] = {"anyOf": [short, properties[section]]}
     return json.dumps(schema, indent=1, sort_keys=True) + "\n"
