@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from exactmap.errors import InvalidInputError, Place
+from exactmap.topology.exact_map.exact_map import ExactMap
+from exactmap.topology.exact_map.place import count_usable, place_mesh
+from exactmap.topology.exact_map.request import MapRequest
 from exactmap.topology.fabric.spec import FabricSpec
 from exactmap.topology.mapping import Mesh, Placement
 
@@ -162,6 +165,8 @@ class Cluster:
         The parts.
     fabric
         The network that the interfaces are attached to.
+    map_request
+        What a map of a mesh onto it must leave out and keep together.
     facts
         Dotted name of a number (``gpu.memory``) -> where it comes from.
 
@@ -179,6 +184,7 @@ class Cluster:
     scale_up: ScaleUp
     scale_out: ScaleOut
     fabric: FabricSpec = field(default_factory=FabricSpec)
+    map_request: MapRequest = field(default_factory=MapRequest)
     facts: Mapping[str, Fact] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -198,20 +204,15 @@ class Cluster:
                 expected=f"1 to {self.scale_up.domain_size}",
             )
 
-    def place(self, mesh: Mesh) -> Placement:
+    def place(self, mesh: Mesh) -> Placement | ExactMap:
         """Lay a mesh onto this cluster.
 
         Raises
         ------
         InfeasibleError
-            If it does not fit.
+            If it does not fit, or what the map must keep cannot be kept.
         """
-        return Placement(
-            mesh,
-            num_gpus=self.num_gpus,
-            domain_size=self.scale_up.domain_size,
-            used_per_domain=self.used_per_domain,
-        )
+        return place_mesh(self, mesh)
 
     def scale_out_bytes_per_s(self, tier: int) -> float:
         """Rate of each GPU when all send large transfers through switches of a tier of the fabric."""
@@ -224,4 +225,4 @@ class Cluster:
     @property
     def usable_gpus(self) -> int:
         """GPUs that a plan may use; a last, partly filled domain counts as far as it goes."""
-        return self.place(Mesh()).budget.usable
+        return count_usable(self)

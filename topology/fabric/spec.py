@@ -147,9 +147,22 @@ class FabricSpec:
         """
         return 1.0 / prod(self.oversubscription[: max(tier - 1, 0)])
 
+    def hop_ns(self, tier: int) -> int:
+        """Time of a packet through a switch of a tier; 0 where switches are not known."""
+        return self.switches[min(tier, len(self.switches)) - 1].hop_ns if self.switches else 0
+
+    def path_ns(self, tier: int) -> int:
+        """Switches and cables of a path up to a tier and down again, without the interfaces at its ends.
+
+        Examples
+        --------
+        >>> spec = FabricSpec(switches=(Switch("S", 64, 10**11, 64, 500, 940),), cable_ns=150)
+        >>> spec.path_ns(1), spec.path_ns(2), spec.path_ns(3)
+        (500, 1800, 3100)
+        """
+        sides = sum(self.hop_ns(below) + self.cable_ns for below in range(1, tier))
+        return 2 * sides + self.hop_ns(tier) if self.switches else 0
+
     def extra_latency_ns(self, tier: int) -> int:
         """What a packet needs beyond a path through one leaf: two switches, two cables per further tier."""
-        if not self.switches:
-            return 0
-        hops = (self.switches[min(index, len(self.switches) - 1)].hop_ns for index in range(1, max(tier, 1)))
-        return sum(2 * (hop + self.cable_ns) for hop in hops)
+        return self.path_ns(max(tier, 1)) - self.path_ns(1)
