@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from exactmap.topology.fabric.build import build_fabric
 from exactmap.topology.fabric.spec import FabricKind
 
 if TYPE_CHECKING:
@@ -40,14 +41,14 @@ class Leaves:
 def leaves_of(cluster: Cluster) -> Leaves:
     """Leaves of a cluster's fabric; with several planes those of the first, which stand for all planes.
 
-    A leaf has as many uplinks as ports to GPUs, divided by the oversubscription of its tier.
+    A leaf of a fat tree of two tiers or more has as many uplinks as ports to GPUs, divided by the
+    oversubscription of its tier; other fabrics have no uplinks.
     """
-    gpus = np.arange(cluster.num_gpus, dtype=np.int64)
-    leaf = gpus // cluster.scale_up.domain_size
-    num_leaves = int(leaf[-1]) + 1
-    attached = np.bincount(leaf, minlength=num_leaves)
-    spec = cluster.fabric
-    if spec.kind is FabricKind.IDEAL or num_leaves == 1:
-        return Leaves(leaf, np.zeros(num_leaves, dtype=np.int64))
+    fabric = build_fabric(cluster)
+    leaf = fabric.leaf(np.arange(cluster.num_gpus, dtype=np.int64))
+    attached = np.bincount(leaf)
+    spec = fabric.spec
+    if spec.kind not in {FabricKind.FAT_TREE, FabricKind.DUAL_TOR} or spec.num_tiers < 2:
+        return Leaves(leaf, np.zeros(len(attached), dtype=np.int64))
     ratio = spec.oversubscription[0] if spec.oversubscription else 1.0
     return Leaves(leaf, np.ceil(attached / ratio).astype(np.int64))

@@ -48,7 +48,8 @@ if TYPE_CHECKING:
 __all__ = ["ClusterTimes"]
 
 _HALF = ONE >> 1
-_ROWS_AT_ONCE = 16
+_DRAWS_AT_ONCE = 2**15  # so many lie in the cache with what is made of them
+_FEW_COLUMNS = 128
 _MAX_BASE_NS = 2**40
 _MAX_VARIATION = 1.0
 _AXIS = {"ep": 1, "cp": 2, "tp": 3}
@@ -71,7 +72,7 @@ class _Actor:
     start: int
     stop: int
     keys: NDArray[np.uint64]
-    scaled: list[Ints]  #: by kind of work: [2, columns] a stretch, the last stretch
+    scaled: Ints  #: [kinds of work, 2, columns] a stretch, the last stretch
     hiccups: Hiccups
 
 
@@ -216,8 +217,9 @@ class ClusterTimes:
         if block is None or not (
             block.start == start and block.stop == stop and block.low <= first and last <= block.low + len(block.rows)
         ):
-            low = first - first % _ROWS_AT_ONCE
-            high = min(max(low + _ROWS_AT_ONCE, last), self._num_messages(channel))
+            at_once = _rows_at_once(stop - start)
+            low = first - first % at_once
+            high = min(max(low + at_once, last), self._num_messages(channel))
             block = _Block(start, stop, low, self._make_wire(channel, low, high, start, stop))
             self._local.blocks["wire", channel] = block
         return block.rows[first - block.low : last - block.low]
@@ -265,9 +267,8 @@ class ClusterTimes:
         gpu, step = self.gpus(ends.src, slice(start, stop))
         keys = stream_keys(self.state.spec.seed, Stream.MESSAGE, gpu, step, channel)
         out = np.empty((high - low, stop - start), dtype=np.int64)
-        for at in range(low, high, _ROWS_AT_ONCE):
-            part = out[at - low : at - low + _ROWS_AT_ONCE]
-            _jittered(keys, factor_table(variation), at, [scaled] * len(part), part)
+        which = np.zeros(high - low, dtype=np.int64)
+        _jittered(keys, factor_table(variation), low, scaled[None], which, out)
         return out
 
     def _works(self, pp: int, low: int, high: int, start: int, stop: int) -> Ints:
@@ -276,8 +277,9 @@ class ClusterTimes:
         if block is None or not (
             block.start == start and block.stop == stop and block.low <= low and high <= block.low + len(block.rows)
         ):
-            base = low - low % _ROWS_AT_ONCE
-            end = min(max(base + _ROWS_AT_ONCE, high), len(self._rows[pp].at))
+            at_once = _rows_at_once(stop - start)
+            base = low - low % at_once
+            end = min(max(base + at_once, high), len(self._rows[pp].at))
             block = _Block(start, stop, base, self._make_works(pp, base, end, start, stop))
             self._local.blocks["comp", pp] = block
         return block.rows[low - block.low : high - block.low]
@@ -289,14 +291,10 @@ class ClusterTimes:
         actor = self._actor(pp, start, stop)
         variation = self.state.spec.gpu_jitter
         out = np.empty((high - low, stop - start), dtype=np.int64)
-        for at in range(low, high, _ROWS_AT_ONCE):
-            end = min(at + _ROWS_AT_ONCE, high)
-            part = out[at - low : end - low]
-            scaled = [actor.scaled[kind][0] for kind in rows.which[at:end].tolist()]
-            if variation:
-                _jittered(actor.keys, factor_table(variation), at, scaled, part)
-            else:
-                np.stack(scaled, out=part)
+        if variation:
+            _jittered(actor.keys, factor_table(variation), low, actor.scaled[:, 0], rows.which[low:high], out)
+        else:
+            np.take(actor.scaled[:, 0], rows.which[low:high], axis=0, out=out)
         actor.hiccups.add_to(out, low)
         return out
 
@@ -305,24 +303,37 @@ class ClusterTimes:
         rows = self._rows[pp]
         first, last = start - start % self._inner, stop + -stop % self._inner
         actor = self._actor(pp, first, last)
-        which = rows.which[low:high]
         out = np.empty((high - low, last - first), dtype=np.int64)
+        at_once = max(1, 2 * _DRAWS_AT_ONCE // (last - first))
+        begin = low
+        while begin < high:
+            # Works whose draws lie in the cache together; at least one.
+            most = int(np.searchsorted(rows.first_draw, rows.first_draw[begin] + at_once, side="right")) - 1
+            end = min(max(most, begin + 1), high)
+            self._meet_some(rows, begin, end, actor, out[begin - low : end - low])
+            begin = end
+        return out[:, start - first : stop - first]
+
+    def _meet_some(self, rows: WorkRows, low: int, high: int, actor: _Actor, out: Ints) -> None:
+        first, last = int(rows.first_draw[low]), int(rows.first_draw[high])
+        word, end = first // DRAWS_PER_WORD, -(-last // DRAWS_PER_WORD)
+        # [draws, columns]
+        draws = draws16(actor.keys, word, end).transpose(0, 2, 1).reshape(-1, out.shape[1])
+        first_draw = rows.first_draw[low:high] - word * DRAWS_PER_WORD
+        which = rows.which[low:high]
         for number in np.unique(which).tolist():
             kind, at = rows.kinds[number], np.flatnonzero(which == number)
             num = kind.num_stretches
             variation = min(self.state.spec.gpu_jitter * sqrt(num), _MAX_VARIATION)
             stretch, rest = actor.scaled[number]
-            parts = [stretch] * (num - 1) + [rest]
-            work = np.empty((num, len(at), last - first), dtype=np.int64)
+            work = factor_table(variation).take(draws[first_draw[at] + np.arange(num)[:, None]], mode="clip")
+            work[:-1] *= stretch
+            work[-1] *= rest
+            work += _HALF
+            work >>= FACTOR_BITS
             for place, row in enumerate((at + low).tolist()):
-                if variation:
-                    draw = int(rows.first_draw[row])
-                    _jittered(actor.keys, factor_table(variation), draw, parts, work[:, place])
-                else:
-                    np.stack(parts, out=work[:, place])
                 actor.hiccups.add_to(work[:1, place], row)
             out[at] = self._meet(kind, work)
-        return out[:, start - first : stop - first]
 
     def _meet(self, kind: WorkKind, work: Ints) -> Ints:
         """[works, columns] common durations of each group's members, from [stretches, works, columns]."""
@@ -352,27 +363,39 @@ class ClusterTimes:
         rows, spec = self._rows[pp], self.state.spec
         factor = self.state.work_factor(gpu, step)
         # [2, columns] a stretch and the last one; of a pass without meetings the last is all of it.
-        scaled = [
-            scale(np.array([kind.stretch_ns, kind.last_ns] if kind.meetings else [kind.base_ns] * 2)[:, None], factor)
-            for kind in rows.kinds
-        ]
+        base_ns = [[kind.stretch_ns, kind.last_ns] if kind.meetings else [kind.base_ns] * 2 for kind in rows.kinds]
+        scaled = scale(np.array(base_ns, dtype=np.int64).reshape(-1, 2, 1), factor)
         hiccups = find_hiccups(self.state, rows, gpu, step, self.step_ns)
         made = _Actor(start, stop, stream_keys(spec.seed, Stream.GPU_WORK, gpu, step), scaled, hiccups)
         self._local.actors[pp] = made
         return made
 
 
-def _jittered(keys: NDArray[np.uint64], table: Ints, first: int, scaled: list[Ints], out: Ints) -> None:
-    """Rows of durations, each times the factor of its draw: `first`, `first` + 1, .. of every stream."""
-    low = first // DRAWS_PER_WORD
-    high = -(-(first + len(scaled)) // DRAWS_PER_WORD)
-    # Clipping takes the fast way through `take`; 16 bits never reach beyond the table.
-    factors = table.take(draws16(keys, low, high), mode="clip")
-    for row, duration in enumerate(scaled):
-        word, place = divmod(first + row, DRAWS_PER_WORD)
-        np.multiply(factors[word - low, :, place], duration, out=out[row])
-    out += _HALF
-    out >>= FACTOR_BITS
+def _rows_at_once(num_columns: int) -> int:
+    return max(DRAWS_PER_WORD, _DRAWS_AT_ONCE // num_columns // DRAWS_PER_WORD * DRAWS_PER_WORD)
+
+
+def _jittered(
+    keys: NDArray[np.uint64], table: Ints, first: int, scaled: Ints, which: Ints, out: Ints
+) -> None:
+    """Rows of durations scaled[which], each times the factor of its draw: `first`, `first` + 1, .. of its stream."""
+    at_once = _rows_at_once(len(keys))
+    for start in range(0, len(which), at_once):
+        part, kinds = out[start : start + at_once], which[start : start + at_once]
+        draw = first + start
+        low, high = draw // DRAWS_PER_WORD, -(-(draw + len(kinds)) // DRAWS_PER_WORD)
+        # Clipping takes the fast way through `take`; 16 bits never reach beyond the table.
+        factors = table.take(draws16(keys, low, high), mode="clip")
+        skip = draw - low * DRAWS_PER_WORD
+        if len(keys) <= _FEW_COLUMNS:
+            rows = factors.transpose(0, 2, 1).reshape(-1, len(keys))
+            np.multiply(rows[skip : skip + len(kinds)], scaled[kinds], out=part)
+        else:
+            for row, kind in enumerate(kinds.tolist()):
+                word, place = divmod(skip + row, DRAWS_PER_WORD)
+                np.multiply(factors[word, :, place], scaled[kind], out=part[row])
+        part += _HALF
+        part >>= FACTOR_BITS
 
 
 def _longest(work: Ints, axis: int) -> Ints:

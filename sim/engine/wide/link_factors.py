@@ -20,6 +20,8 @@ import numpy as np
 from exactmap.topology.state.factors import ONE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from exactmap.sim.engine.encoded import Ints
@@ -49,13 +51,15 @@ class Demand:
     messages: float
 
 
-def demand_of(plan: Plan, cluster: Cluster, step_ns: int, num_messages: dict[str, int]) -> Demand:
+def demand_of(plan: Plan, cluster: Cluster, tier: int, step_ns: int, num_messages: Mapping[str, int]) -> Demand:
     """Demand of a plan on the uplinks of its cluster.
 
     Parameters
     ----------
     plan, cluster
         What runs where.
+    tier
+        Highest tier of the fabric that a group's members meet at.
     step_ns
         Nominal time of a step.
     num_messages
@@ -66,9 +70,8 @@ def demand_of(plan: Plan, cluster: Cluster, step_ns: int, num_messages: dict[str
     sent = [0] * plan.mesh.pp
     for channel in plan.channels:
         sent[channel.src] += channel.bytes * num_messages.get(channel.name, 0)
-    average = max(sent, default=0) * 1e9 / max(step_ns, 1)
-    top = max(fabric.num_tiers, 2)
-    return Demand(out.efficiency * fabric.taper(top) / fabric.taper(2), average / uplinks_per_gpu)
+    average = max(sent) * 1e9 / max(step_ns, 1)
+    return Demand(out.efficiency * fabric.taper(max(tier, 2)) / fabric.taper(2), average / uplinks_per_gpu)
 
 
 class LinkFactors:
