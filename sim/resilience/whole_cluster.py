@@ -14,13 +14,14 @@ from exactmap.sim.engine.replay import replay_times
 from exactmap.sim.engine.wide.cluster_times import ClusterTimes
 from exactmap.sim.engine.wide.columns import Columns
 from exactmap.sim.engine.wide.link_factors import Demand, LinkFactors, demand_of
+from exactmap.sim.engine.wide.work_rows import WorkRows, rows_of_plan
 from exactmap.sim.workload.operators import Pass
 from exactmap.topology.mapping import Axis, Mesh
 from exactmap.topology.state.cluster_state import ClusterState, build_state
 from exactmap.topology.state.leaves import leaves_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
     from exactmap.sim.cost.meetings import Meeting
     from exactmap.sim.cost.profile import Profile
@@ -50,8 +51,8 @@ class WholeCluster:
         [pp, dp, ep, cp, tp] GPU of each rank.
     demand
         What the plan needs of uplinks.
-    meetings
-        (pass, stage) -> collectives inside.
+    rows
+        Works of each pipeline rank.
     nominal_ns
         Step time when all components are alike.
     nominal_period_ns
@@ -64,7 +65,7 @@ class WholeCluster:
     state: ClusterState
     gpu: Ints
     demand: Demand
-    meetings: Mapping[tuple[str, int], tuple[Meeting, ...]]
+    rows: Sequence[WorkRows]
     nominal_ns: int
     nominal_period_ns: int
 
@@ -75,7 +76,7 @@ class WholeCluster:
             self.compiled.durations,
             Columns(num_steps, mesh.dp, mesh.ep, mesh.cp, mesh.tp),
             LinkFactors(self.plan, self.state, self.gpu, self.demand),
-            meetings=self.meetings,
+            rows=self.rows,
             step_ns=self.nominal_ns,
             first_step=first_step,
         )
@@ -120,7 +121,7 @@ def set_up(plan: Plan, profile: Profile, cluster: Cluster, spec: StateSpec) -> W
         state=build_state(cluster, spec, leaves_of(cluster)),
         gpu=placement.gpus(_ranks(mesh)),
         demand=demand_of(plan, cluster, max(tiers, default=1), nominal_ns, num_messages),
-        meetings=_meetings(plan, mesh, cluster),
+        rows=rows_of_plan(compiled.durations, plan, _meetings(plan, mesh, cluster)),
         nominal_ns=nominal_ns,
         nominal_period_ns=int(nominal.period_ns),
     )

@@ -30,16 +30,15 @@ import numpy as np
 from exactmap.errors import InvalidInputError
 from exactmap.sim.engine.encoded import KINDS, Ints
 from exactmap.sim.engine.wide.hiccups import Hiccups, find_hiccups
-from exactmap.sim.engine.wide.work_rows import WorkKind, WorkRows, work_rows
+from exactmap.sim.engine.wide.work_rows import WorkKind, WorkRows
 from exactmap.topology.state.factors import FACTOR_BITS, ONE, factor_table, scale
 from exactmap.topology.state.streams import DRAWS_PER_WORD, Stream, draws16, stream_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from exactmap.sim.cost.meetings import Meeting
     from exactmap.sim.engine.durations import Durations
     from exactmap.sim.engine.wide.columns import Columns
     from exactmap.sim.engine.wide.link_factors import LinkFactors
@@ -50,7 +49,6 @@ __all__ = ["ClusterTimes"]
 _HALF = ONE >> 1
 _DRAWS_AT_ONCE = 2**15  # so many lie in the cache with what is made of them
 _FEW_COLUMNS = 128
-_MAX_BASE_NS = 2**40
 _MAX_VARIATION = 1.0
 _AXIS = {"ep": 1, "cp": 2, "tp": 3}
 
@@ -87,8 +85,8 @@ class ClusterTimes:
         The columns; their steps are `first_step`, `first_step` + 1, ..
     links
         Factors on messages and group operations, with plan, map and state.
-    meetings
-        (pass, stage) -> collectives inside.
+    rows
+        Works of each pipeline rank (`rows_of_plan`).
     step_ns
         Nominal time of a step, for how often hiccups fall into one.
     first_step
@@ -97,7 +95,7 @@ class ClusterTimes:
     Raises
     ------
     InvalidInputError
-        If a nominal duration is over 18 minutes, or replicas have programs of their own.
+        If replicas have programs of their own.
     """
 
     def __init__(
@@ -106,7 +104,7 @@ class ClusterTimes:
         columns: Columns,
         links: LinkFactors,
         *,
-        meetings: Mapping[tuple[str, int], tuple[Meeting, ...]],
+        rows: Sequence[WorkRows],
         step_ns: int,
         first_step: int = 0,
     ) -> None:
@@ -124,12 +122,7 @@ class ClusterTimes:
         self._inner = columns.ep * columns.cp * columns.tp
         self._per_step = columns.dp * self._inner
         self._actors = [base.actors[0, pp] for pp in range(self.plan.mesh.pp)]
-        known: dict[int, WorkRows] = {}
-        for actor in self._actors:
-            if id(actor) not in known:
-                _check(actor.comp_ns)
-                known[id(actor)] = work_rows(actor, meetings, dict(self.plan.couple))
-        self._rows = [known[id(actor)] for actor in self._actors]
+        self._rows = rows
         self._local = threading.local()
         self._factors: dict[tuple[str, int, int, bool], Ints] = {}
 
@@ -405,11 +398,3 @@ def _longest(work: Ints, axis: int) -> Ints:
     for part in parts[1:]:
         np.maximum(longest, part, out=longest)
     return np.expand_dims(longest, axis)
-
-
-def _check(comp_ns: Ints) -> None:
-    longest = int(comp_ns.max(initial=0))
-    if longest > _MAX_BASE_NS:
-        raise InvalidInputError(
-            "a pass is too long to be simulated GPU by GPU", got=f"{longest} ns", expected=f"at most {_MAX_BASE_NS} ns"
-        )

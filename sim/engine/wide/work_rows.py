@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from exactmap.errors import InvalidInputError
 from exactmap.sim.engine.encoded import KINDS, WORK_KINDS, Ints
 from exactmap.sim.plan.instruction import Op
 
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from exactmap.sim.cost.meetings import Meeting
-    from exactmap.sim.engine.durations import ActorDurations
+    from exactmap.sim.engine.durations import ActorDurations, Durations
+    from exactmap.sim.plan.plan import Plan
 
-__all__ = ["WorkKind", "WorkRows", "work_rows"]
+__all__ = ["WorkKind", "WorkRows", "rows_of_plan", "work_rows"]
 
+_MAX_BASE_NS = 2**40  # a factor of 8 at most, in units of 2^-20, must fit 63 bits beside it
 _FB = KINDS.index(Op.FB)
 _PARTS = {"F": ("F",), "RC": ("F",), "I": ("I",), "W": ("W",), "B": ("I", "W")}
 
@@ -85,6 +88,33 @@ class WorkRows:
     def meets(self) -> bool:
         """Whether any work has a collective inside."""
         return any(kind.meetings for kind in self.kinds)
+
+
+def rows_of_plan(
+    base: Durations, plan: Plan, meetings: Mapping[tuple[str, int], tuple[Meeting, ...]]
+) -> list[WorkRows]:
+    """Works of each pipeline rank of a plan with one lane; ranks that share a program share them.
+
+    Raises
+    ------
+    InvalidInputError
+        If a nominal duration is over 18 minutes.
+    """
+    known: dict[int, WorkRows] = {}
+    rows: list[WorkRows] = []
+    for pp in range(plan.mesh.pp):
+        actor = base.actors[0, pp]
+        if id(actor) not in known:
+            longest = int(actor.comp_ns.max(initial=0))
+            if longest > _MAX_BASE_NS:
+                raise InvalidInputError(
+                    "a pass is too long to be simulated GPU by GPU",
+                    got=f"{longest} ns",
+                    expected=f"at most {_MAX_BASE_NS} ns",
+                )
+            known[id(actor)] = work_rows(actor, meetings, dict(plan.couple))
+        rows.append(known[id(actor)])
+    return rows
 
 
 def work_rows(
