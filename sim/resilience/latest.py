@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exactmap.sim.engine.encoded import BUSY_KINDS
-from exactmap.sim.engine.replay import replay_times
+from exactmap.sim.engine.replay import replay_times, settle_all
 from exactmap.sim.resilience.replica import (
     Operations,
     rank_durations,
@@ -29,11 +29,11 @@ from exactmap.topology.state.components import Component, ComponentKind
 
 if TYPE_CHECKING:
     from exactmap.sim.engine.durations import Durations
-    from exactmap.sim.engine.encoded import EncodedProgram, Ints
+    from exactmap.sim.engine.encoded import Ints
     from exactmap.sim.engine.wide.cluster_times import ClusterTimes
     from exactmap.sim.resilience.whole_cluster import WholeCluster
 
-__all__ = ["Latest", "touched_by"]
+__all__ = ["Latest", "nominal_own_ns", "touched_by"]
 
 _MOST_KEPT = 32  # replicas whose durations are kept: a few MB each
 
@@ -106,7 +106,7 @@ class Latest:
     def _follows(self) -> Ints:
         """[pp] what may follow after a rank first waits for other replicas, at most.
 
-        Its own operations over replicas, then an operation over ranks, then the rest of any rank.
+        All its operations over replicas, then the most that any rank still does or posts after its first wait.
         """
         times, num = self.times, self.whole.plan.mesh.pp
         per_step = len(times.columns) // times.columns.num_steps
@@ -118,16 +118,14 @@ class Latest:
             shared[pp] = sum(self.operations[pp, post] for post in posts)
             actor = self.whole.compiled.durations.actors[0, pp]
             passes = np.flatnonzero(BUSY_KINDS[actor.program.kind])
-            if not posts or not len(passes):
+            if not len(passes):
                 continue
-            waits = _waits_of(actor.program, posts)
-            last = int(passes[-1])
-            stop = int(waits[waits > last][0]) if (waits > last).any() else last
+            last, stop = int(passes[-1]), _first_wait(self.whole, pp)
             works = np.arange(stop + 1, len(actor.comp_ns), dtype=np.int64)
             after[pp] = int(times.works_ns(pp, works, part).max(axis=1).sum()) if len(works) else 0
-            # Operations over ranks; those over replicas are counted already, and once more where they follow.
+            # Operations posted later; those over replicas that are waited for first stand in `shared`.
             for post in actor.program.post_at[actor.op_ns[actor.program.post_at] > 0].tolist():
-                if post > last:
+                if post > stop:
                     after[pp] += self.operations.get((pp, post)) or int(times.op_ns(pp, post, part).max())
         return shared + int(after.max())
 
@@ -148,8 +146,20 @@ def touched_by(whole: WholeCluster, component: Component) -> tuple[list[int], li
     return np.flatnonzero(ranks).tolist(), np.flatnonzero(replicas).tolist()
 
 
-def _waits_of(program: EncodedProgram, posts: list[int]) -> Ints:
-    """Waits of some posts, ascending."""
+def nominal_own_ns(whole: WholeCluster) -> int:
+    """When every replica first waits for the others, after its last pass, if all components are alike."""
+    actors = settle_all(whole.compiled, whole.compiled.line_times())
+    return max(int(actors[0, pp].a_ns[_first_wait(whole, pp)]) for pp in range(whole.plan.mesh.pp))
+
+
+def _first_wait(whole: WholeCluster, pp: int) -> int:
+    """First wait for an operation over replicas after a rank's last pass; its END if there is none."""
+    program = whole.compiled.durations.actors[0, pp].program
+    posts = shared_posts(whole, pp)
+    passes = np.flatnonzero(BUSY_KINDS[program.kind])
+    last = int(passes[-1]) if len(passes) else -1
     wait = np.empty(len(program.post_at), dtype=np.int64)
     wait[program.post_of_wait] = program.wait_at
-    return np.sort(wait[np.searchsorted(program.post_at, posts)])
+    waits = np.sort(wait[np.searchsorted(program.post_at, posts)])
+    later = waits[waits > last]
+    return int(later[0]) if len(later) else program.num_instructions - 1

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from exactmap.errors import InvalidInputError
-from exactmap.sim.scenario.document import Problems, as_mapping, take_facts, validate
+from exactmap.sim.scenario.document import (
+    Problems,
+    apply_override,
+    as_mapping,
+    expand_shorthand,
+    take_facts,
+    validate,
+)
 from exactmap.sim.scenario.state_schema import StateSection, StragglerSection
 from exactmap.sim.scenario.strict_yaml import Marked, raise_together, read_yaml_file
 from exactmap.sim.scenario.units import show_ns
@@ -17,7 +25,7 @@ from exactmap.topology.state.components import ComponentKind
 from exactmap.topology.state.leaves import leaves_of
 from exactmap.topology.state.spec import HOMOGENEOUS, StateSpec, Straggler
 
-__all__ = ["default_state", "effective_state", "resolve_state"]
+__all__ = ["default_state", "effective_state", "resolve_state", "state_of_overrides"]
 
 _VERSION_KEY = "exactmap-state"
 _WHERE = {
@@ -83,6 +91,35 @@ def resolve_state(section: StateSection, cluster: Cluster, document: Marked, pro
         else:
             stragglers.append(straggler)
     return replace(_spec(section, base), stragglers=tuple(stragglers))
+
+
+def state_of_overrides(overrides: Sequence[str], cluster: Cluster) -> StateSpec:
+    """The state of a cluster that no scenario speaks of: that of everybody, changed by ``state.…=`` overrides.
+
+    Raises
+    ------
+    InvalidInputError
+        If an override is about anything else, or wrong.
+    """
+    problems = Problems()
+    document = Marked({"state": {}}, {})
+    for text in overrides:
+        name = text.partition("=")[0].strip()
+        if name != "state" and not name.startswith("state."):
+            raise InvalidInputError(
+                "a plan has no such field to set", where=f"--set {text}", expected="state or a field of state"
+            )
+        try:
+            document = expand_shorthand(apply_override(document, text), "state", "use")
+        except InvalidInputError as error:
+            problems.add(error)
+    root = as_mapping(document.value) or {}
+    places = {path[1:]: place for path, place in document.places.items() if path[:1] == ("state",)}
+    section = validate(Marked(root["state"], places, prefix=("state",)), StateSection, problems)
+    spec = HOMOGENEOUS if section is None else resolve_state(section, cluster, document, problems)
+    if problems.found:
+        raise_together(problems.found, "problems in the state")
+    return spec
 
 
 def effective_state(spec: StateSpec) -> dict[str, object]:
