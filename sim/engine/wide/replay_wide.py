@@ -34,9 +34,9 @@ __all__ = ["Progress", "WideResult", "replay_wide"]
 Progress = Callable[[float, str], None]
 """Told the fraction done (0 to 1) and what is being done."""
 
-_BLOCK_COLUMNS = 1024
+_BLOCK_COLUMNS = 2048
 _MOST_STEP_COLUMNS = 8192  # a step of at most so many columns is stepped as a whole, if there are several
-_WINDOW_BYTES = 2**23
+_WINDOW_BYTES = 2**26
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,18 +109,15 @@ def replay_wide(
         raise InvalidInputError("threads and columns of a block must be at least 1")
     inner = columns.ep * columns.cp * columns.tp
     step_columns = columns.dp * inner
-    whole = (
-        step_columns <= block_columns
-        or (num_threads <= columns.num_steps
-        and step_columns <= _MOST_STEP_COLUMNS)
+    whole = step_columns <= block_columns or (
+        num_threads <= columns.num_steps and step_columns <= _MOST_STEP_COLUMNS
     )
-    graph = wide_graph(compiled, columns)
-    if whole:
-        num_blocked = min(max(1, block_columns // step_columns), -(-columns.num_steps // num_threads))
-        unit = step_columns
-    else:
-        num_blocked, unit = max(1, block_columns // inner), inner
+    unit, num_units = (step_columns, columns.num_steps) if whole else (inner, columns.dp)
+    # As many units per block as fit, but a block for each thread; blocks of equal width.
+    num_blocks = max(-(-num_units // max(1, block_columns // unit)), min(num_threads, num_units))
+    num_blocked = -(-num_units // num_blocks)
     width = num_blocked * unit
+    graph = wide_graph(compiled, columns)
     tape = make_tape(
         compiled,
         graph,
@@ -200,8 +197,10 @@ class _Runs:
     def play(self, block: Block, phase: int) -> None:
         """One phase of one block, with the buffers of whoever has none in use."""
         buffers = self.buffers.get()
-        block.play(phase, buffers)
-        self.buffers.put(buffers)
+        try:
+            block.play(phase, buffers)
+        finally:
+            self.buffers.put(buffers)
 
     def finish(self, block: Block) -> None:
         """Take the block's longest time between its first and last pass."""
