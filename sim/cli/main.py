@@ -18,6 +18,7 @@ from exactmap.sim.cli.cluster import cluster
 from exactmap.sim.cli.compare import compare
 from exactmap.sim.cli.data import data
 from exactmap.sim.cli.doctor import doctor
+from exactmap.sim.cli.map import map as map_ranks
 from exactmap.sim.cli.plan import plan
 from exactmap.sim.cli.run import run
 from exactmap.sim.cli.sample import sample
@@ -56,6 +57,7 @@ def about(
 
 for command in (
     plan,
+    map_ranks,
     simulate,
     run,
     compare,

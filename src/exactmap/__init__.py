@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from exactmap.sim.verbs.compare import compare
     from exactmap.sim.verbs.data import data
     from exactmap.sim.verbs.doctor import doctor
+    from exactmap.sim.verbs.map import map  # noqa: A004 - the verb's name
     from exactmap.sim.verbs.plan import plan
     from exactmap.sim.verbs.run import run
     from exactmap.sim.verbs.sample import sample
@@ -45,6 +46,7 @@ __all__ = [
     "compare",
     "data",
     "doctor",
+    "map",
     "plan",
     "run",
     "sample",

@@ -123,11 +123,14 @@ class FabricNeeds:
         By tier, from the leaves up.
     reach_gpus
         Most GPUs that such switches and tiers can hold; 0 where nothing bounds them.
+    refused
+        (tiers, most GPUs) of trees with fewer tiers, which are too small.
     """
 
     tiers: tuple[TierNeeds, ...]
     cables: tuple[CableNeeds, ...]
     reach_gpus: int
+    refused: tuple[tuple[int, int], ...] = ()
 
     @property
     def num_switches(self) -> int:
@@ -196,7 +199,13 @@ def fabric_needs(cluster: Cluster, fabric: BuiltFabric) -> FabricNeeds:
         cable = next((it for it in spec.cables if it.reach_m >= length), None)
         total = planes * float(rate[here].sum())
         cables.append(CableNeeds(tier, planes * int(here.sum()), total, length, cable))
-    return FabricNeeds(tuple(tiers), tuple(cables), _reach(cluster, fabric, port_rate))
+    reach = _reach(cluster, fabric, port_rate)
+    refused: list[tuple[int, int]] = []
+    if isinstance(fabric, FatTree) and spec.kind is not FabricKind.IDEAL and not spec.shape:
+        for fewer in range(1, spec.num_tiers):
+            most = tree_reach(cluster.gpus_per_host, spec, port_rate, fewer)
+            refused += [(fewer, most)] if most < fabric.num_gpus else []
+    return FabricNeeds(tuple(tiers), tuple(cables), reach, tuple(refused))
 
 
 def _role(fabric: BuiltFabric, num_tiers: int, tier: int) -> str:
