@@ -1,9 +1,9 @@
 """What a cluster draws, by component, idle and at rated load, without its fabric's switches and optics.
 
-GPUs, hosts (processors, memory, drives, fans; NVSwitches of HGX boards), the switch trays of a scale-up network
-that leaves its hosts, and network interfaces. Hosts and racks that are partly filled count whole, since what
-is around the GPUs is there. Losses of conversion and cooling are left out; `Rack.power_w`, the most that a whole
-rack may draw, has them.
+GPUs, hosts (processors, memory, drives, fans; NVSwitches of HGX boards), the switch trays of a scale-up
+network that leaves its hosts, and network interfaces. Hosts and racks that are partly filled count whole,
+since what is around the GPUs is there. Losses of conversion and cooling are left out; `Rack.power_w`, the
+most that a whole rack may draw, has them.
 """
 
 from __future__ import annotations

@@ -18,12 +18,14 @@ from exactmap.sim.cli.cluster import cluster
 from exactmap.sim.cli.compare import compare
 from exactmap.sim.cli.data import data
 from exactmap.sim.cli.doctor import doctor
+from exactmap.sim.cli.map import map as map_ranks
 from exactmap.sim.cli.plan import plan
 from exactmap.sim.cli.run import run
 from exactmap.sim.cli.sample import sample
 from exactmap.sim.cli.schedules import schedules
 from exactmap.sim.cli.show import show
 from exactmap.sim.cli.simulate import simulate
+from exactmap.sim.cli.traffic import traffic
 
 __all__ = ["app", "main"]
 
@@ -55,6 +57,7 @@ def about(
 
 for command in (
     plan,
+    map_ranks,
     simulate,
     run,
     compare,
@@ -66,6 +69,7 @@ for command in (
     schedules,
     data,
     sample,
+    traffic,
     doctor,
 ):
     app.command(name=command.__name__)(command)

@@ -105,7 +105,10 @@ class ClusterPricing:
 
     def hop_ns(self, num_bytes: int, mesh: Mesh) -> int:
         """Over the furthest network that neighbours on the pipeline axis cross."""
-        hop = hop_time(self.cluster, self.cluster.place(mesh).hop_tier(Axis.PP), num_bytes)
+        placement = self.cluster.place(mesh)
+        hop = hop_time(
+            self.cluster, placement.hop_tier(Axis.PP), num_bytes, placement.hop_fabric_tier(Axis.PP)
+        )
         return hop.wire_ns + hop.lat_ns
 
     def profile(self, plan: Plan, mesh: Mesh, work_ns: dict[tuple[str, int], int]) -> Profile:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from exactmap.errors import InvalidInputError, Place
+from exactmap.sim.scenario.collective_files import read_collective_files
 from exactmap.sim.scenario.document import Problems
 from exactmap.sim.scenario.edge_list import find_graph_problems, read_edge_list
 from exactmap.sim.scenario.schema import (
@@ -88,6 +89,7 @@ def build_cluster(
             host=None if spec.host is None else _host(spec.host),
             rack=None if spec.rack is None else _rack(spec.rack),
             facts=facts,
+            collectives=read_collective_files(spec, document, problems),
         )
     except InvalidInputError as error:
         field = error.where.field if isinstance(error.where, Place) else None

@@ -16,7 +16,7 @@ __all__ = ["cluster_document"]
 
 
 def cluster_document(cluster: Cluster) -> dict[str, object]:
-    """The ``cluster`` section that gives this cluster; a table of products is named, not copied."""
+    """The ``cluster`` section that gives this cluster; measurements are named, not copied."""
     up, out = cluster.scale_up, cluster.scale_out
     document: dict[str, object] = {
         "name": cluster.name,
@@ -42,6 +42,8 @@ def cluster_document(cluster: Cluster) -> dict[str, object]:
         },
         "fabric": _fabric(cluster.fabric),
     }
+    if cluster.collectives is not None:
+        document["collectives"] = list(cluster.collectives.files)
     if cluster.host is not None:
         document["host"] = _host(cluster.host)
     if cluster.rack is not None:

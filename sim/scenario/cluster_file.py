@@ -28,7 +28,7 @@ _VERSION_KEY = "exactmap-cluster"
 _OPTIONAL = frozenset(
     {"part", "catalog", "file", "fp32", "bf16", "fp8", "fp4", "host", "rack", "reduction", "max_ports"}
     | {"kernels", "gemm", "gemm_efficiency", "attention_efficiency", "exp_rate"}
-    | {"switches", "cables", "tiers", "oversubscription", "cable", "shape", "graph"}
+    | {"collectives", "switches", "cables", "tiers", "oversubscription", "cable", "shape", "graph"}
     | {"gpu.idle_power", "scale_out.power", "rack.power"}
 )
 """Fields that may be missing in the end: a name alone is that field of any section, a path is one field."""
@@ -103,13 +103,18 @@ def resolve_cluster(section: Marked, folder: Path, problems: Problems) -> Cluste
 
 
 def _locate_files(document: Marked, folder: Path) -> Marked:
-    """Make the paths of tables (of products, of edges) ones that start at the file that names them."""
-    content = as_mapping(document.value) or {}
+    """Make the paths of measurements and edges ones that start at the file that names them."""
+    content = dict(as_mapping(document.value) or {})
     for key, name in (("gpu", "gemm"), ("fabric", "graph")):
         part = as_mapping(content.get(key))
         if part is not None and isinstance(part.get(name), str):
-            path = str((folder / cast(str, part[name])).resolve())
-            content = {**content, key: {**part, name: path}}
+            content[key] = {**part, name: str((folder / cast(str, part[name])).resolve())}
+    collectives = content.get("collectives")
+    if isinstance(collectives, list):
+        content["collectives"] = [
+            str((folder / entry).resolve()) if isinstance(entry, str) else entry
+            for entry in cast(list[object], collectives)
+        ]
     return Marked(content, document.places, document.prefix) if content else document
 
 
