@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from exactmap.sim.verbs.map import MapOutcome
+    from exactmap.topology.fabric.spec import FabricKind
 
 __all__ = ["map"]
 
@@ -183,11 +184,9 @@ def _crossings(outcome: MapOutcome) -> list[RenderableType]:
     return out
 
 
-def _link_name(kind: object, tier: int) -> str:
+def _link_name(kind: FabricKind, tier: int) -> str:
     from exactmap.topology.exact_map.crossing import tier_name
-    from exactmap.topology.fabric.spec import FabricKind
 
-    kind = FabricKind(kind)
     above = tier_name(kind, tier + 1)
     return f"GPU to {above}" if tier == 0 else f"{tier_name(kind, tier)} to {above}"
 
