@@ -12,7 +12,9 @@ import typer
 
 from exactmap import __version__
 from exactmap.sim.cli.calibrate import calibrate
+from exactmap.sim.cli.catalog import catalog
 from exactmap.sim.cli.check import check
+from exactmap.sim.cli.cluster import cluster
 from exactmap.sim.cli.compare import compare
 from exactmap.sim.cli.data import data
 from exactmap.sim.cli.doctor import doctor
@@ -23,6 +25,7 @@ from exactmap.sim.cli.sample import sample
 from exactmap.sim.cli.schedules import schedules
 from exactmap.sim.cli.show import show
 from exactmap.sim.cli.simulate import simulate
+from exactmap.sim.cli.traffic import traffic
 
 __all__ = ["app", "main"]
 
@@ -59,11 +62,14 @@ for command in (
     run,
     compare,
     calibrate,
+    catalog,
+    cluster,
     check,
     show,
     schedules,
     data,
     sample,
+    traffic,
     doctor,
 ):
     app.command(name=command.__name__)(command)

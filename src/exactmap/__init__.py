@@ -21,7 +21,9 @@ from exactmap.errors import ExactmapError
 
 if TYPE_CHECKING:
     from exactmap.sim.verbs.calibrate import calibrate
+    from exactmap.sim.verbs.catalog import catalog
     from exactmap.sim.verbs.check import check
+    from exactmap.sim.verbs.cluster import cluster
     from exactmap.sim.verbs.compare import compare
     from exactmap.sim.verbs.data import data
     from exactmap.sim.verbs.doctor import doctor
@@ -32,12 +34,15 @@ if TYPE_CHECKING:
     from exactmap.sim.verbs.schedules import schedules
     from exactmap.sim.verbs.show import show
     from exactmap.sim.verbs.simulate import simulate
+    from exactmap.sim.verbs.traffic import traffic
 
 __all__ = [
     "ExactmapError",
     "__version__",
     "calibrate",
+    "catalog",
     "check",
+    "cluster",
     "compare",
     "data",
     "doctor",
@@ -48,6 +53,7 @@ __all__ = [
     "schedules",
     "show",
     "simulate",
+    "traffic",
 ]
 
 __version__ = "0.1.0"
