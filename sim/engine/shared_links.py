@@ -150,11 +150,9 @@ def share_links(
 
 
 def _default_gpus(plan: Plan, cluster: Cluster) -> Ints:
-    """Ranks fill the used GPUs of the domains in order."""
+    """As the cluster's map lays them."""
     mesh = mesh_of(plan.mesh)
-    cluster.place(mesh)  # refuses what does not fit
-    domain, slot = np.divmod(np.arange(mesh.num_ranks), cluster.used_per_domain)
-    return (domain * cluster.scale_up.domain_size + slot).astype(np.int64)
+    return cluster.place(mesh).gpus(np.arange(mesh.num_ranks, dtype=np.int64))
 
 
 def _check_map(gpus: Ints, plan: Plan, fabric: Fabric) -> None:
