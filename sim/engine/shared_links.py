@@ -24,6 +24,7 @@ from exactmap.sim.engine.plan_flows import Stream, operation_bytes, plan_flows
 from exactmap.topology.fabric.alike import alike_routes
 from exactmap.topology.fabric.build import build_fabric
 from exactmap.topology.fabric.fabric import Spread
+from exactmap.topology.flows.reduced import compact
 from exactmap.topology.links import Routes
 
 if TYPE_CHECKING:
@@ -56,8 +57,11 @@ class SharedLinks:
         What starts flows.
     op_bytes
         (lane, pipeline rank) -> [instructions] bytes of its group operations.
-    classes
-        Flows by symmetry.
+    channels
+        Flows of channels by symmetry, for times in which no group is at work: these are most, and rings of
+        groups spread what is irregular about the map over all flows.
+    everything
+        Flows of all streams by symmetry.
     loads
         All links and flows.
     """
@@ -68,7 +72,8 @@ class SharedLinks:
     seed: int
     streams: tuple[Stream, ...]
     op_bytes: Mapping[tuple[int, int], Ints]
-    classes: FlowClasses
+    channels: FlowClasses
+    everything: FlowClasses
     loads: LinkLoads
 
     @property
@@ -125,18 +130,20 @@ def share_links(
     used = np.flatnonzero(flows.stream >= 0)
     # A path may hang on the place in the list: it is looked up before flows that nobody starts are left out.
     alike = alike_routes(fabric, flows.source, flows.sink, spread=spread, seed=seed)
-    all_links, at = np.unique(alike.routes.link, return_index=True)
     flows, routes = flows.rows(used), alike.routes.rows(used)
-    links, where = np.unique(routes.link, return_inverse=True)
-    routes = Routes(routes.start, where.astype(np.int64), routes.share)
+    all_alike = np.zeros(fabric.links.num_links, dtype=np.int64)
+    all_alike[alike.routes.link] = alike.num_alike
+    links, where = compact(routes.link, fabric.links.num_links)
+    routes = Routes(routes.start, where, routes.share)
     rate = fabric.links.capacity_bytes_per_s(links) * cluster.scale_out.efficiency
-    num_alike = alike.num_alike[at][np.searchsorted(all_links, links)]
     op_bytes = {
         id(actor.program): operation_bytes(plan, actor.program) for actor in durations.actors.values()
     }
     by_actor = {key: op_bytes[id(actor.program)] for key, actor in durations.actors.items()}
+    is_channel = np.array([stream.is_channel for stream in flows.streams], dtype=np.bool_)
     most = _most_rates(plan, durations, flows.streams, by_actor)
-    loads = LinkLoads(links, fabric.links.tier(links), rate, num_alike, flows, routes)
+    loads = LinkLoads(links, fabric.links.tier(links), rate, all_alike[links], flows, routes)
+    channels = flow_classes(loads, most, streams=is_channel, aggregate=aggregate)
     return SharedLinks(
         durations=durations,
         fabric=fabric,
@@ -144,7 +151,10 @@ def share_links(
         seed=seed,
         streams=flows.streams,
         op_bytes=by_actor,
-        classes=flow_classes(loads, most, aggregate=aggregate),
+        channels=channels,
+        everything=channels
+        if is_channel.all()
+        else flow_classes(loads, most, streams=np.ones_like(is_channel), aggregate=aggregate),
         loads=loads,
     )
 

@@ -1,9 +1,9 @@
 """One link for all that are alike: routes of sprayed flows on large trees.
 
 A flow that a fat tree sprays puts an equal share on each link of a *fan*, those that leave a subtree upwards
-or reach it downwards, in all planes. If every flow is sprayed, the links of a fan carry the same load whatever
-flows there are, so one of them stands for all: fair rates on it are those on the fan. A route then has two
-links per tier instead of thousands.
+or reach it downwards, in all planes. If every flow is sprayed, the links of a fan carry the same load
+whatever flows there are, so one of them stands for all: fair rates on it are those on the fan. A route then
+has two links per tier instead of thousands.
 """
 
 from __future__ import annotations
