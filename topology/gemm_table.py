@@ -70,7 +70,9 @@ def read_gemm_table(path: str | Path) -> GemmTable:
     path = Path(path).resolve()
     lines = _lines(path)
     numbered = [
-        (number, line) for number, line in enumerate(lines, start=1) if line.strip() and line.lstrip()[0] != "#"
+        (number, line)
+        for number, line in enumerate(lines, start=1)
+        if line.strip() and line.lstrip()[0] != "#"
     ]
     header = ",".join(GEMM_COLUMNS)
     if not numbered or _cells(numbered[0][1]) != list(GEMM_COLUMNS):
@@ -89,12 +91,15 @@ def read_gemm_table(path: str | Path) -> GemmTable:
             if first is not row:
                 shape = f"{row.dtype} {row.m} x {row.n} x {row.k}"
                 raise InvalidInputError(
-                    "a product stands twice", where=Place(path, number), got=f"{shape}, also in line {first.line}"
+                    "a product stands twice",
+                    where=Place(path, number),
+                    got=f"{shape}, also in line {first.line}",
                 )
         except InvalidInputError as error:
             problems.append(error)
     if not rows and not problems:
-        raise InvalidInputError("the table has no rows", where=Place(path), expected=f"rows below {header}")
+        place = Place(path, numbered[0][0])
+        raise InvalidInputError("the table has no rows", where=place, expected=f"rows below {header}")
     if len(problems) == 1:
         raise problems[0]
     if problems:
@@ -121,7 +126,9 @@ def _lines(path: Path) -> list[str]:
             "the file is not UTF-8", where=Place(path), got=f"a wrong byte at offset {error.start}"
         ) from None
     if len(data) > _MAX_SIZE_BYTES:
-        raise InvalidInputError("the file is too large", where=Place(path), expected="at most 16 MiB")
+        raise InvalidInputError(
+            "the file is too large", where=Place(path), got="more than 16 MiB", expected="at most 16 MiB"
+        )
     return text.splitlines()
 
 

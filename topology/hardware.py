@@ -11,6 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from exactmap.errors import InvalidInputError, Place
+from exactmap.topology.curves import Curves
+from exactmap.topology.exact_map.exact_map import ExactMap
+from exactmap.topology.exact_map.place import count_usable, place_mesh
+from exactmap.topology.exact_map.request import MapRequest
 from exactmap.topology.fabric.spec import FabricSpec
 from exactmap.topology.gemm_table import GemmTable
 from exactmap.topology.host import Host, Rack
@@ -198,8 +202,14 @@ class Cluster:
         What the GPUs are plugged into; None: unknown, and nothing can be copied to it.
     rack
         What the hosts stand in; None: unknown.
+    map_request
+        What a map of a mesh onto it must leave out and keep together.
     facts
         Dotted name of a number (``gpu.memory``) -> where it comes from.
+    collectives
+        Collectives that a user has measured on it; they go before the GPU type's.
+    memo
+        What others have worked out for this cluster and keep; no part of what it is.
 
     Raises
     ------
@@ -217,7 +227,10 @@ class Cluster:
     fabric: FabricSpec = field(default_factory=FabricSpec)
     host: Host | None = None
     rack: Rack | None = None
+    map_request: MapRequest = field(default_factory=MapRequest)
     facts: Mapping[str, Fact] = field(default_factory=dict, compare=False, repr=False)
+    collectives: Curves | None = None
+    memo: dict[object, object] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check the counts."""
@@ -236,20 +249,15 @@ class Cluster:
                 expected=f"1 to {self.scale_up.domain_size}",
             )
 
-    def place(self, mesh: Mesh) -> Placement:
+    def place(self, mesh: Mesh) -> Placement | ExactMap:
         """Lay a mesh onto this cluster.
 
         Raises
         ------
         InfeasibleError
-            If it does not fit.
+            If it does not fit, or what the map must keep cannot be kept.
         """
-        return Placement(
-            mesh,
-            num_gpus=self.num_gpus,
-            domain_size=self.scale_up.domain_size,
-            used_per_domain=self.used_per_domain,
-        )
+        return place_mesh(self, mesh)
 
     def scale_out_bytes_per_s(self, tier: int) -> float:
         """Rate of each GPU when all send large transfers through switches of a tier of the fabric."""
@@ -272,4 +280,4 @@ class Cluster:
     @property
     def usable_gpus(self) -> int:
         """GPUs that a plan may use; a last, partly filled domain counts as far as it goes."""
-        return self.place(Mesh()).budget.usable
+        return count_usable(self)

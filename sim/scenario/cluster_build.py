@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from exactmap.errors import InvalidInputError, Place
+from exactmap.sim.scenario.collective_files import read_collective_files
 from exactmap.sim.scenario.document import Problems
+from exactmap.sim.scenario.edge_list import find_graph_problems, read_edge_list
 from exactmap.sim.scenario.schema import (
     CableSection,
     ClusterSection,
@@ -16,6 +20,7 @@ from exactmap.sim.scenario.schema import (
 )
 from exactmap.sim.scenario.strict_yaml import Marked
 from exactmap.topology.fabric.spec import Cable, FabricKind, FabricSpec, Switch
+from exactmap.topology.fabric.user_graph import Edge
 from exactmap.topology.gemm_table import GemmTable, read_gemm_table
 from exactmap.topology.hardware import GPU, Cluster, Fact, Host, Rack, ScaleOut, ScaleUp
 
@@ -80,10 +85,11 @@ def build_cluster(
                 max_ports=out.max_ports or 0,
                 power_w=out.power or 0,
             ),
-            fabric=_fabric(spec.fabric),
+            fabric=_fabric(spec.fabric, num_gpus, document, problems),
             host=None if spec.host is None else _host(spec.host),
             rack=None if spec.rack is None else _rack(spec.rack),
             facts=facts,
+            collectives=read_collective_files(spec, document, problems),
         )
     except InvalidInputError as error:
         field = error.where.field if isinstance(error.where, Place) else None
@@ -201,15 +207,54 @@ def _rack(section: RackSection) -> Rack:
     )
 
 
-def _fabric(section: FabricSection) -> FabricSpec:
+def _fabric(section: FabricSection, num_gpus: int, document: Marked, problems: Problems) -> FabricSpec:
+    switches = tuple(build_switch(switch) for switch in section.switches or ())
     return FabricSpec(
         kind=FabricKind(section.kind),
-        switches=tuple(build_switch(switch) for switch in section.switches or ()),
+        switches=switches,
         num_tiers=section.tiers or 0,
         planes=section.planes,
         rails=section.rails,
         oversubscription=tuple(section.oversubscription or ()),
         cable_ns=section.cable or 0,
         shape=tuple(section.shape or ()),
+        graph=_graph(section, num_gpus, switches, document, problems),
         cables=tuple(build_cable(cable) for cable in section.cables or ()),
     )
+
+
+def _graph(
+    section: FabricSection,
+    num_gpus: int,
+    switches: tuple[Switch, ...],
+    document: Marked,
+    problems: Problems,
+) -> tuple[Edge, ...]:
+    """Edges of a graph of one's own, checked; what is wrong is told with its line."""
+    where = document.place(("fabric", "graph"))
+    if (section.kind == FabricKind.GRAPH) != (section.graph is not None):
+        what = "a fabric of this kind needs its edges" if section.graph is None else "only a graph has edges"
+        hint = "fabric.graph: my-edges.csv, with columns a,b,rate,tier" if section.graph is None else None
+        problems.add(InvalidInputError(what, where=where, got=f"kind {section.kind}", hint=hint))
+        return ()
+    if section.graph is None:
+        return ()
+    if isinstance(section.graph, str):
+        path = Path(section.graph)
+        try:
+            edges, lines = read_edge_list(path)
+        except InvalidInputError as error:
+            problems.add(error)
+            return ()
+    else:
+        path, lines = None, ()
+        edges = tuple((edge.a, edge.b, float(edge.rate), edge.tier) for edge in section.graph)
+
+    def place(edge: int | None) -> Place:
+        if path is not None:
+            return Place(path, None if edge is None else lines[edge])
+        return where if edge is None else document.place(("fabric", "graph", edge))
+
+    for problem in find_graph_problems(edges, num_gpus, switches, place):
+        problems.add(problem)
+    return edges

@@ -16,7 +16,7 @@ __all__ = ["cluster_document"]
 
 
 def cluster_document(cluster: Cluster) -> dict[str, object]:
-    """The ``cluster`` section that gives this cluster; a table of products is named, not copied."""
+    """The ``cluster`` section that gives this cluster; measurements are named, not copied."""
     up, out = cluster.scale_up, cluster.scale_out
     document: dict[str, object] = {
         "name": cluster.name,
@@ -42,6 +42,8 @@ def cluster_document(cluster: Cluster) -> dict[str, object]:
         },
         "fabric": _fabric(cluster.fabric),
     }
+    if cluster.collectives is not None:
+        document["collectives"] = list(cluster.collectives.files)
     if cluster.host is not None:
         document["host"] = _host(cluster.host)
     if cluster.rack is not None:
@@ -130,4 +132,9 @@ def _fabric(fabric: FabricSpec) -> dict[str, object]:
         "cable": show_ns(fabric.cable_ns),
         "shape": list(fabric.shape),
     }
+    if fabric.graph:
+        document["graph"] = [
+            {"a": first, "b": second, "rate": show_bytes_per_s(int(rate)), "tier": tier}
+            for first, second, rate, tier in fabric.graph
+        ]
     return document | ({"tiers": fabric.num_tiers} if fabric.num_tiers else {})

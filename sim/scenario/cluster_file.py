@@ -28,7 +28,7 @@ _VERSION_KEY = "exactmap-cluster"
 _OPTIONAL = frozenset(
     {"part", "catalog", "file", "fp32", "bf16", "fp8", "fp4", "host", "rack", "reduction", "max_ports"}
     | {"kernels", "gemm", "gemm_efficiency", "attention_efficiency", "exp_rate"}
-    | {"switches", "cables", "tiers", "oversubscription", "cable", "shape"}
+    | {"collectives", "switches", "cables", "tiers", "oversubscription", "cable", "shape", "graph"}
     | {"gpu.idle_power", "scale_out.power", "rack.power"}
 )
 """Fields that may be missing in the end: a name alone is that field of any section, a path is one field."""
@@ -81,7 +81,7 @@ def resolve_cluster(section: Marked, folder: Path, problems: Problems) -> Cluste
             )
         )
     fields = {key: value for key, value in written.items() if key not in {"catalog", "file"}}
-    over = _locate_gemm(Marked(fields, section.places, section.prefix), folder)
+    over = _locate_files(Marked(fields, section.places, section.prefix), folder)
     origin = "the cluster section"
     is_written_out = fields == written and "gpu" in fields
     if is_written_out:
@@ -102,14 +102,20 @@ def resolve_cluster(section: Marked, folder: Path, problems: Problems) -> Cluste
     return build_cluster(spec, facts, plain, problems)
 
 
-def _locate_gemm(document: Marked, folder: Path) -> Marked:
-    """Make the path of a table of products one that starts at the file that names it."""
-    content = as_mapping(document.value) or {}
-    gpu = as_mapping(content.get("gpu"))
-    if gpu is None or not isinstance(gpu.get("gemm"), str):
-        return document
-    path = str((folder / cast(str, gpu["gemm"])).resolve())
-    return Marked({**content, "gpu": {**gpu, "gemm": path}}, document.places, document.prefix)
+def _locate_files(document: Marked, folder: Path) -> Marked:
+    """Make the paths of measurements and edges ones that start at the file that names them."""
+    content = dict(as_mapping(document.value) or {})
+    for key, name in (("gpu", "gemm"), ("fabric", "graph")):
+        part = as_mapping(content.get(key))
+        if part is not None and isinstance(part.get(name), str):
+            content[key] = {**part, name: str((folder / cast(str, part[name])).resolve())}
+    collectives = content.get("collectives")
+    if isinstance(collectives, list):
+        content["collectives"] = [
+            str((folder / entry).resolve()) if isinstance(entry, str) else entry
+            for entry in cast(list[object], collectives)
+        ]
+    return Marked(content, document.places, document.prefix) if content else document
 
 
 def _base_path(written: dict[str, object], section: Marked, folder: Path, problems: Problems) -> Path | None:
@@ -164,12 +170,10 @@ def _read_base(
             )
         )
         return None
-    return _locate_gemm(Marked(content, base.places), path.parent)
+    return _locate_files(Marked(content, base.places), path.parent)
 
 
-def _require(
-    section: BaseModel, path: KeyPath, document: Marked, problems: Problems, origin: str
-) -> None:
+def _require(section: BaseModel, path: KeyPath, document: Marked, problems: Problems, origin: str) -> None:
     """Every number of a cluster must be given somewhere."""
     for key in type(section).model_fields:
         value: object = getattr(section, key)

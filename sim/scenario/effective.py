@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from exactmap.sim.scenario.cluster_document import cluster_document
+from exactmap.sim.scenario.map_section import map_document
 from exactmap.sim.scenario.types import Engine, Goal, Limits, ParallelSpace, Training
 from exactmap.sim.workload.model import ModelConfig
 from exactmap.topology.hardware import Cluster
@@ -58,6 +59,7 @@ def effective_document(
         },
         "goal": goal.value,
         "limits": {"memory_headroom": limits.memory_headroom, "gpus": limits.gpus},
+        "map": map_document(cluster.map_request),
         "execution": None if execution is None else {"engine": execution.value},
     }
 

@@ -7,25 +7,23 @@ that a search may choose takes one value, a list of values, or ``auto``.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Annotated, Literal, TypeVar, cast
+from typing import Annotated, Literal, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field
 
-from exactmap.errors import InvalidInputError
-from exactmap.sim.scenario.units import (
-    Batch,
-    parse_batch,
-    parse_bytes,
-    parse_bytes_per_s,
-    parse_exp_per_s,
-    parse_flop_per_s,
-    parse_ns,
-    parse_tokens,
-    parse_watts,
+from exactmap.sim.scenario.fields import (
+    BatchSize,
+    Bytes,
+    BytesPerS,
+    Choice,
+    ExpPerS,
+    FlopPerS,
+    Ns,
+    ScheduleChoice,
+    Tokens,
+    Watts,
 )
-from exactmap.sim.schedules.registry import find_schedule
+from exactmap.sim.scenario.map_section import MapSection
 
 __all__ = [
     "ClusterSection",
@@ -40,104 +38,7 @@ __all__ = [
     "scenario_json_schema",
 ]
 
-_T = TypeVar("_T")
-
-
-def _checked(parse: Callable[[object], _T]) -> Callable[[object], _T | None]:
-    """Turn the project's errors into the schema library's, keeping their parts."""
-
-    def check(value: object) -> _T | None:
-        if value is None:
-            return None
-        try:
-            return parse(value)
-        except InvalidInputError as error:
-            raise PydanticCustomError(
-                "exactmap",
-                "invalid value",
-                {"what": error.what, "got": error.got, "expected": error.expected, "hint": error.hint},
-            ) from None
-
-    return check
-
-
-def _quantity(text: str, *examples: str) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "description": text, "examples": list(examples)})
-
-
-Bytes = Annotated[
-    int, BeforeValidator(_checked(parse_bytes)), _quantity("size with its unit", "186 GiB", "512 MB")
-]
-BytesPerS = Annotated[
-    int,
-    BeforeValidator(_checked(parse_bytes_per_s)),
-    _quantity("rate; b is bit, B is byte", "800 Gb/s", "3.35 TB/s"),
-]
-FlopPerS = Annotated[
-    int, BeforeValidator(_checked(parse_flop_per_s)), _quantity("compute rate", "2.5 PFLOP/s")
-]
-ExpPerS = Annotated[
-    int, BeforeValidator(_checked(parse_exp_per_s)), _quantity("rate of exponentials", "10.7 Texp/s")
-]
-Ns = Annotated[int, BeforeValidator(_checked(parse_ns)), _quantity("time with its unit", "3.5 us", "2 h")]
-Watts = Annotated[int, BeforeValidator(_checked(parse_watts)), _quantity("power", "1400 W")]
-Tokens = Annotated[
-    int,
-    BeforeValidator(_checked(parse_tokens)),
-    WithJsonSchema(
-        {"type": ["string", "integer"], "description": "tokens", "examples": ["4096 tokens", 4096]}
-    ),
-]
-BatchSize = Annotated[
-    Batch, BeforeValidator(_checked(parse_batch)), _quantity("global batch", "1024 sequences", "4Mi tokens")
-]
-
-
-def _choice(value: object) -> tuple[int, ...] | None:
-    """One whole number, a list of them, or ``auto`` (None)."""
-    if value == "auto":
-        return None
-    entries = cast(list[object], value) if isinstance(value, list) else [value]
-    if not entries or not all(isinstance(entry, int) and not isinstance(entry, bool) for entry in entries):
-        raise InvalidInputError(
-            "wrong value", got=repr(value)[:80], expected="a whole number, a list of them, or auto"
-        )
-    numbers = cast(list[int], entries)
-    if min(numbers) < 1:
-        raise InvalidInputError("size must be positive", got=str(min(numbers)), expected="at least 1")
-    if len(set(numbers)) != len(numbers):
-        raise InvalidInputError("a value stands twice in the list", got=str(numbers))
-    return tuple(numbers)
-
-
-def _schedules(value: object) -> tuple[str, ...] | None:
-    """One schedule, a list of them, or ``auto`` (None)."""
-    if value == "auto":
-        return None
-    entries = cast(list[object], value) if isinstance(value, list) else [value]
-    if not entries or not all(isinstance(entry, str) for entry in entries):
-        raise InvalidInputError(
-            "wrong value", got=repr(value)[:80], expected="a schedule's name, a list, or auto"
-        )
-    names = cast(list[str], entries)
-    return tuple(find_schedule(name).name for name in names)
-
-
-_WHOLE: dict[str, object] = {"type": "integer", "minimum": 1}
-Choice = Annotated[
-    tuple[int, ...] | None,
-    BeforeValidator(_checked(_choice)),
-    WithJsonSchema({"anyOf": [_WHOLE, {"type": "array", "items": _WHOLE, "minItems": 1}, {"const": "auto"}]}),
-]
-ScheduleChoice = Annotated[
-    tuple[str, ...] | None,
-    BeforeValidator(_checked(_schedules)),
-    WithJsonSchema(
-        {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
-    ),
-]
-
-FabricKindName = Literal["ideal", "fat_tree", "dual_tor", "dragonfly", "torus"]
+FabricKindName = Literal["ideal", "fat_tree", "dual_tor", "rail_only", "dragonfly", "torus", "graph"]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -275,6 +176,15 @@ class CableSection(_Section):
     reach_m: Positive | None = None
 
 
+class EdgeSection(_Section):
+    """A cable of a fabric of one's own."""
+
+    a: str = Field(description="a GPU (gpu 17), or else a switch")
+    b: str
+    rate: BytesPerS = Field(description="of each direction")
+    tier: Count = Field(description="0 at a GPU, t between tiers t and t + 1")
+
+
 class FabricSection(_Section):
     """The network that the interfaces are attached to."""
 
@@ -292,7 +202,11 @@ class FabricSection(_Section):
     cable: Ns | None = Field(default=None, description="time in one cable between switches")
     shape: list[Positive] | None = Field(
         default=None,
-        description="torus: sizes; dragonfly: endpoints per router, routers per group, global links of each",
+        description="torus: sizes; dragonfly: endpoints per router, routers per group, global links of each; "
+        "fat trees that leave ports free: GPUs per leaf, leaves per pod, pods",
+    )
+    graph: str | list[EdgeSection] | None = Field(
+        default=None, description="edges, or a CSV file of them: a,b,rate,tier; relative to this file"
     )
 
 
@@ -314,6 +228,10 @@ class ClusterSection(_Section):
     scale_up: ScaleUpSection = ScaleUpSection()
     scale_out: ScaleOutSection = ScaleOutSection()
     fabric: FabricSection = FabricSection()
+    collectives: list[str] | None = Field(
+        default=None,
+        description="files with collectives measured on it: output of nccl-tests, or CSV as the catalog's",
+    )
 
 
 class ModelSection(_Section):
@@ -412,6 +330,7 @@ class ScenarioFile(_Section):
     parallel: ParallelSection = ParallelSection()
     goal: Literal["step_time"] = "step_time"
     limits: LimitsSection = LimitsSection()
+    map: MapSection = MapSection()
     execution: ExecutionSection | None = None
 
 

@@ -21,7 +21,13 @@ TOGETHER = np.zeros(64, dtype=np.int64)
 
 
 def errors(
-    fabric: LeafSpine, pairs: tuple[Ints, Ints], num_bytes: Ints, start_ns: Ints, *, spray: bool = False, seed: int
+    fabric: LeafSpine,
+    pairs: tuple[Ints, Ints],
+    num_bytes: Ints,
+    start_ns: Ints,
+    *,
+    spray: bool = False,
+    seed: int,
 ) -> NDArray[np.float64]:
     """Relative error of each flow's time, fluid against chunks."""
     routes = fabric.routes(*pairs, spray=spray, seed=seed)
@@ -65,7 +71,7 @@ def test_incast(num_senders: int) -> None:
     assert found.max() < 0.10
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_uneven_flows_that_come_and_go(seed: int) -> None:
     """200 flows of 4 to 64 MiB that start within 20 ms on the oversubscribed fabric: within 10 %, each."""
     rng = np.random.default_rng(seed)
@@ -84,13 +90,12 @@ def test_a_lone_flow_fills_its_path() -> None:
 
 
 def test_first_come_first_served_is_not_fair() -> None:
-    """Who has more chunks in the queue gets more of the link: three quarters against the fair half."""
-    paths = [[[0, 2]], [[1, 2]]]
-    fast_and_slow = [1e9, 1e8, 1e8]
-    fair = chunk_times(paths, [MIB, MIB], fast_and_slow)
-    unfair = chunk_times(paths, [MIB, MIB], fast_and_slow, discipline=Discipline.FIRST_COME)
-    assert abs(fair[0] - fair[1]) / fair[0] < 0.01
-    assert unfair[0] < 0.8 * fair[0]
+    """In the linear network the long flow's window is spread over three queues: it gets less than half."""
+    paths = [[[0, 1, 2]], [[0]], [[1]], [[2]]]
+    fair = chunk_times(paths, [MIB] * 4, [1e9] * 3)
+    assert [end / (2 * MIB) for end in fair] == pytest.approx([1.0] * 4, rel=0.05)
+    unfair = chunk_times(paths, [MIB] * 4, [1e9] * 3, discipline=Discipline.FIRST_COME)
+    assert max(unfair[1:]) < 0.75 * unfair[0]
 
 
 def test_chunks_need_bytes_and_rates() -> None:

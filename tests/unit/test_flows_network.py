@@ -37,9 +37,7 @@ def test_a_flow_that_ends_frees_the_next_links() -> None:
 def test_latency_comes_after_the_last_byte() -> None:
     """It holds no link."""
     routes = Routes.of([[0], [0]])
-    times = simulate_flows(
-        ints(0, 100), ints(100, 100), routes, np.array([1 * GB]), latency_ns=ints(1000, 7)
-    )
+    times = simulate_flows(ints(0, 100), ints(100, 100), routes, np.array([1 * GB]), latency_ns=ints(1000, 7))
     assert times.end_ns.tolist() == [100, 200]
     assert times.arrive_ns.tolist() == [1100, 207]
 
@@ -57,7 +55,11 @@ def test_whole_ns_are_rounded_up_but_not_by_rounding_errors() -> None:
 def test_nothing_to_send_and_nothing_in_the_way() -> None:
     """A flow without bytes, or without links, ends when it starts."""
     times = simulate_flows(
-        ints(5, 6, 7), ints(0, 10**9, 7), Routes.of([[0], [], [0]]), np.array([1 * GB]), latency_ns=ints(1, 2, 3)
+        ints(5, 6, 7),
+        ints(0, 10**9, 7),
+        Routes.of([[0], [], [0]]),
+        np.array([1 * GB]),
+        latency_ns=ints(1, 2, 3),
     )
     assert times.end_ns.tolist() == [5, 6, 14]
     assert times.arrive_ns.tolist() == [6, 8, 17]
@@ -158,7 +160,9 @@ def test_time_does_not_run_backwards() -> None:
     """Nor can a flow have fewer bytes than none."""
     net = FlowNetwork(np.array([1.0]))
     net.advance(10)
-    with pytest.raises(InvalidInputError, match="time does not run backwards: got 9 ns, expected 10 ns or later"):
+    with pytest.raises(
+        InvalidInputError, match="time does not run backwards: got 9 ns, expected 10 ns or later"
+    ):
         net.advance(9)
     with pytest.raises(InvalidInputError, match="negative bytes"):
         simulate_flows(ints(0), ints(-1), Routes.of([[0]]), np.array([1.0]))

@@ -37,7 +37,7 @@ class FatTree:
         self._spec = spec
         self.shape = shape
         self._links = TreeLinks(shape, spec.planes, port_bytes_per_s)
-        self._rate = port_bytes_per_s
+        self.port_bytes_per_s = port_bytes_per_s
 
     @property
     def spec(self) -> FabricSpec:
@@ -57,7 +57,7 @@ class FatTree:
     @property
     def bisection_bytes_per_s(self) -> float:
         """Rate between two halves made of whole subtrees, one direction."""
-        return self.num_gpus // 2 * self._rate * self.spec.planes * self.shape.taper
+        return self.num_gpus // 2 * self.port_bytes_per_s * self.spec.planes * self.shape.taper
 
     def tier_between(self, first: Ints, second: Ints) -> Ints:
         """Tier at which each pair meets: 0 for a GPU and itself, 1 within a leaf."""

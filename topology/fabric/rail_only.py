@@ -8,6 +8,8 @@ calls that PXN). So the route of a pair starts at that GPU, and a pair inside on
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from exactmap.topology.fabric.fabric import Spread
@@ -15,7 +17,7 @@ from exactmap.topology.fabric.fat_tree import FatTree
 from exactmap.topology.fabric.hashing import Chooser
 from exactmap.topology.fabric.spec import FabricSpec
 from exactmap.topology.fabric.tree_links import TreeLinks
-from exactmap.topology.fabric.tree_shape import TreeShape
+from exactmap.topology.fabric.tree_shape import TreeShape, tree_reach
 from exactmap.topology.fabric.wiring import Wiring
 from exactmap.topology.links import Floats, Ints, Routes
 
@@ -136,6 +138,15 @@ class RailOnly:
     def links(self) -> RailLinks:
         """Its links, those of all trees."""
         return self._links
+
+    @property
+    def reach(self) -> int:
+        """Most GPUs that such trees can hold."""
+        rails = self._spec.rails
+        inner = replace(self._spec, rails=1)
+        return rails * tree_reach(
+            self._gpus_per_host // rails, inner, self._tree.port_bytes_per_s, inner.num_tiers
+        )
 
     @property
     def bisection_bytes_per_s(self) -> float:

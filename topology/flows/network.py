@@ -1,11 +1,11 @@
 """Flows that come and go: rates are shared out anew whenever a flow starts or ends.
 
-Between two such moments every flow has a constant rate. With `b` bytes left at time t and rate r it ends at ::
+Between two such moments every flow has a constant rate. With b bytes left at time t and rate r it ends at ::
 
     end = t + ceil(b / r)        in whole ns
 
-A moment that leaves a flow's rate as it was leaves its end as it was, so ends do not drift. All that starts or
-ends in the same ns is one moment.
+A moment that leaves a flow's rate as it was leaves its end as it was, so ends do not drift. All that starts
+or ends in the same ns is one moment.
 
 Only flows that can notice are shared out again:
 

@@ -21,6 +21,9 @@ MANY_LINKS = 12
 class Shares:
     """Flows and the links that they share.
 
+    `used` holds the links in use, and `kind` the kind of each: links of one kind carry the same part of the
+    same flows. Everything else counts kinds.
+
     Parameters
     ----------
     routes
@@ -59,6 +62,7 @@ class Shares:
             lengths = kept_lengths(kept, lengths)
             link, share = link[kept], share[kept]
         self.capacity = capacity[self.used].astype(np.float64)
+        self.kind = np.arange(len(self.used))
         if len(link) > MANY_LINKS * self.num_flows:
             link, share, lengths = self._merged(link, share, lengths)
         self.start = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
@@ -86,7 +90,7 @@ class Shares:
         is_chosen = np.zeros(num_links, dtype=np.bool_)
         is_chosen[order[is_first]] = True
         self.capacity = self.capacity[order[is_first]]
-        self.used = self.used[order[is_first]]
+        self.kind = merged
         kept = is_chosen[link]
         return merged[link[kept]], share[kept], kept_lengths(kept, lengths)
 
@@ -111,13 +115,13 @@ class Shares:
         return share_out(lengths, link, share * np.repeat(count, lengths), self.capacity, count, most)
 
     def load(self, rate: Floats, flows: Ints | None = None) -> Floats:
-        """[len(used)] rate that some of the flows, or all, take of each link in `used`."""
+        """[kinds] rate that some of the flows, or all, take of each link of a kind."""
         start, link, share, count = self.start, self.link, self.share, self.count
         if flows is not None:
             start, entries = span(start, flows)
             link, share, count = link[entries], share[entries], count[flows]
         weight = share * np.repeat(rate * count, np.diff(start))
-        return np.bincount(link, weight, len(self.used))
+        return np.asarray(np.bincount(link, weight, len(self.capacity)), dtype=np.float64)
 
 
 def _check(routes: Routes, capacity: Floats) -> None:

@@ -120,7 +120,7 @@ def simulate_flows(
     latency_ns
         [flows] from the end of sending to arrival; 0 if left out.
     use
-        Is told what the links carry. Of links that the same flows take with the same shares it sees one.
+        Is told what the links carry.
 
     Returns
     -------
@@ -146,7 +146,7 @@ def simulate_flows(
         raise InvalidInputError("a flow cannot have negative bytes or start before 0")
     shares = Shares(routes, capacity, count=count, most=most)
     latency = np.zeros(num, dtype=np.int64) if latency_ns is None else latency_ns
-    observer = None if use is None else _Renumbered(use, shares.used)
+    observer = None if use is None else _Renumbered(use, shares.used, shares.kind, len(shares.capacity))
     network = FlowNetwork(shares.capacity, observer=observer)
     ready = Routes(shares.start, shares.link, shares.share)
     order = np.argsort(start_ns, kind="stable")
@@ -178,11 +178,15 @@ def _advance(network: FlowNetwork, to_ns: int, order: Ints, end: Ints, arrive: I
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Renumbered:
-    """Passes on what is observed, with the numbers that links have outside."""
+    """Passes on what is observed of each kind of link, for every link of that kind."""
 
     use: LinkUse
-    links: Ints
+    used: Ints
+    kind: Ints
+    num_kinds: int
 
     def interval(self, from_ns: int, to_ns: int, links: Ints, load: Floats, flows: Floats) -> None:
         """Pass a stretch on."""
-        self.use.interval(from_ns, to_ns, self.links[links], load, flows)
+        loads, counts = np.zeros((2, self.num_kinds))
+        loads[links], counts[links] = load, flows
+        self.use.interval(from_ns, to_ns, self.used, loads[self.kind], counts[self.kind])
