@@ -152,7 +152,7 @@ def link_use(links: SharedLinks, clock: LinkClock, step_time_ns: int, unshared_s
         step_time_ns=step_time_ns,
         unshared_step_time_ns=unshared_step_time_ns,
         num_flows=loads.routes.num_flows,
-        num_links=int(loads.num_alike.sum()),
+        num_links=int(loads.num_cables.sum()),
         num_flow_classes=len(classes.factor),
         num_link_classes=len(classes.quotient.num_links),
         num_sharings=clock.num_sharings,
@@ -166,12 +166,11 @@ def _tiers(links: SharedLinks, carried: Floats, room: Floats, use: Floats, full:
     out: list[TierUse] = []
     for tier in np.unique(links.loads.tier[carried > 0.0]).tolist():
         mine = (links.loads.tier == tier) & (carried > 0.0)
-        alike = links.loads.num_alike[mine]
-        possible, total = float((room[mine] * alike).sum()), float((carried[mine] * alike).sum())
+        possible, total = float(room[mine].sum()), float(carried[mine].sum())
         out.append(
             TierUse(
                 tier=tier,
-                num_links=int(alike.sum()),
+                num_links=int(links.loads.num_cables[mine].sum()),
                 carried_bytes=round(total),
                 mean_use=total / possible if possible else 0.0,
                 max_use=float(use[mine].max()),
@@ -197,8 +196,8 @@ def _hot(links: SharedLinks, use: Floats, full_ns: Ints) -> tuple[HotLinks, ...]
         lowest = int(numbers[0])
         out.append(
             HotLinks(
-                name=links.fabric.links.name(int(loads.link[lowest])),
-                num_links=int(loads.num_alike[numbers].sum()),
+                name=links.table.name(int(loads.link[lowest])),
+                num_links=int(loads.num_cables[numbers].sum()),
                 tier=int(loads.tier[lowest]),
                 use=float(use[lowest]),
                 full_ns=int(full_ns[lowest]),

@@ -21,9 +21,10 @@ from exactmap.sim.engine.coordinates import group_instances
 from exactmap.sim.engine.flow_classes import FlowClasses, flow_classes
 from exactmap.sim.engine.link_loads import LinkLoads
 from exactmap.sim.engine.plan_flows import Stream, operation_bytes, plan_flows
-from exactmap.topology.fabric.alike import alike_routes
 from exactmap.topology.fabric.build import build_fabric
 from exactmap.topology.fabric.fabric import Spread
+from exactmap.topology.fabric.fat_tree import FatTree
+from exactmap.topology.flows.bundles import Bundles
 from exactmap.topology.flows.reduced import compact
 from exactmap.topology.links import Routes
 
@@ -31,10 +32,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from exactmap.sim.engine.durations import Durations
+    from exactmap.sim.engine.plan_flows import PlanFlows
     from exactmap.sim.plan.plan import Plan
     from exactmap.topology.fabric.fabric import Fabric
     from exactmap.topology.hardware import Cluster
-    from exactmap.topology.links import Floats, Ints
+    from exactmap.topology.links import Floats, Ints, LinkTable
 
 __all__ = ["SharedLinks", "share_links"]
 
@@ -49,8 +51,8 @@ class SharedLinks:
     ----------
     durations
         The durations that it was made for.
-    fabric
-        The network.
+    table
+        The network's links, or bundles of links that all spray on (`exactmap.topology.flows.bundles`).
     spread, seed
         How flows choose among equal paths.
     streams
@@ -67,7 +69,7 @@ class SharedLinks:
     """
 
     durations: Durations
-    fabric: Fabric
+    table: LinkTable
     spread: Spread
     seed: int
     streams: tuple[Stream, ...]
@@ -124,29 +126,29 @@ def share_links(
     """
     if fabric is None:
         fabric = build_fabric(cluster)
-    gpus = _default_gpus(plan, cluster) if gpu_of_rank is None else gpu_of_rank
+    mesh = mesh_of(plan.mesh)
+    gpus = cluster.place(mesh).gpus(np.arange(mesh.num_ranks)) if gpu_of_rank is None else gpu_of_rank
     _check_map(gpus, plan, fabric)
     flows = plan_flows(plan, durations, gpus, cluster.scale_up.domain_size)
     used = np.flatnonzero(flows.stream >= 0)
     # A path may hang on the place in the list: it is looked up before flows that nobody starts are left out.
-    alike = alike_routes(fabric, flows.source, flows.sink, spread=spread, seed=seed)
-    flows, routes = flows.rows(used), alike.routes.rows(used)
-    all_alike = np.zeros(fabric.links.num_links, dtype=np.int64)
-    all_alike[alike.routes.link] = alike.num_alike
-    links, where = compact(routes.link, fabric.links.num_links)
+    table, routes = _routes(fabric, flows, spread, seed)
+    flows, routes = flows.rows(used), routes.rows(used)
+    links, where = compact(routes.link, table.num_links)
     routes = Routes(routes.start, where, routes.share)
-    rate = fabric.links.capacity_bytes_per_s(links) * cluster.scale_out.efficiency
+    num_cables = table.num_cables(links) if isinstance(table, Bundles) else np.ones_like(links)
+    rate = table.capacity_bytes_per_s(links) * cluster.scale_out.efficiency
     op_bytes = {
         id(actor.program): operation_bytes(plan, actor.program) for actor in durations.actors.values()
     }
     by_actor = {key: op_bytes[id(actor.program)] for key, actor in durations.actors.items()}
     is_channel = np.array([stream.is_channel for stream in flows.streams], dtype=np.bool_)
     most = _most_rates(plan, durations, flows.streams, by_actor)
-    loads = LinkLoads(links, fabric.links.tier(links), rate, all_alike[links], flows, routes)
+    loads = LinkLoads(links, table.tier(links), rate, num_cables, flows, routes)
     channels = flow_classes(loads, most, streams=is_channel, aggregate=aggregate)
     return SharedLinks(
         durations=durations,
-        fabric=fabric,
+        table=table,
         spread=spread,
         seed=seed,
         streams=flows.streams,
@@ -159,12 +161,12 @@ def share_links(
     )
 
 
-def _default_gpus(plan: Plan, cluster: Cluster) -> Ints:
-    """Ranks fill the used GPUs of the domains in order."""
-    mesh = mesh_of(plan.mesh)
-    cluster.place(mesh)  # refuses what does not fit
-    domain, slot = np.divmod(np.arange(mesh.num_ranks), cluster.used_per_domain)
-    return (domain * cluster.scale_up.domain_size + slot).astype(np.int64)
+def _routes(fabric: Fabric, flows: PlanFlows, spread: Spread, seed: int) -> tuple[LinkTable, Routes]:
+    """Links of all flows; of a fat tree that all spray on, its bundles."""
+    if spread is Spread.SPRAY and isinstance(fabric, FatTree):
+        bundles = Bundles(fabric)
+        return bundles, bundles.routes(flows.source, flows.sink)
+    return fabric.links, fabric.routes(flows.source, flows.sink, spread=spread, seed=seed)
 
 
 def _check_map(gpus: Ints, plan: Plan, fabric: Fabric) -> None:
