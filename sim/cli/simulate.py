@@ -34,6 +34,13 @@ class MoverChoice(StrEnum):
     INLINE = "inline"
 
 
+class SpreadChoice(StrEnum):
+    """How flows choose among equal paths."""
+
+    ECMP = "ecmp"
+    SPRAY = "spray"
+
+
 @verb
 def simulate(
     path: Annotated[Path, typer.Argument(help="A plan, or a scenario (its best plan is then chosen first).")],
@@ -58,6 +65,19 @@ def simulate(
     mover: Annotated[
         MoverChoice | None, typer.Option(help="Who moves bytes, instead of the profile's word.")
     ] = None,
+    links: Annotated[
+        bool, typer.Option("--links", help="Let transfers share the fabric's links; with --engine events.")
+    ] = False,
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", help="For a plan: its cluster, by name of the catalog or file.")
+    ] = None,
+    spread: Annotated[
+        SpreadChoice, typer.Option("--spread", help="How flows choose among equal paths.")
+    ] = SpreadChoice.SPRAY,
+    link_seed: Annotated[int, typer.Option("--link-seed", min=0, help="Seed of ECMP's choices.")] = 0,
+    paths: Annotated[
+        int, typer.Option("--paths", min=1, max=64, help="Paths by ECMP that each flow is striped over.")
+    ] = 1,
     pictures: Annotated[bool, typer.Option(help="Draw timeline and memory into --out.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
@@ -73,11 +93,20 @@ def simulate(
             profile=profile,
             host=host,
             mover=mover,
+            links=links,
+            cluster=cluster,
+            spread=spread,
+            link_seed=link_seed,
+            paths=paths,
             out=out,
             pictures=pictures,
             progress=tell,
         )
     shown: list[RenderableType] = result_tables(made.result)
+    if made.links is not None:
+        from exactmap.sim.cli.link_tables import link_tables
+
+        shown += link_tables(made.links)
     shown += [f"written: {file}" for file in made.files]
     emit(made.to_dict(), shown, as_json=as_json)
 

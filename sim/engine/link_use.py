@@ -103,14 +103,14 @@ class LinkUse:
 
     Parameters
     ----------
-    spread, seed
+    spread, seed, paths
         How flows chose among equal paths.
     step_time_ns, unshared_step_time_ns
         Barrier makespan with links shared, and with every transfer alone.
     num_flows, num_links
         Flows that the plan starts between domains, links that they take.
-    num_flow_classes, num_link_classes
-        Classes by symmetry of those that can bound each other.
+    num_channel_classes, num_flow_classes
+        Classes by symmetry of flows that links can bound: of channels alone, and of all.
     num_sharings
         Different sets of transfers whose fair shares were worked out.
     tiers, hot, delays
@@ -119,12 +119,13 @@ class LinkUse:
 
     spread: str
     seed: int
+    paths: int
     step_time_ns: int
     unshared_step_time_ns: int
     num_flows: int
     num_links: int
+    num_channel_classes: int
     num_flow_classes: int
-    num_link_classes: int
     num_sharings: int
     tiers: tuple[TierUse, ...]
     hot: tuple[HotLinks, ...]
@@ -142,19 +143,20 @@ class LinkUse:
 
 def link_use(links: SharedLinks, clock: LinkClock, step_time_ns: int, unshared_step_time_ns: int) -> LinkUse:
     """Add up a step that is over."""
-    loads, classes = links.loads, links.everything
+    loads = links.loads
     carried = loads.carried_bytes(np.array(clock.moved_bytes, dtype=np.int64))
     room = loads.bytes_per_s * (step_time_ns / 1e9)
     use = np.divide(carried, room, out=np.zeros(len(room)), where=room > 0.0)
     return LinkUse(
         spread=links.spread.value,
         seed=links.seed,
+        paths=links.paths,
         step_time_ns=step_time_ns,
         unshared_step_time_ns=unshared_step_time_ns,
         num_flows=loads.routes.num_flows,
         num_links=int(loads.num_cables.sum()),
-        num_flow_classes=len(classes.factor),
-        num_link_classes=len(classes.quotient.num_links),
+        num_channel_classes=len(links.channels.factor),
+        num_flow_classes=len(links.everything.factor),
         num_sharings=clock.num_sharings,
         tiers=_tiers(links, carried, room, use, clock.full_ns),
         hot=_hot(links, use, clock.full_ns),

@@ -53,7 +53,7 @@ class SharedLinks:
         The durations that it was made for.
     table
         The network's links, or bundles of links that all spray on (`exactmap.topology.flows.bundles`).
-    spread, seed
+    spread, seed, paths
         How flows choose among equal paths.
     streams
         What starts flows.
@@ -72,6 +72,7 @@ class SharedLinks:
     table: LinkTable
     spread: Spread
     seed: int
+    paths: int
     streams: tuple[Stream, ...]
     op_bytes: Mapping[tuple[int, int], Ints]
     channels: FlowClasses
@@ -97,6 +98,7 @@ def share_links(
     fabric: Fabric | None = None,
     spread: Spread = Spread.SPRAY,
     seed: int = 0,
+    paths: int = 1,
     gpu_of_rank: Ints | None = None,
     aggregate: bool = True,
 ) -> SharedLinks:
@@ -112,6 +114,8 @@ def share_links(
         Its network; built from the cluster if left out.
     spread, seed
         How flows choose among equal paths.
+    paths
+        Paths by ECMP that each flow is striped over evenly, as several queue pairs do.
     gpu_of_rank
         [ranks] GPU of each rank; ranks fill the domains in order if left out.
     aggregate
@@ -132,7 +136,7 @@ def share_links(
     flows = plan_flows(plan, durations, gpus, cluster.scale_up.domain_size)
     used = np.flatnonzero(flows.stream >= 0)
     # A path may hang on the place in the list: it is looked up before flows that nobody starts are left out.
-    table, routes = _routes(fabric, flows, spread, seed)
+    table, routes = _routes(fabric, flows, spread, seed, paths)
     flows, routes = flows.rows(used), routes.rows(used)
     links, where = compact(routes.link, table.num_links)
     routes = Routes(routes.start, where, routes.share)
@@ -151,6 +155,7 @@ def share_links(
         table=table,
         spread=spread,
         seed=seed,
+        paths=paths,
         streams=flows.streams,
         op_bytes=by_actor,
         channels=channels,
@@ -161,12 +166,17 @@ def share_links(
     )
 
 
-def _routes(fabric: Fabric, flows: PlanFlows, spread: Spread, seed: int) -> tuple[LinkTable, Routes]:
+def _routes(
+    fabric: Fabric, flows: PlanFlows, spread: Spread, seed: int, paths: int
+) -> tuple[LinkTable, Routes]:
     """Links of all flows; of a fat tree that all spray on, its bundles."""
     if spread is Spread.SPRAY and isinstance(fabric, FatTree):
         bundles = Bundles(fabric)
         return bundles, bundles.routes(flows.source, flows.sink)
-    return fabric.links, fabric.routes(flows.source, flows.sink, spread=spread, seed=seed)
+    stripes = 1 if spread is Spread.SPRAY else paths
+    source, sink = np.repeat(flows.source, stripes), np.repeat(flows.sink, stripes)
+    found = fabric.routes(source, sink, spread=spread, seed=seed)
+    return fabric.links, Routes(found.start[::stripes], found.link, found.share / stripes)
 
 
 def _check_map(gpus: Ints, plan: Plan, fabric: Fabric) -> None:
