@@ -1,6 +1,7 @@
 """Time of a plan's channels, groups and optimizer on a cluster.
 
-A channel between two pipeline ranks is priced at the furthest network that any replica's copy of it crosses.
+A channel between two pipeline ranks is priced at the furthest network, and the highest tier of the fabric,
+that any replica's copy of it crosses.
 A group's collective is priced from the shape of its axes on the machine. The optimizer is bound by memory.
 """
 
@@ -13,6 +14,7 @@ from exactmap.sim.cost.formats import Formats
 from exactmap.sim.cost.profile import ChannelNs
 from exactmap.sim.plan.plan import Bucket, Channel, Group
 from exactmap.topology.collectives import Collective, collective_time, hop_time
+from exactmap.topology.exact_map.exact_map import ExactMap
 from exactmap.topology.hardware import Cluster
 from exactmap.topology.mapping import Axis, GroupShape, Mesh, Placement, Tier
 
@@ -41,7 +43,8 @@ def price_channels(channels: Iterable[Channel], mesh: Mesh, cluster: Cluster) ->
     times: dict[str, ChannelNs] = {}
     for channel in channels:
         tier = placement.pair_tier(Axis.PP, channel.src, channel.dst)
-        hop = hop_time(cluster, tier, channel.bytes)
+        fabric_tier = placement.pair_fabric_tier(Axis.PP, channel.src, channel.dst)
+        hop = hop_time(cluster, tier, channel.bytes, fabric_tier)
         # A receive buffer is read and its slot written.
         copy_ns = ceil(2 * channel.bytes * 1e9 / memory_rate)
         times[channel.name] = ChannelNs(hop.wire_ns, hop.lat_ns, copy_ns)
@@ -84,7 +87,7 @@ def price_groups(
     return group_ns
 
 
-def _group_shape(group: Group, placement: Placement) -> GroupShape:
+def _group_shape(group: Group, placement: Placement | ExactMap) -> GroupShape:
     """Shape of a group; one over chosen pipeline ranks is as far apart as its furthest pair."""
     axes = [Axis(axis) for axis in group.axes]
     if not group.pp:
@@ -93,10 +96,12 @@ def _group_shape(group: Group, placement: Placement) -> GroupShape:
     inner = placement.group_shape(others)
     first = group.pp[0]
     tiers = {placement.pair_tier(Axis.PP, first, other) for other in group.pp}
+    fabric_tiers = [placement.pair_fabric_tier(Axis.PP, first, other) for other in group.pp]
+    highest = max([inner.fabric_tier, *fabric_tiers])
     num_members = inner.num_members * len(group.pp)
     if Tier.SCALE_OUT in tiers:
-        return GroupShape(num_members, inner.per_domain, inner.num_domains * len(group.pp))
-    return GroupShape(num_members, inner.per_domain * len(group.pp), inner.num_domains)
+        return GroupShape(num_members, inner.per_domain, inner.num_domains * len(group.pp), highest)
+    return GroupShape(num_members, inner.per_domain * len(group.pp), inner.num_domains, highest)
 
 
 def price_buckets(

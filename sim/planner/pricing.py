@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from exactmap.sim.cost.formats import Formats
+from exactmap.sim.cost.host_copies import price_copies
 from exactmap.sim.cost.links import price_buckets, price_channels, price_groups
 from exactmap.sim.cost.profile import Mover, Profile
 from exactmap.sim.cost.stages import price_stages
@@ -104,7 +105,10 @@ class ClusterPricing:
 
     def hop_ns(self, num_bytes: int, mesh: Mesh) -> int:
         """Over the furthest network that neighbours on the pipeline axis cross."""
-        hop = hop_time(self.cluster, self.cluster.place(mesh).hop_tier(Axis.PP), num_bytes)
+        placement = self.cluster.place(mesh)
+        hop = hop_time(
+            self.cluster, placement.hop_tier(Axis.PP), num_bytes, placement.hop_fabric_tier(Axis.PP)
+        )
         return hop.wire_ns + hop.lat_ns
 
     def profile(self, plan: Plan, mesh: Mesh, work_ns: dict[tuple[str, int], int]) -> Profile:
@@ -115,4 +119,5 @@ class ClusterPricing:
             bucket_ns=price_buckets(plan.buckets, self.cluster, self.formats),
             channel=price_channels(plan.channels, mesh, self.cluster),
             group_ns=price_groups(plan.groups, plan.buckets, mesh, self.cluster, self.formats),
+            copy_ns=price_copies(plan, self.cluster),
         )

@@ -7,15 +7,18 @@ and frozen: the model and the cluster are resolved, all quantities are whole num
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from exactmap.errors import ExactmapError, InvalidInputError, Place
 from exactmap.sim.scenario.cluster_file import resolve_cluster
 from exactmap.sim.scenario.consistency import find_conflicts
 from exactmap.sim.scenario.document import Problems, apply_override, as_mapping, expand_shorthand, validate
+from exactmap.sim.scenario.map_section import map_request
 from exactmap.sim.scenario.model_section import resolve_model
 from exactmap.sim.scenario.resolved import Scenario
 from exactmap.sim.scenario.schema import ScenarioFile
+from exactmap.sim.scenario.state_section import resolve_state
 from exactmap.sim.scenario.strict_yaml import Marked, raise_together, read_yaml_file
 from exactmap.sim.scenario.types import (
     Engine,
@@ -30,7 +33,7 @@ from exactmap.sim.scenario.units import BatchUnit
 
 __all__ = ["Scenario", "load_scenario"]
 
-_SHORTHANDS = (("model", "preset"), ("data", "path"))
+_SHORTHANDS = (("model", "preset"), ("data", "path"), ("state", "use"))
 
 
 def load_scenario(path: str | Path, overrides: Sequence[str] = ()) -> Scenario:
@@ -76,13 +79,14 @@ def load_scenario(path: str | Path, overrides: Sequence[str] = ()) -> Scenario:
         name=spec.name or path.stem,
         path=path,
         model=model,
-        cluster=cluster,
+        cluster=replace(cluster, map_request=map_request(spec.map)),
         training=_training(spec, document, problems),
         parallel=ParallelSpace(**spec.parallel.model_dump()),
         goal=Goal(spec.goal),
         limits=Limits(spec.limits.memory_headroom, spec.limits.gpus),
         data_path=None if spec.data.path is None else path.parent / spec.data.path,
         execution=None if spec.execution is None else Engine(spec.execution.engine),
+        state=resolve_state(spec.state, cluster, document, problems),
         notes=notes,
     )
     if not problems.found:
