@@ -1,112 +1,176 @@
-"""Measured times of collectives inside a scale-up domain, by size and number of ranks.
+"""Measured times of collectives, by operation, ranks, domains and size.
 
-The table (``catalog/nvlink-collectives.csv``) holds NCCL times for 2, 4 and 8 ranks from 512 B to 512 MiB.
-Between two sizes the time is interpolated on logarithmic axes; beyond the largest it grows at the rate of
-the last doubling. More ranks than measured: the bytes that a link carries grow by the ring's (n-1)/n, and
-each further rank adds the latency that each rank added between the two largest groups measured; an
-all-reduce may take a tree instead, whose latency grows with the logarithm of the ranks.
+The catalog's table (``catalog/nvlink-collectives.csv``) holds NCCL times for 2, 4 and 8 ranks inside a domain,
+from 512 B to 512 MiB. A user's own come from nccl-tests (`exactmap.topology.nccl_tests`) or from a CSV of the
+same form. What is between, beside and beyond the points is for `exactmap.topology.collectives` to say.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from math import exp, log, log2
+from math import isfinite
+from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Curve", "curve_names", "measured_time_ns", "small_message_ns"]
+from exactmap.errors import InvalidInputError, Place
+
+__all__ = [
+    "Curve",
+    "CurveKey",
+    "Curves",
+    "Point",
+    "curve_names",
+    "find_curves",
+    "make_curves",
+    "read_curves",
+]
 
 _FILE = "nvlink-collectives.csv"
+_HEADS = (["gpu", "op", "ranks", "bytes", "us"], ["gpu", "op", "ranks", "domains", "bytes", "us"])
+_OPS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "point_to_point")
+
+
+class CurveKey(NamedTuple):
+    """What a curve is of: operation, ranks, and the scale-up domains that they lie in."""
+
+    op: str
+    num_ranks: int
+    num_domains: int = 1
+
+
+class Point(NamedTuple):
+    """One measured time."""
+
+    key: CurveKey
+    num_bytes: int
+    time_ns: float
 
 
 class Curve(NamedTuple):
-    """Times of one collective on one group size: sizes ascending, and a time for each."""
+    """Times of one collective on one group: sizes ascending, and a time for each."""
 
     num_bytes: tuple[int, ...]
     time_ns: tuple[float, ...]
 
-    def at(self, num_bytes: int) -> float:
-        """Time in ns at a size."""
-        sizes, times = self
-        if num_bytes <= sizes[0]:
-            return times[0]
-        if num_bytes >= sizes[-1]:
-            per_byte = (times[-1] - times[-2]) / (sizes[-1] - sizes[-2])
-            return times[-1] + (num_bytes - sizes[-1]) * per_byte
-        right = bisect_left(sizes, num_bytes)
-        share = log(num_bytes / sizes[right - 1]) / log(sizes[right] / sizes[right - 1])
-        return exp((1.0 - share) * log(times[right - 1]) + share * log(times[right]))
 
-
-@cache
-def _tables() -> dict[tuple[str, str], dict[int, Curve]]:
-    """(GPU, collective) -> number of ranks -> curve."""
-    points: dict[tuple[str, str], dict[int, list[tuple[int, float]]]] = {}
-    text = files("exactmap.topology").joinpath("catalog", _FILE).read_text(encoding="utf-8")
-    rows = [line for line in text.splitlines() if line and not line.startswith("#")]
-    for row in rows[1:]:
-        gpu, op, ranks, num_bytes, micros = row.split(",")
-        by_ranks = points.setdefault((gpu, op), {})
-        by_ranks.setdefault(int(ranks), []).append((int(num_bytes), float(micros) * 1000.0))
-    return {
-        key: {
-            ranks: Curve(tuple(size for size, _ in sorted(curve)), tuple(time for _, time in sorted(curve)))
-            for ranks, curve in by_ranks.items()
-        }
-        for key, by_ranks in points.items()
-    }
-
-
-def curve_names() -> frozenset[str]:
-    """GPUs that have measured collectives."""
-    return frozenset(gpu for gpu, _ in _tables())
-
-
-def small_message_ns(curves: str, op: str, num_ranks: int) -> float:
-    """Time in ns of the smallest measured message: the latency of the collective."""
-    return measured_time_ns(curves, op, num_ranks, 1)
-
-
-def measured_time_ns(curves: str, op: str, num_ranks: int, num_bytes: int) -> float:
-    """Time of a collective inside one domain, from the measured curves.
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """Measured collectives of one kind of machine.
 
     Parameters
     ----------
-    curves
-        Name of the curves (`GPU.curves`).
-    op
-        ``all_reduce``, ``all_gather``, ``reduce_scatter`` or ``all_to_all``.
-    num_ranks
-        Ranks, at least 2.
-    num_bytes
-        Full buffer: the sum over ranks for gather and scatter.
+    name
+        Whose they are.
+    release
+        What was measured: library, version, settings.
+    by_key
+        The curves.
+    files
+        Where a user's own were read.
+    """
 
-    Returns
-    -------
-    float
-        Time in ns.
+    name: str
+    release: str
+    by_key: Mapping[CurveKey, Curve]
+    files: tuple[str, ...] = ()
+
+    def ranks(self, op: str, num_domains: int = 1) -> tuple[int, ...]:
+        """Group sizes measured, ascending."""
+        return tuple(
+            sorted(key.num_ranks for key in self.by_key if (key.op, key.num_domains) == (op, num_domains))
+        )
+
+    def over(self, other: Curves | None) -> Curves:
+        """These curves, and those of `other` that are not among them."""
+        if other is None:
+            return self
+        return Curves(self.name, self.release, {**other.by_key, **self.by_key}, self.files + other.files)
+
+    def without(self, *keys: CurveKey) -> Curves:
+        """All but some curves."""
+        kept = {key: curve for key, curve in self.by_key.items() if key not in keys}
+        return Curves(self.name, self.release, kept, self.files)
+
+
+def make_curves(name: str, release: str, points: Iterable[Point], sources: tuple[str, ...] = ()) -> Curves:
+    """Sort points into curves; of points at one size the fastest counts."""
+    by_key: dict[CurveKey, dict[int, float]] = {}
+    for key, num_bytes, time_ns in points:
+        curve = by_key.setdefault(key, {})
+        curve[num_bytes] = min(time_ns, curve.get(num_bytes, time_ns))
+    curves = {
+        key: Curve(tuple(sorted(curve)), tuple(curve[size] for size in sorted(curve)))
+        for key, curve in sorted(by_key.items())
+    }
+    return Curves(name, release, curves, sources)
+
+
+def read_curves(text: str, path: str | Path) -> dict[str, Curves]:
+    """Read a CSV of the catalog's form: columns gpu, op, ranks, (domains,) bytes, us; ``#`` begins a comment.
 
     Raises
     ------
-    KeyError
-        If there are no such curves.
+    InvalidInputError
+        If a line is no point; it is named.
     """
-    by_ranks = _tables()[curves, op]
-    known = sorted(by_ranks)
-    if num_ranks in by_ranks:
-        return by_ranks[num_ranks].at(num_bytes)
-    if num_ranks < known[-1]:
-        above = known[bisect_left(known, num_ranks)]
-        below = known[known.index(above) - 1]
-        share = log(num_ranks / below) / log(above / below)
-        return (1.0 - share) * by_ranks[below].at(num_bytes) + share * by_ranks[above].at(num_bytes)
-    largest, before = known[-1], known[-2]
-    # The same bytes per link as in the largest measured group, plus the latency of the further ranks.
-    same_link = num_bytes * ((num_ranks - 1) / num_ranks) / ((largest - 1) / largest)
-    per_rank = (by_ranks[largest].time_ns[0] - by_ranks[before].time_ns[0]) / (largest - before)
-    further = float(num_ranks - largest)
-    if op == "all_reduce":
-        # A tree goes up and down log2(n) levels; a level costs about what two ring steps do.
-        further = min(further, 4.0 * log2(num_ranks / largest))
-    return by_ranks[largest].at(round(same_link)) + further * max(per_rank, 0.0)
+    points: dict[str, list[Point]] = {}
+    head: list[str] | None = None
+    for number, line in enumerate(text.splitlines(), 1):
+        cells = [cell.strip() for cell in line.split(",")]
+        if not line.strip() or line.startswith("#"):
+            continue
+        if head is None:
+            head = cells
+            if head not in _HEADS:
+                raise InvalidInputError(
+                    "not a table of collectives",
+                    where=Place(str(path), number),
+                    got=line[:80],
+                    expected=" or ".join(",".join(columns) for columns in _HEADS),
+                )
+            continue
+        gpu, point = _point(dict(zip(head, cells, strict=False)), len(cells) == len(head), path, number, line)
+        points.setdefault(gpu, []).append(point)
+    if not points:
+        raise InvalidInputError("a table of collectives without points", where=Place(str(path)))
+    release = text.partition("\n")[0].removeprefix("#").strip() if text.startswith("#") else ""
+    return {gpu: make_curves(gpu, release, of_gpu, (str(path),)) for gpu, of_gpu in points.items()}
+
+
+def _point(
+    cells: Mapping[str, str], is_whole: bool, path: str | Path, number: int, line: str
+) -> tuple[str, Point]:
+    def wrong(what: str, expected: str) -> InvalidInputError:
+        return InvalidInputError(what, where=Place(str(path), number), got=line[:80], expected=expected)
+
+    if not is_whole:
+        raise wrong("a line of the table is cut short or too long", "one value per column")
+    try:
+        ranks, domains = int(cells["ranks"]), int(cells.get("domains", "1"))
+        num_bytes, time_ns = int(cells["bytes"]), float(cells["us"]) * 1000.0
+    except ValueError:
+        raise wrong("a line of the table holds no numbers", "whole ranks and bytes, us") from None
+    if ranks < 2 or domains < 1 or ranks % domains or num_bytes < 1 or not isfinite(time_ns) or time_ns <= 0:  # noqa: PLR2004
+        raise wrong("a number is out of range", "ranks from 2 that domains divide, bytes and us above 0")
+    if cells["op"] not in _OPS:
+        raise wrong("unknown operation", ", ".join(_OPS))
+    return cells["gpu"], Point(CurveKey(cells["op"], ranks, domains), num_bytes, time_ns)
+
+
+@cache
+def _tables() -> dict[str, Curves]:
+    text = files("exactmap.topology").joinpath("catalog", _FILE).read_text(encoding="utf-8")
+    return read_curves(text, _FILE)
+
+
+def curve_names() -> frozenset[str]:
+    """GPUs that have measured collectives in the catalog."""
+    return frozenset(_tables())
+
+
+def find_curves(name: str) -> Curves | None:
+    """Curves of the catalog by name, or None."""
+    return _tables().get(name)

@@ -11,13 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from exactmap.errors import InvalidInputError, Place
+from exactmap.topology.curves import Curves
 from exactmap.topology.exact_map.exact_map import ExactMap
 from exactmap.topology.exact_map.place import count_usable, place_mesh
 from exactmap.topology.exact_map.request import MapRequest
 from exactmap.topology.fabric.spec import FabricSpec
+from exactmap.topology.gemm_table import GemmTable
+from exactmap.topology.host import Host, Rack
 from exactmap.topology.mapping import Mesh, Placement
 
-__all__ = ["GPU", "Cluster", "Fact", "ScaleOut", "ScaleUp"]
+__all__ = ["GPU", "Cluster", "Fact", "Host", "Rack", "ScaleOut", "ScaleUp"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +65,18 @@ class GPU:
         Least time of one kernel, launch included, when the host runs ahead.
     reserved_bytes
         Memory that context, libraries and communicators take.
-    power_w
-        Rated power.
+    power_w, idle_power_w
+        Rated power; power when nothing runs (0: unknown).
+    exp_per_s
+        Exponentials that its special-function units make (softmax); 0: unknown.
+    recipe_peak_flop_per_s
+        Dense peak by which the vendor's published recipes divide to state MFU, where it is not the peak.
+    kernels
+        Whose measured products and attention describe it; empty: those of `curves`.
+    gemm_efficiency, attention_efficiency
+        Shares of peak of products and attention where nothing measured describes it.
+    gemm
+        Products that a user has timed on it; they go before the measured ones.
     """
 
     name: str
@@ -75,6 +88,13 @@ class GPU:
     launch_ns: int
     reserved_bytes: int
     power_w: int
+    idle_power_w: int = 0
+    exp_per_s: int = 0
+    recipe_peak_flop_per_s: Mapping[str, int] = field(default_factory=dict)
+    kernels: str = ""
+    gemm_efficiency: float = 1.0
+    attention_efficiency: float = 0.4
+    gemm: GemmTable | None = None
 
     def peak(self, dtype: str) -> int:
         """Dense peak in flop/s for a number format.
@@ -94,6 +114,10 @@ class GPU:
                 expected=" or ".join(self.peak_flop_per_s),
             ) from None
 
+    def recipe_peak(self, dtype: str) -> int:
+        """Dense peak that the vendor's recipes state MFU against; raises as `peak`."""
+        return self.recipe_peak_flop_per_s.get(dtype) or self.peak(dtype)
+
 
 @dataclass(frozen=True, slots=True)
 class ScaleUp:
@@ -111,6 +135,8 @@ class ScaleUp:
         Share of that rate that large transfers reach, where no measured curve says more.
     latency_ns
         Time of a small message from one GPU to another.
+    reduction
+        What sums in its switches (``NVLink SHARP``); empty: nothing.
     """
 
     name: str
@@ -118,6 +144,7 @@ class ScaleUp:
     bytes_per_s: int
     efficiency: float
     latency_ns: int
+    reduction: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +161,18 @@ class ScaleOut:
         Share of that rate that large transfers reach.
     latency_ns
         Time of a small message between GPUs of two domains that share a leaf switch.
+    max_ports
+        Ports that the interface can be split into; 0: unknown.
+    power_w
+        Rated power, for each GPU; 0: unknown.
     """
 
     name: str
     bytes_per_s: int
     efficiency: float
     latency_ns: int
+    max_ports: int = 0
+    power_w: int = 0
 
     @property
     def achieved_bytes_per_s(self) -> float:
@@ -165,10 +198,18 @@ class Cluster:
         The parts.
     fabric
         The network that the interfaces are attached to.
+    host
+        What the GPUs are plugged into; None: unknown, and nothing can be copied to it.
+    rack
+        What the hosts stand in; None: unknown.
     map_request
         What a map of a mesh onto it must leave out and keep together.
     facts
         Dotted name of a number (``gpu.memory``) -> where it comes from.
+    collectives
+        Collectives that a user has measured on it; they go before the GPU type's.
+    memo
+        What others have worked out for this cluster and keep; no part of what it is.
 
     Raises
     ------
@@ -184,8 +225,12 @@ class Cluster:
     scale_up: ScaleUp
     scale_out: ScaleOut
     fabric: FabricSpec = field(default_factory=FabricSpec)
+    host: Host | None = None
+    rack: Rack | None = None
     map_request: MapRequest = field(default_factory=MapRequest)
     facts: Mapping[str, Fact] = field(default_factory=dict, compare=False, repr=False)
+    collectives: Curves | None = None
+    memo: dict[object, object] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check the counts."""
@@ -221,6 +266,16 @@ class Cluster:
     def scale_out_latency_ns(self, tier: int) -> int:
         """Time of a small message that climbs to a tier of the fabric."""
         return self.scale_out.latency_ns + self.fabric.extra_latency_ns(tier)
+
+    @property
+    def num_hosts(self) -> int:
+        """Hosts; the last may be partly filled."""
+        return -(-self.num_gpus // self.gpus_per_host)
+
+    @property
+    def num_racks(self) -> int:
+        """Racks, the last one maybe partly filled; 0 where nothing is known of racks."""
+        return 0 if self.rack is None else -(-self.num_hosts // self.rack.num_hosts)
 
     @property
     def usable_gpus(self) -> int:

@@ -12,16 +12,20 @@ import typer
 
 from exactmap import __version__
 from exactmap.sim.cli.calibrate import calibrate
+from exactmap.sim.cli.catalog import catalog
 from exactmap.sim.cli.check import check
+from exactmap.sim.cli.cluster import cluster
 from exactmap.sim.cli.compare import compare
 from exactmap.sim.cli.data import data
 from exactmap.sim.cli.doctor import doctor
+from exactmap.sim.cli.map import map as map_ranks
 from exactmap.sim.cli.plan import plan
 from exactmap.sim.cli.run import run
 from exactmap.sim.cli.sample import sample
 from exactmap.sim.cli.schedules import schedules
 from exactmap.sim.cli.show import show
 from exactmap.sim.cli.simulate import simulate
+from exactmap.sim.cli.traffic import traffic
 
 __all__ = ["app", "main"]
 
@@ -51,7 +55,23 @@ def about(
     """Options of the program itself."""
 
 
-for command in (plan, simulate, run, compare, calibrate, check, show, schedules, data, sample, doctor):
+for command in (
+    plan,
+    map_ranks,
+    simulate,
+    run,
+    compare,
+    calibrate,
+    catalog,
+    cluster,
+    check,
+    show,
+    schedules,
+    data,
+    sample,
+    traffic,
+    doctor,
+):
     app.command(name=command.__name__)(command)
 
 

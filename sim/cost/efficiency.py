@@ -4,7 +4,8 @@ Products: a table of measured times over (m, n, k) gives the share of peak; betw
 interpolated on logarithmic axes, above them the last value holds, below them the trend of the last two
 points goes on. Attention: a table of rates over (batch x heads, tokens), the same way; backward reaches a
 fixed share of the forward's rate. A device without tables (a CPU core whose "peak" is already a measured
-rate) has constant shares.
+rate) has constant shares. Products that a user has timed go before all of these
+(`exactmap.sim.cost.own_gemm`).
 
 Sources: ``data/gemm.csv`` and ``data/attention.csv``, reduced from ai-dynamo/aiconfigurator systems data
 (Apache-2.0).
@@ -12,47 +13,22 @@ Sources: ``data/gemm.csv`` and ``data/attention.csv``, reduced from ai-dynamo/ai
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
-from math import exp, log
 
-__all__ = ["Efficiency", "efficiency_names", "find_efficiency"]
+from exactmap.sim.cost.grid import LogGrid, Point, Surface
+from exactmap.sim.cost.own_gemm import own_surfaces
+from exactmap.topology.gemm_table import GemmTable
+from exactmap.topology.hardware import GPU
+
+__all__ = ["Efficiency", "efficiency_names", "efficiency_of", "find_efficiency"]
 
 ATTENTION_BACKWARD_SHARE = 0.7
 """Backward attention's FLOP rate over forward's: 0.65 to 0.8 on Hopper (arXiv:2407.08608)."""
 
 _MIN_SHARE = 0.002
-
-
-@dataclass(frozen=True, slots=True)
-class _Grid:
-    """Logarithms of a positive quantity on a rectangular grid."""
-
-    axes: tuple[tuple[float, ...], ...]
-    values: dict[tuple[int, ...], float]
-
-    def at(self, point: tuple[float, ...]) -> float:
-        """Interpolated value (not its logarithm) at a point given in plain coordinates."""
-        corners: list[tuple[tuple[int, ...], float]] = [((), 1.0)]
-        for axis, coordinate in zip(self.axes, point, strict=True):
-            left, share = _locate(axis, log(coordinate))
-            corners = [
-                ((*index, left + step), weight * part)
-                for index, weight in corners
-                for step, part in ((0, 1.0 - share), (1, share))
-                if part != 0.0
-            ]
-        return exp(sum(weight * self.values[index] for index, weight in corners))
-
-
-def _locate(axis: tuple[float, ...], x: float) -> tuple[int, float]:
-    """Left neighbour and share of the right one; no more than the last value above, the trend below."""
-    if x >= axis[-1]:
-        return len(axis) - 2, 1.0
-    left = max(0, bisect_right(axis, x) - 1)
-    return left, (x - axis[left]) / (axis[left + 1] - axis[left])
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +48,8 @@ class Efficiency:
     """
 
     name: str
-    gemm: dict[str, _Grid]
-    attention: _Grid | None
+    gemm: Mapping[str, Surface]
+    attention: Surface | None
     gemm_share: float = 0.85
     attention_share: float = 0.5
 
@@ -105,17 +81,6 @@ def _rows(name: str) -> list[list[str]]:
     return [line.split(",") for line in lines[1:]]
 
 
-def _grid(points: dict[tuple[int, ...], float]) -> _Grid:
-    """A grid from points; every combination of coordinates must be there."""
-    num_axes = len(next(iter(points)))
-    axes = [sorted({point[axis] for point in points}) for axis in range(num_axes)]
-    values = {
-        tuple(axes[axis].index(coordinate) for axis, coordinate in enumerate(point)): log(value)
-        for point, value in points.items()
-    }
-    return _Grid(tuple(tuple(log(coordinate) for coordinate in axis) for axis in axes), values)
-
-
 @cache
 def _gemm_points() -> dict[str, dict[str, dict[tuple[int, ...], float]]]:
     out: dict[str, dict[str, dict[tuple[int, ...], float]]] = {}
@@ -142,8 +107,33 @@ def efficiency_names() -> frozenset[str]:
 @cache
 def find_efficiency(curves: str) -> Efficiency:
     """Efficiency of a device by the name of its curves; an unknown or empty name gives constant shares."""
-    gemm = {dtype: _grid(points) for dtype, points in _gemm_points().get(curves, {}).items()}
+    gemm = {dtype: LogGrid.of(points) for dtype, points in _gemm_points().get(curves, {}).items()}
     attention = _attention_points().get(curves)
     if not gemm:
         return Efficiency(curves, {}, None, gemm_share=1.0, attention_share=0.4)
-    return Efficiency(curves, gemm, None if attention is None else _grid(attention))
+    return Efficiency(curves, gemm, None if attention is None else LogGrid.of(attention))
+
+
+def efficiency_of(gpu: GPU) -> Efficiency:
+    """Efficiency of a GPU: what its user has timed, then what was measured, then its constant shares."""
+    shares = (gpu.gemm_efficiency, gpu.attention_efficiency)
+    return _efficiency(gpu.kernels or gpu.curves, shares, gpu.gemm, tuple(gpu.peak_flop_per_s.items()))
+
+
+@cache
+def _efficiency(
+    kernels: str, shares: tuple[float, float], table: GemmTable | None, peaks: tuple[tuple[str, int], ...]
+) -> Efficiency:
+    """As `efficiency_of`; it is asked for by every stage, so it is kept."""
+    measured = find_efficiency(kernels)
+    if not measured.gemm:
+        measured = replace(measured, gemm_share=shares[0], attention_share=shares[1])
+    if table is None:
+        return measured
+    peak = dict(peaks)
+
+    def base(dtype: str, point: Point) -> float:
+        m, n, k = (round(size) for size in point)
+        return measured.gemm_flop_per_s(dtype, float(peak[dtype]), m, n, k)
+
+    return replace(measured, gemm={**measured.gemm, **own_surfaces(table, base)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from exactmap.sim.cost.host import HostProfile
+from exactmap.sim.cost.host_copies import price_copies
 from exactmap.sim.cost.links import price_buckets, price_channels, price_groups
 from exactmap.sim.cost.plan_header import formats_of, mesh_of, model_of
 from exactmap.sim.cost.price_host import price_on_host
@@ -35,7 +36,8 @@ def price_plan(plan: Plan, machine: Cluster | HostProfile) -> Profile:
     Raises
     ------
     InvalidInputError
-        If the machine cannot compute in the plan's formats or lacks a measurement.
+        If the machine cannot compute in the plan's formats, lacks a measurement, or has no known host that
+        stashes can be copied to.
     InfeasibleError
         If the plan needs more GPUs than there are.
     """
@@ -57,4 +59,5 @@ def price_plan(plan: Plan, machine: Cluster | HostProfile) -> Profile:
         bucket_ns=price_buckets(stepped, machine, formats),
         channel=price_channels(plan.channels, mesh, machine),
         group_ns=price_groups(plan.groups, plan.buckets, mesh, machine, formats),
+        copy_ns=price_copies(plan, machine),
     )

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil
 
-from exactmap.sim.cost.efficiency import Efficiency, find_efficiency
+from exactmap.sim.cost.efficiency import Efficiency, efficiency_of
 from exactmap.sim.cost.formats import Formats
 from exactmap.sim.workload.model import ModelConfig, StageLike
 from exactmap.sim.workload.operators import Operator, OperatorKind, Pass, stage_operators
@@ -79,7 +79,7 @@ def stage_time_ns(
     efficiency: Efficiency | None = None,
 ) -> int:
     """Time of one pass of a stage on one rank in ns, communication inside the layers included."""
-    efficiency = efficiency or find_efficiency(cluster.gpu.curves)
+    efficiency = efficiency or efficiency_of(cluster.gpu)
     operators = stage_operators(
         model,
         stage,
@@ -197,7 +197,7 @@ def price_stages(
     dict
         (op, stage) -> ns. Equal stages are computed once.
     """
-    efficiency = efficiency or find_efficiency(cluster.gpu.curves)
+    efficiency = efficiency or efficiency_of(cluster.gpu)
     known: dict[tuple[int, bool, bool, Pass], int] = {}
     work_ns: dict[tuple[str, int], int] = {}
     for number, stage in enumerate(stages):

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from exactmap.sim.engine.carrier import PlainCarrier, call_at
 
+if TYPE_CHECKING:
     import simpy
 
+    from exactmap.sim.engine.carrier import Carrier
+    from exactmap.sim.engine.encoded import Ints
     from exactmap.sim.engine.event_rank import Rank
 
 __all__ = [
@@ -23,17 +25,7 @@ __all__ = [
     "OperationQueue",
     "ReceiveEnd",
     "SendEnd",
-    "call_at",
 ]
-
-
-def call_at(
-    env: simpy.Environment, time_ns: int, callback: Callable[[simpy.Event], None], value: object = None
-) -> None:
-    """Call back at `time_ns`, which is not in the past."""
-    timeout = env.timeout(time_ns - int(env.now), value)
-    assert timeout.callbacks is not None
-    timeout.callbacks.append(callback)
 
 
 class ChannelEngine:
@@ -46,8 +38,11 @@ class ChannelEngine:
         sink: Rank,
         times: tuple[list[int], list[int], list[int]],
         depth: int,
+        carrier: Carrier,
+        num_bytes: int,
     ) -> None:
         self.env, self.source, self.sink, self.depth = env, source, sink, depth
+        self.carrier, self.num_bytes = carrier, num_bytes
         self.wire_ns, self.lat_ns, self.copy_ns = times
         self.sends: list[tuple[int, int]] = []  # (instruction, when posted)
         self.receives: list[tuple[int, int]] = []
@@ -94,7 +89,7 @@ class ChannelEngine:
             start = max(start, emptied)
         self.busy = True
         self.started.append(start)
-        call_at(self.env, start + self.wire_ns[number], self.free)
+        self.carrier.carry(start, self.wire_ns[number], self.num_bytes, self.free)
 
     def free(self, _: simpy.Event) -> None:
         """The wire is free, and the sender with it."""
@@ -136,13 +131,17 @@ class ChannelInline:
         sink: Rank,
         times: tuple[list[int], list[int], list[int]],
         depth: int,
+        carrier: Carrier,
+        num_bytes: int,
     ) -> None:
         del depth  # plays no part
         self.env, self.source, self.sink = env, source, sink
-        self.span_ns = [wire + lat for wire, lat in zip(times[0], times[1], strict=True)]
+        self.carrier, self.num_bytes = carrier, num_bytes
+        self.wire_ns, self.lat_ns, _ = times
         self.sends: list[tuple[int, int]] = []
         self.receives: list[int] = []
         self.reached: list[int] = []
+        self.started: dict[int, int] = {}  # transfers that are under way
 
     def send(self, index: int, time_ns: int) -> None:
         """The sender posts."""
@@ -166,12 +165,18 @@ class ChannelInline:
     def move(self, number: int) -> None:
         """Start a transfer whose two ends are known."""
         start = max(self.sends[number][1], self.reached[number])
-        call_at(self.env, start + self.span_ns[number], self.deliver, number)
+        self.started[number] = start
+        self.carrier.carry(start, self.wire_ns[number], self.num_bytes, self.arrive, number)
+
+    def arrive(self, event: simpy.Event) -> None:
+        """A message's last byte is on its way."""
+        number = cast(int, event.value)
+        call_at(self.env, int(self.env.now) + self.lat_ns[number], self.deliver, number)
 
     def deliver(self, event: simpy.Event) -> None:
         """A message has been moved."""
         number, now = cast(int, event.value), int(self.env.now)
-        start = now - self.span_ns[number]
+        start = self.started.pop(number)
         self.source.finish(self.sends[number][0], start, now)
         self.sink.finish(self.receives[number], start, now)
 
@@ -197,11 +202,11 @@ class ReceiveEnd:
 class Operation:
     """What members do together: starts at the latest of its conditions, is over for all at once."""
 
-    def __init__(self, env: simpy.Environment, missing: int) -> None:
-        self.env = env
+    def __init__(self, env: simpy.Environment, missing: int, carrier: Carrier) -> None:
+        self.env, self.carrier = env, carrier
         self.missing = missing  #: conditions of which nothing is known yet
         self.start_ns = 0  #: the latest of those that are known
-        self.duration_ns = 0
+        self.duration_ns = self.num_bytes = 0
         self.over_ns = -1
         self.ends: list[tuple[Rank, int]] = []
         self.followers: list[Operation] = []
@@ -211,11 +216,12 @@ class Operation:
         self.start_ns = max(self.start_ns, time_ns)
         self.missing -= 1
         if not self.missing:
-            call_at(self.env, self.start_ns + self.duration_ns, self.end)
+            self.carrier.carry(self.start_ns, self.duration_ns, self.num_bytes, self.end)
 
-    def lasts(self, rank: Rank, index: int, duration_ns: int) -> None:
+    def lasts(self, rank: Rank, index: int, duration_ns: int, num_bytes: int = 0) -> None:
         """A member takes part with its instruction `index`."""
         self.duration_ns = max(self.duration_ns, duration_ns)
+        self.num_bytes = max(self.num_bytes, num_bytes)
         self.ends.append((rank, index))
 
     def follow(self, other: Operation) -> None:
@@ -238,8 +244,8 @@ class Operation:
 class OperationQueue:
     """Operations of one group, one scan's member or one copy queue, each after the one before."""
 
-    def __init__(self, env: simpy.Environment, num_members: int, *, inline: bool) -> None:
-        self.env = env
+    def __init__(self, env: simpy.Environment, num_members: int, carrier: Carrier, *, inline: bool) -> None:
+        self.env, self.carrier = env, carrier
         self.conditions = num_members * (2 if inline else 1)
         self.ahead: OperationQueue | None = None  #: of a scan: the member before
         self.operations: list[Operation] = []
@@ -247,7 +253,7 @@ class OperationQueue:
     def operation(self, number: int) -> Operation:
         """The n-th operation, as soon as anyone speaks of it."""
         while len(self.operations) <= number:
-            operation = Operation(self.env, self.conditions)
+            operation = Operation(self.env, self.conditions, self.carrier)
             if self.operations:
                 operation.follow(self.operations[-1])
             if self.ahead is not None:
@@ -259,15 +265,19 @@ class OperationQueue:
 class Member:
     """A rank's place in an `OperationQueue`."""
 
-    def __init__(self, queue: OperationQueue, rank: Rank, *, inline: bool, scan: bool) -> None:
+    def __init__(
+        self, queue: OperationQueue, rank: Rank, op_bytes: Ints | None, *, inline: bool, scan: bool
+    ) -> None:
         self.queue, self.rank, self.inline, self.scan = queue, rank, inline, scan
+        self.op_bytes = op_bytes  #: [instructions] what its operations move, where that is known
         self.num_posted = self.num_reached = 0
 
     def post(self, index: int, time_ns: int) -> None:
         """The rank posts its part of its next operation."""
         operation = self.queue.operation(self.num_posted)
         self.num_posted += 1
-        operation.lasts(self.rank, index, int(self.rank.actor.op_ns[index]))
+        num_bytes = 0 if self.op_bytes is None else int(self.op_bytes[index])
+        operation.lasts(self.rank, index, int(self.rank.actor.op_ns[index]), num_bytes)
         before = self.rank.bucket_before
         if before >= 0 and not self.scan:
             self.rank.watch(before, operation)
@@ -284,7 +294,7 @@ class CoupledWork:
     """A work that ranks of several lanes start together; it takes the longest of their durations."""
 
     def __init__(self, env: simpy.Environment, num_members: int) -> None:
-        self.operation = Operation(env, num_members)
+        self.operation = Operation(env, num_members, PlainCarrier(env))
 
     def arrive(self, rank: Rank, index: int, comp_ns: int, time_ns: int) -> None:
         """A member reaches it."""

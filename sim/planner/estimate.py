@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from exactmap.errors import ExactmapError
+from exactmap.errors import ExactmapError, InfeasibleError, Place
 from exactmap.sim.cost.memory import RankMemory, price_memory
 from exactmap.sim.planner.candidate import Candidate, Rejection
 from exactmap.sim.planner.closed_form import (
@@ -20,7 +20,7 @@ from exactmap.sim.schedules.order import loop_placement
 from exactmap.sim.schedules.partition import balance_layers, stages_of
 from exactmap.sim.schedules.registry import find_schedule
 from exactmap.sim.workload.model import StageShape
-from exactmap.topology.mapping import Mesh
+from exactmap.topology.mapping import DEFAULT_ORDER, Axis, Mesh
 
 if TYPE_CHECKING:
     from exactmap.sim.cost.formats import Formats
@@ -60,26 +60,44 @@ class Estimator:
     """Prices candidates of one scenario; what candidates share is computed once."""
 
     def __init__(
-        self, model: ModelConfig, seq: int, formats: Formats, pricing: Pricing, budget_bytes: int
+        self,
+        model: ModelConfig,
+        seq: int,
+        formats: Formats,
+        pricing: Pricing,
+        budget_bytes: int,
+        order: tuple[Axis, ...] = DEFAULT_ORDER,
     ) -> None:
         self.model = model
         self.seq = seq
         self.formats = formats
         self.pricing = pricing
         self.budget_bytes = budget_bytes
+        self.order = order
         self._memory = lru_cache(maxsize=None)(self._rank_memory)
         self._weights: dict[tuple[int, int, int], tuple[float, float]] = {}
 
     def mesh(self, candidate: Candidate) -> Mesh:
-        """The candidate's mesh in the default order of axes."""
-        return Mesh(tp=candidate.tp, cp=candidate.cp, pp=candidate.pp, dp=candidate.dp)
+        """The candidate's mesh, its axes in the order of the map."""
+        return Mesh(tp=candidate.tp, cp=candidate.cp, pp=candidate.pp, dp=candidate.dp, order=self.order)
 
     def price(self, candidate: Candidate) -> Estimate | Rejection:
         """Estimate a candidate, or say why it cannot be."""
+        try:
+            return self._price(candidate)
+        except InfeasibleError as error:
+            if not isinstance(error.where, Place) or error.where.field != "map.require":
+                raise
+            why = f"{error.what}: {error.got}"
+            return Rejection(candidate, "map", f"{why}, expected {error.expected}" if error.expected else why)
+
+    def _price(self, candidate: Candidate) -> Estimate | Rejection:
         mesh = self.mesh(candidate)
         try:
             stages = self.stages(candidate, mesh)
         except ExactmapError as error:
+            if isinstance(error.where, Place) and error.where.field == "map.require":
+                raise
             return Rejection(candidate, "too few layers", str(error.what))
         memory, rank = self._fullest(candidate, stages)
         if memory.total_bytes > self.budget_bytes:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from exactmap.sim.cost.formats import Formats
+from exactmap.sim.cost.host_copies import price_copies
 from exactmap.sim.cost.links import price_buckets, price_channels, price_groups
 from exactmap.sim.cost.profile import Mover, Profile
 from exactmap.sim.cost.stages import price_stages
@@ -118,4 +119,5 @@ class ClusterPricing:
             bucket_ns=price_buckets(plan.buckets, self.cluster, self.formats),
             channel=price_channels(plan.channels, mesh, self.cluster),
             group_ns=price_groups(plan.groups, plan.buckets, mesh, self.cluster, self.formats),
+            copy_ns=price_copies(plan, self.cluster),
         )

@@ -230,6 +230,7 @@ _HINTS = {
     "batch not divisible": "choose a batch that dp x microbatch divides, or leave dp to the search",
     "too few layers": "allow fewer pipeline ranks or chunks",
     "schedule": "choose numbers that the schedule takes, or allow other schedules",
+    "map": "drop a constraint of map.require, or allow other sizes under parallel",
     "no pipeline": "allow 1f1b under parallel.schedule, or more pipeline ranks",
 }
 """What to change, by the rule that the nearest miss broke."""

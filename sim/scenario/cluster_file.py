@@ -1,31 +1,37 @@
 """Read a cluster: from the catalog or a file of the user's, with any number of it changed by the scenario.
 
 A cluster file has the fields of the scenario's ``cluster`` section, each number bare or as a fact {value,
-source, confidence}, and says ``exactmap-cluster: 1``. In the end every number must be there.
+source, confidence}, and says ``exactmap-cluster: 1``. Sections may name parts of the catalog. In the end
+every number must be there.
 """
 
 from __future__ import annotations
 
 from difflib import get_close_matches
 from pathlib import Path
+from typing import cast
 
 from pydantic import BaseModel
 
 from exactmap.errors import InvalidInputError, Place
-from exactmap.sim.scenario.document import Problems, as_mapping, merge, take_facts, validate
-from exactmap.sim.scenario.schema import ClusterSection, FabricSection
-from exactmap.sim.scenario.strict_yaml import Marked, raise_together, read_yaml_file
+from exactmap.sim.scenario.cluster_build import build_cluster
+from exactmap.sim.scenario.document import Problems, as_mapping, take_facts, validate
+from exactmap.sim.scenario.parts import expand_parts, lay_over
+from exactmap.sim.scenario.schema import ClusterSection
+from exactmap.sim.scenario.strict_yaml import KeyPath, Marked, dotted, raise_together, read_yaml_file
 from exactmap.topology.catalog import catalog_names, catalog_path
-from exactmap.topology.fabric.spec import FabricKind, FabricSpec, Switch
-from exactmap.topology.hardware import GPU, Cluster, Fact, ScaleOut, ScaleUp
+from exactmap.topology.hardware import Cluster
 
 __all__ = ["load_cluster", "resolve_cluster"]
 
 _VERSION_KEY = "exactmap-cluster"
 _OPTIONAL = frozenset(
-    {"catalog", "file", "hosts", "fp32", "bf16", "fp8", "fp4"}
-    | {"switches", "tiers", "oversubscription", "cable", "shape"}
+    {"part", "catalog", "file", "fp32", "bf16", "fp8", "fp4", "host", "rack", "reduction", "max_ports"}
+    | {"kernels", "gemm", "gemm_efficiency", "attention_efficiency", "exp_rate"}
+    | {"collectives", "switches", "cables", "tiers", "oversubscription", "cable", "shape", "graph"}
+    | {"gpu.idle_power", "scale_out.power", "rack.power"}
 )
+"""Fields that may be missing in the end: a name alone is that field of any section, a path is one field."""
 
 
 def load_cluster(name_or_path: str | Path) -> Cluster:
@@ -74,16 +80,18 @@ def resolve_cluster(section: Marked, folder: Path, problems: Problems) -> Cluste
                 expected="one of num_gpus, hosts",
             )
         )
-    over = {key: value for key, value in written.items() if key not in {"catalog", "file"}}
-    merged = Marked(over, section.places, section.prefix)
+    fields = {key: value for key, value in written.items() if key not in {"catalog", "file"}}
+    over = _locate_files(Marked(fields, section.places, section.prefix), folder)
     origin = "the cluster section"
-    is_written_out = over == written and "gpu" in over
-    if not is_written_out:
+    is_written_out = fields == written and "gpu" in fields
+    if is_written_out:
+        merged = expand_parts(over, problems)
+    else:
         base = _read_base(written, section, folder, problems)
         if base is None:
             return None
-        merged = merge(base, merged)
         origin = str(base.place(()).file)
+        merged = lay_over(expand_parts(base, problems), over, problems)
     plain, facts = take_facts(merged, problems)
     spec = validate(plain, ClusterSection, problems)
     if spec is None:
@@ -91,7 +99,23 @@ def resolve_cluster(section: Marked, folder: Path, problems: Problems) -> Cluste
     _require(spec, (), plain, problems, origin)
     if len(problems.found) > num_before:
         return None
-    return _build(spec, facts, plain, problems)
+    return build_cluster(spec, facts, plain, problems)
+
+
+def _locate_files(document: Marked, folder: Path) -> Marked:
+    """Make the paths of measurements and edges ones that start at the file that names them."""
+    content = dict(as_mapping(document.value) or {})
+    for key, name in (("gpu", "gemm"), ("fabric", "graph")):
+        part = as_mapping(content.get(key))
+        if part is not None and isinstance(part.get(name), str):
+            content[key] = {**part, name: str((folder / cast(str, part[name])).resolve())}
+    collectives = content.get("collectives")
+    if isinstance(collectives, list):
+        content["collectives"] = [
+            str((folder / entry).resolve()) if isinstance(entry, str) else entry
+            for entry in cast(list[object], collectives)
+        ]
+    return Marked(content, document.places, document.prefix) if content else document
 
 
 def _base_path(written: dict[str, object], section: Marked, folder: Path, problems: Problems) -> Path | None:
@@ -146,94 +170,25 @@ def _read_base(
             )
         )
         return None
-    return Marked(content, base.places)
+    return _locate_files(Marked(content, base.places), path.parent)
 
 
-def _require(
-    section: BaseModel, path: tuple[str, ...], document: Marked, problems: Problems, origin: str
-) -> None:
+def _require(section: BaseModel, path: KeyPath, document: Marked, problems: Problems, origin: str) -> None:
     """Every number of a cluster must be given somewhere."""
     for key in type(section).model_fields:
         value: object = getattr(section, key)
+        inside = (*path, key)
         if isinstance(value, BaseModel):
-            _require(value, (*path, key), document, problems, origin)
-        elif value is None and key not in _OPTIONAL:
+            _require(value, inside, document, problems, origin)
+        elif isinstance(value, list):
+            for index, entry in enumerate(cast(list[object], value)):
+                if isinstance(entry, BaseModel):
+                    _require(entry, (*inside, index), document, problems, origin)
+        elif value is None and inside != ("hosts",) and not {key, dotted(inside)} & _OPTIONAL:
             problems.add(
                 InvalidInputError(
                     "a field is missing",
-                    where=document.place((*path, key)),
-                    hint=f"add it to {origin}, or start from catalog: {catalog_names()[0]}",
+                    where=document.place(inside),
+                    hint=f"add it to {origin}, or name a part of the catalog there",
                 )
             )
-
-
-def _build(
-    spec: ClusterSection, facts: dict[str, Fact], document: Marked, problems: Problems
-) -> Cluster | None:
-    gpu, up, out = spec.gpu, spec.scale_up, spec.scale_out
-    peaks = {dtype: peak for dtype, peak in gpu.peak.model_dump().items() if peak is not None}
-    num_gpus, gpus_per_host = spec.num_gpus or 0, spec.gpus_per_host or 0
-    if spec.hosts is not None:
-        num_gpus = spec.hosts * gpus_per_host
-    # Facts of numbers that the scenario changed have gone with the merge; those left speak of what is used.
-    try:
-        return Cluster(
-            name=spec.name or "",
-            num_gpus=num_gpus,
-            gpus_per_host=gpus_per_host,
-            used_per_domain=spec.used_per_domain or 0,
-            gpu=GPU(
-                name=gpu.name or "",
-                curves=gpu.curves or "",
-                peak_flop_per_s=peaks,
-                memory_bytes=gpu.memory or 0,
-                memory_bytes_per_s=gpu.memory_bandwidth or 0,
-                memory_efficiency=gpu.memory_efficiency or 0.0,
-                launch_ns=gpu.launch or 0,
-                reserved_bytes=gpu.reserved_memory or 0,
-                power_w=gpu.power or 0,
-            ),
-            scale_up=ScaleUp(
-                name=up.name or "",
-                domain_size=up.domain_size or 0,
-                bytes_per_s=up.bandwidth or 0,
-                efficiency=up.efficiency or 0.0,
-                latency_ns=up.latency or 0,
-            ),
-            scale_out=ScaleOut(
-                name=out.name or "",
-                bytes_per_s=out.bandwidth or 0,
-                efficiency=out.efficiency or 0.0,
-                latency_ns=out.latency or 0,
-            ),
-            fabric=_fabric(spec.fabric),
-            facts=facts,
-        )
-    except InvalidInputError as error:
-        field = error.where.field if isinstance(error.where, Place) else None
-        path = tuple((field or "").removeprefix("cluster.").split(".")) if field else ()
-        problems.add(error, document.place(path))
-        return None
-
-
-def _fabric(section: FabricSection) -> FabricSpec:
-    return FabricSpec(
-        kind=FabricKind(section.kind),
-        switches=tuple(
-            Switch(
-                name=switch.name,
-                num_ports=switch.ports,
-                port_bytes_per_s=switch.port_rate,
-                max_ports=switch.max_ports or switch.ports,
-                hop_ns=switch.hop,
-                power_w=switch.power,
-            )
-            for switch in section.switches or ()
-        ),
-        num_tiers=section.tiers or 0,
-        planes=section.planes,
-        rails=section.rails,
-        oversubscription=tuple(section.oversubscription or ()),
-        cable_ns=section.cable or 0,
-        shape=tuple(section.shape or ()),
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from exactmap.errors import InvalidInputError
+from exactmap.errors import InvalidInputError, Place
 from exactmap.sim.scenario.document import Problems
 from exactmap.sim.scenario.resolved import Scenario
 from exactmap.sim.scenario.strict_yaml import KeyPath, Marked
@@ -21,6 +21,12 @@ def find_conflicts(scenario: Scenario, document: Marked, problems: Problems) -> 
             InvalidInputError(what, where=document.place(path), got=got, expected=expected, hint=hint)
         )
 
+    try:
+        _ = scenario.cluster.usable_gpus
+    except InvalidInputError as error:
+        field = error.where.field if isinstance(error.where, Place) else None
+        problems.add(error, document.place(tuple((field or "map").split("."))))
+        return
     _check_training(scenario, conflict)
     _check_parallel(scenario, conflict)
     _check_machine(scenario, conflict)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from exactmap.sim.scenario.cluster_document import cluster_document
+from exactmap.sim.scenario.map_section import map_document
 from exactmap.sim.scenario.state_section import effective_state
 from exactmap.sim.scenario.types import Engine, Goal, Limits, ParallelSpace, Training
-from exactmap.sim.scenario.units import show_bytes, show_bytes_per_s, show_flop_per_s, show_ns
 from exactmap.sim.workload.model import ModelConfig
-from exactmap.topology.fabric.spec import FabricSpec
 from exactmap.topology.hardware import Cluster
 from exactmap.topology.state.spec import StateSpec
 
@@ -35,7 +35,7 @@ def effective_document(
     return {
         "exactmap": 1,
         "name": name,
-        "cluster": _cluster(cluster),
+        "cluster": cluster_document(cluster),
         "model": {"name": sizes.pop("name"), **sizes},
         "training": {
             "sequence": f"{training.sequence} tokens",
@@ -62,6 +62,7 @@ def effective_document(
         },
         "goal": goal.value,
         "limits": {"memory_headroom": limits.memory_headroom, "gpus": limits.gpus},
+        "map": map_document(cluster.map_request),
         "state": effective_state(state),
         "execution": None if execution is None else {"engine": execution.value},
     }
@@ -71,61 +72,3 @@ def _choice(choice: Sequence[int] | Sequence[str] | None) -> object:
     if choice is None:
         return "auto"
     return choice[0] if len(choice) == 1 else list(choice)
-
-
-def _cluster(cluster: Cluster) -> dict[str, object]:
-    gpu, up, out = cluster.gpu, cluster.scale_up, cluster.scale_out
-    return {
-        "name": cluster.name,
-        "num_gpus": cluster.num_gpus,
-        "gpus_per_host": cluster.gpus_per_host,
-        "used_per_domain": cluster.used_per_domain,
-        "gpu": {
-            "name": gpu.name,
-            "curves": gpu.curves,
-            "peak": {dtype: show_flop_per_s(peak) for dtype, peak in gpu.peak_flop_per_s.items()},
-            "memory": show_bytes(gpu.memory_bytes),
-            "memory_bandwidth": show_bytes_per_s(gpu.memory_bytes_per_s),
-            "memory_efficiency": gpu.memory_efficiency,
-            "launch": show_ns(gpu.launch_ns),
-            "reserved_memory": show_bytes(gpu.reserved_bytes),
-            "power": f"{gpu.power_w} W",
-        },
-        "scale_up": {
-            "name": up.name,
-            "domain_size": up.domain_size,
-            "bandwidth": show_bytes_per_s(up.bytes_per_s),
-            "efficiency": up.efficiency,
-            "latency": show_ns(up.latency_ns),
-        },
-        "scale_out": {
-            "name": out.name,
-            "bandwidth": show_bytes_per_s(out.bytes_per_s),
-            "efficiency": out.efficiency,
-            "latency": show_ns(out.latency_ns),
-        },
-        "fabric": _fabric(cluster.fabric),
-    }
-
-
-def _fabric(fabric: FabricSpec) -> dict[str, object]:
-    document: dict[str, object] = {
-        "kind": fabric.kind.value,
-        "switches": [
-            {
-                "name": switch.name,
-                "ports": switch.num_ports,
-                "port_rate": show_bytes_per_s(switch.port_bytes_per_s),
-                "max_ports": switch.max_ports,
-                "hop": show_ns(switch.hop_ns),
-                "power": f"{switch.power_w} W",
-            }
-            for switch in fabric.switches
-        ],
-        "planes": fabric.planes,
-        "rails": fabric.rails,
-        "oversubscription": list(fabric.oversubscription),
-        "cable": show_ns(fabric.cable_ns),
-        "shape": list(fabric.shape),
-    }
-    return document | ({"tiers": fabric.num_tiers} if fabric.num_tiers else {})

@@ -7,12 +7,14 @@ and frozen: the model and the cluster are resolved, all quantities are whole num
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from exactmap.errors import ExactmapError, InvalidInputError, Place
 from exactmap.sim.scenario.cluster_file import resolve_cluster
 from exactmap.sim.scenario.consistency import find_conflicts
 from exactmap.sim.scenario.document import Problems, apply_override, as_mapping, expand_shorthand, validate
+from exactmap.sim.scenario.map_section import map_request
 from exactmap.sim.scenario.model_section import resolve_model
 from exactmap.sim.scenario.resolved import Scenario
 from exactmap.sim.scenario.schema import ScenarioFile
@@ -77,7 +79,7 @@ def load_scenario(path: str | Path, overrides: Sequence[str] = ()) -> Scenario:
         name=spec.name or path.stem,
         path=path,
         model=model,
-        cluster=cluster,
+        cluster=replace(cluster, map_request=map_request(spec.map)),
         training=_training(spec, document, problems),
         parallel=ParallelSpace(**spec.parallel.model_dump()),
         goal=Goal(spec.goal),

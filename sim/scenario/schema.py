@@ -9,22 +9,22 @@ from __future__ import annotations
 import json
 from typing import Annotated, Literal, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field
 
-from exactmap.errors import InvalidInputError
-from exactmap.sim.scenario.checked import checked as _checked
-from exactmap.sim.scenario.state_schema import StateSection
-from exactmap.sim.scenario.units import (
-    Batch,
-    parse_batch,
-    parse_bytes,
-    parse_bytes_per_s,
-    parse_flop_per_s,
-    parse_ns,
-    parse_tokens,
-    parse_watts,
+from exactmap.sim.scenario.fields import (
+    BatchSize,
+    Bytes,
+    BytesPerS,
+    Choice,
+    ExpPerS,
+    FlopPerS,
+    Ns,
+    ScheduleChoice,
+    Tokens,
+    Watts,
 )
-from exactmap.sim.schedules.registry import find_schedule
+from exactmap.sim.scenario.map_section import MapSection
+from exactmap.sim.scenario.state_schema import StateSection
 
 __all__ = [
     "ClusterSection",
@@ -39,86 +39,20 @@ __all__ = [
     "scenario_json_schema",
 ]
 
-def _quantity(text: str, *examples: str) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "description": text, "examples": list(examples)})
-
-
-Bytes = Annotated[
-    int, BeforeValidator(_checked(parse_bytes)), _quantity("size with its unit", "186 GiB", "512 MB")
-]
-BytesPerS = Annotated[
-    int,
-    BeforeValidator(_checked(parse_bytes_per_s)),
-    _quantity("rate; b is bit, B is byte", "800 Gb/s", "3.35 TB/s"),
-]
-FlopPerS = Annotated[
-    int, BeforeValidator(_checked(parse_flop_per_s)), _quantity("compute rate", "2.5 PFLOP/s")
-]
-Ns = Annotated[int, BeforeValidator(_checked(parse_ns)), _quantity("time with its unit", "3.5 us", "2 h")]
-Watts = Annotated[int, BeforeValidator(_checked(parse_watts)), _quantity("power", "1400 W")]
-Tokens = Annotated[
-    int,
-    BeforeValidator(_checked(parse_tokens)),
-    WithJsonSchema(
-        {"type": ["string", "integer"], "description": "tokens", "examples": ["4096 tokens", 4096]}
-    ),
-]
-BatchSize = Annotated[
-    Batch, BeforeValidator(_checked(parse_batch)), _quantity("global batch", "1024 sequences", "4Mi tokens")
-]
-
-
-def _choice(value: object) -> tuple[int, ...] | None:
-    """One whole number, a list of them, or ``auto`` (None)."""
-    if value == "auto":
-        return None
-    entries = cast(list[object], value) if isinstance(value, list) else [value]
-    if not entries or not all(isinstance(entry, int) and not isinstance(entry, bool) for entry in entries):
-        raise InvalidInputError(
-            "wrong value", got=repr(value)[:80], expected="a whole number, a list of them, or auto"
-        )
-    numbers = cast(list[int], entries)
-    if min(numbers) < 1:
-        raise InvalidInputError("size must be positive", got=str(min(numbers)), expected="at least 1")
-    if len(set(numbers)) != len(numbers):
-        raise InvalidInputError("a value stands twice in the list", got=str(numbers))
-    return tuple(numbers)
-
-
-def _schedules(value: object) -> tuple[str, ...] | None:
-    """One schedule, a list of them, or ``auto`` (None)."""
-    if value == "auto":
-        return None
-    entries = cast(list[object], value) if isinstance(value, list) else [value]
-    if not entries or not all(isinstance(entry, str) for entry in entries):
-        raise InvalidInputError(
-            "wrong value", got=repr(value)[:80], expected="a schedule's name, a list, or auto"
-        )
-    names = cast(list[str], entries)
-    return tuple(find_schedule(name).name for name in names)
-
-
-_WHOLE: dict[str, object] = {"type": "integer", "minimum": 1}
-Choice = Annotated[
-    tuple[int, ...] | None,
-    BeforeValidator(_checked(_choice)),
-    WithJsonSchema({"anyOf": [_WHOLE, {"type": "array", "items": _WHOLE, "minItems": 1}, {"const": "auto"}]}),
-]
-ScheduleChoice = Annotated[
-    tuple[str, ...] | None,
-    BeforeValidator(_checked(_schedules)),
-    WithJsonSchema(
-        {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
-    ),
-]
-
-FabricKindName = Literal["ideal", "fat_tree", "dual_tor", "dragonfly", "torus"]
+FabricKindName = Literal["ideal", "fat_tree", "dual_tor", "rail_only", "dragonfly", "torus", "graph"]
 Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+Part = Annotated[
+    str | None,
+    Field(description="name of a part of the catalog, whose numbers stand for those left out here"),
+]
 
 
 class PeakSection(_Section):
@@ -133,49 +67,123 @@ class PeakSection(_Section):
 class GpuSection(_Section):
     """The GPU's numbers; those left out keep the catalog's values."""
 
+    part: Part = None
     name: str | None = None
     curves: str | None = Field(
         default=None, description="whose measured curves describe it: GB300, H100, ...; empty: none"
     )
+    kernels: str | None = Field(
+        default=None, description="whose measured products and attention; default: those of curves"
+    )
+    gemm: str | None = Field(
+        default=None, description="CSV file of products timed on it: dtype,m,n,k,us; relative to this file"
+    )
     peak: PeakSection = PeakSection()
+    recipe_peak: PeakSection = Field(
+        default=PeakSection(), description="by which the vendor's recipes divide to state MFU"
+    )
     memory: Bytes | None = None
     memory_bandwidth: BytesPerS | None = None
     memory_efficiency: Share | None = None
+    gemm_efficiency: Share | None = Field(
+        default=None, description="share of peak of products where nothing measured describes it"
+    )
+    attention_efficiency: Share | None = None
     launch: Ns | None = None
     reserved_memory: Bytes | None = None
+    exp_rate: ExpPerS | None = Field(default=None, description="exponentials (softmax)")
     power: Watts | None = None
+    idle_power: Watts | None = None
+
+
+class HostSection(_Section):
+    """What the GPUs are plugged into."""
+
+    part: Part = None
+    name: str | None = None
+    cpu: str | None = None
+    cpus: Positive | None = None
+    cores: Positive | None = Field(default=None, description="of all CPUs")
+    memory: Bytes | None = None
+    memory_bandwidth: BytesPerS | None = None
+    link: str | None = Field(default=None, description="between host and GPU")
+    link_bandwidth: BytesPerS | None = Field(default=None, description="of one GPU's link, one direction")
+    to_gpu: BytesPerS | None = Field(default=None, description="reached by copies of one GPU")
+    from_gpu: BytesPerS | None = Field(default=None, description="reached by copies of one GPU")
+    power: Watts | None = Field(default=None, description="without GPUs and their interfaces")
+    idle_power: Watts | None = None
+
+
+class RackSection(_Section):
+    """What the hosts stand in."""
+
+    part: Part = None
+    name: str | None = None
+    hosts: Positive | None = None
+    switch_trays: Count | None = Field(default=None, description="of the scale-up network")
+    chips_per_tray: Count | None = None
+    tray_power: Watts | None = None
+    tray_idle_power: Watts | None = None
+    power: Watts | None = Field(default=None, description="the most that the rack may draw")
 
 
 class ScaleUpSection(_Section):
     """The network inside a domain (NVLink)."""
 
+    part: Part = None
     name: str | None = None
     domain_size: Positive | None = None
     bandwidth: BytesPerS | None = Field(default=None, description="per GPU, one direction")
     efficiency: Share | None = None
     latency: Ns | None = None
+    reduction: str | None = Field(default=None, description="what sums in its switches: NVLink SHARP")
 
 
 class ScaleOutSection(_Section):
     """A GPU's interface to the network between domains."""
 
+    part: Part = None
     name: str | None = None
     bandwidth: BytesPerS | None = Field(default=None, description="per GPU, one direction")
     efficiency: Share | None = None
     latency: Ns | None = Field(default=None, description="of a small message through one leaf switch")
+    max_ports: Positive | None = Field(default=None, description="ports that it can be split into")
+    power: Watts | None = Field(default=None, description="for each GPU")
 
 
 class SwitchSection(_Section):
     """A packet switch of the fabric."""
 
-    name: str
-    ports: Positive = Field(description="at full rate")
-    port_rate: BytesPerS = Field(description="of a full port, one direction")
+    part: Part = None
+    name: str | None = None
+    ports: Positive | None = Field(default=None, description="at full rate")
+    port_rate: BytesPerS | None = Field(default=None, description="of a full port, one direction")
     max_ports: Positive | None = Field(
         default=None, description="when all are split; default: they cannot be"
     )
-    hop: Ns = Field(description="time of a packet through it")
-    power: Watts
+    hop: Ns | None = Field(default=None, description="time of a packet through it")
+    power: Watts | None = Field(default=None, description="without optics")
+    reduction: str | None = Field(default=None, description="what sums in it: SHARPv4; default: nothing")
+
+
+class CableSection(_Section):
+    """A cable with what is at its two ends."""
+
+    part: Part = None
+    name: str | None = None
+    bandwidth: BytesPerS | None = None
+    power: Watts | None = Field(default=None, description="of both ends together")
+    ns_per_m: Annotated[float, Field(gt=0.0)] | None = None
+    reach_m: Positive | None = None
+
+
+class EdgeSection(_Section):
+    """A cable of a fabric of one's own."""
+
+    a: str = Field(description="a GPU (gpu 17), or else a switch")
+    b: str
+    rate: BytesPerS = Field(description="of each direction")
+    tier: Count = Field(description="0 at a GPU, t between tiers t and t + 1")
 
 
 class FabricSection(_Section):
@@ -185,6 +193,7 @@ class FabricSection(_Section):
     switches: list[SwitchSection] | None = Field(
         default=None, description="by tier from the leaves up; the last stands for all further tiers"
     )
+    cables: list[CableSection] | None = Field(default=None, description="the shortest reach first")
     tiers: Annotated[int, Field(ge=1, le=4)] | None = Field(default=None, description="default: the fewest")
     planes: Annotated[int, Field(ge=1, le=16)] = 1
     rails: Annotated[int, Field(ge=1, le=1024)] = 1
@@ -194,7 +203,11 @@ class FabricSection(_Section):
     cable: Ns | None = Field(default=None, description="time in one cable between switches")
     shape: list[Positive] | None = Field(
         default=None,
-        description="torus: sizes; dragonfly: endpoints per router, routers per group, global links of each",
+        description="torus: sizes; dragonfly: endpoints per router, routers per group, global links of each; "
+        "fat trees that leave ports free: GPUs per leaf, leaves per pod, pods",
+    )
+    graph: str | list[EdgeSection] | None = Field(
+        default=None, description="edges, or a CSV file of them: a,b,rate,tier; relative to this file"
     )
 
 
@@ -211,9 +224,15 @@ class ClusterSection(_Section):
         default=None, description="GPUs of a domain that take ranks; the rest are spares"
     )
     gpu: GpuSection = GpuSection()
+    host: HostSection | None = None
+    rack: RackSection | None = None
     scale_up: ScaleUpSection = ScaleUpSection()
     scale_out: ScaleOutSection = ScaleOutSection()
     fabric: FabricSection = FabricSection()
+    collectives: list[str] | None = Field(
+        default=None,
+        description="files with collectives measured on it: output of nccl-tests, or CSV as the catalog's",
+    )
 
 
 class ModelSection(_Section):
@@ -313,6 +332,7 @@ class ScenarioFile(_Section):
     goal: Literal["step_time"] = "step_time"
     limits: LimitsSection = LimitsSection()
     state: StateSection = StateSection()
+    map: MapSection = MapSection()
     execution: ExecutionSection | None = None
 
 

@@ -24,12 +24,14 @@ __all__ = [
     "parse_batch",
     "parse_bytes",
     "parse_bytes_per_s",
+    "parse_exp_per_s",
     "parse_flop_per_s",
     "parse_ns",
     "parse_tokens",
     "parse_watts",
     "show_bytes",
     "show_bytes_per_s",
+    "show_exp_per_s",
     "show_flop_per_s",
     "show_ns",
 ]
@@ -111,6 +113,13 @@ _FLOP = _Kind(
     ),
     "2.5 PFLOP/s, 989 TFLOP/s",
     ("{number} {prefix}FLOP/s",),
+)
+_EXP = _Kind(
+    "rate of exponentials",
+    "exp/s",
+    _prefixed({"exp/s": Fraction(1), "Exp/s": Fraction(1)}, _DECIMAL),
+    "10.7 Texp/s",
+    ("{number} {prefix}exp/s",),
 )
 _POWER = _Kind(
     "power", "W", _prefixed({"W": Fraction(1)}, _DECIMAL), "1400 W, 1.4 kW", ("{number} {prefix}W",)
@@ -245,6 +254,17 @@ def parse_flop_per_s(text: object) -> int:
     return _whole(text, _FLOP)
 
 
+def parse_exp_per_s(text: object) -> int:
+    """Read a rate of exponentials: ``10.7 Texp/s``.
+
+    Examples
+    --------
+    >>> parse_exp_per_s("10.7 Texp/s")
+    10700000000000
+    """
+    return _whole(text, _EXP)
+
+
 def parse_watts(text: object) -> int:
     """Read a power in W.
 
@@ -318,6 +338,11 @@ def show_bytes_per_s(value: int) -> str:
 def show_flop_per_s(value: int) -> str:
     """Write a compute rate exactly."""
     return _show(value, "FLOP/s", _DECIMAL_STEPS)
+
+
+def show_exp_per_s(value: int) -> str:
+    """Write a rate of exponentials exactly."""
+    return _show(value, "exp/s", _DECIMAL_STEPS)
 
 
 def show_ns(value: int) -> str:

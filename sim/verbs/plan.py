@@ -130,7 +130,12 @@ def plan(
     formats = find_formats(loaded.training.precision)
     machine = pricing or _pricing_of(loaded, host)
     estimator = Estimator(
-        loaded.model, loaded.training.sequence, formats, machine, loaded.memory_budget_bytes
+        loaded.model,
+        loaded.training.sequence,
+        formats,
+        machine,
+        loaded.memory_budget_bytes,
+        loaded.cluster.map_request.order,
     )
     numbers = loaded.training.optimizer
     optimizer = OptimizerSettings(

@@ -21,31 +21,39 @@ from exactmap.errors import ExactmapError
 
 if TYPE_CHECKING:
     from exactmap.sim.verbs.calibrate import calibrate
+    from exactmap.sim.verbs.catalog import catalog
     from exactmap.sim.verbs.check import check
+    from exactmap.sim.verbs.cluster import cluster
     from exactmap.sim.verbs.compare import compare
     from exactmap.sim.verbs.data import data
     from exactmap.sim.verbs.doctor import doctor
+    from exactmap.sim.verbs.map import map  # noqa: A004 - the verb's name
     from exactmap.sim.verbs.plan import plan
     from exactmap.sim.verbs.run import run
     from exactmap.sim.verbs.sample import sample
     from exactmap.sim.verbs.schedules import schedules
     from exactmap.sim.verbs.show import show
     from exactmap.sim.verbs.simulate import simulate
+    from exactmap.sim.verbs.traffic import traffic
 
 __all__ = [
     "ExactmapError",
     "__version__",
     "calibrate",
+    "catalog",
     "check",
+    "cluster",
     "compare",
     "data",
     "doctor",
+    "map",
     "plan",
     "run",
     "sample",
     "schedules",
     "show",
     "simulate",
+    "traffic",
 ]
 
 __version__ = "0.1.0"

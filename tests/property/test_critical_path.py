@@ -5,6 +5,8 @@ from __future__ import annotations
 from random import Random
 
 import pytest
+from random_plans import random_durations, random_plan, redrawn
+from tests.property.test_engines_lowered import random_lowered, random_profile
 
 from exactmap.errors import InvalidInputError
 from exactmap.sim.engine.compiled import CompiledPlan, compile_plan
@@ -13,8 +15,6 @@ from exactmap.sim.engine.deadlock import DeadlockError
 from exactmap.sim.engine.durations import Durations, resolve
 from exactmap.sim.engine.replay import replay, replay_times
 from exactmap.sim.schedules.registry import SCHEDULES
-from tests.property.test_engines_lowered import random_lowered, random_profile
-from tests.property.test_engines_random import random_durations, random_plan, redrawn
 
 
 def check_path(compiled: CompiledPlan, durations: Durations, end: tuple[int, int] | None = None) -> set[str]:

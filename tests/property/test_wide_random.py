@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from random_plans import one_lane_durations, random_plan
 from tests.property.test_engines_lowered import random_lowered, random_profile
-from tests.property.test_engines_random import one_lane_durations, random_plan
 from tests.wide_cases import drawn_times
 
 from exactmap.sim.engine.compiled import compile_plan

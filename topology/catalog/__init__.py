@@ -1,11 +1,18 @@
-"""Clusters that come with exactmap, as data: one YAML file each, and measured curves."""
+"""Clusters and parts that come with exactmap, as data: YAML files, and measured curves.
+
+A cluster (``NAME.yaml``) is put together from parts; ``parts/KIND.yaml`` holds the parts of one kind by name.
+"""
 
 from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+from typing import Final
 
-__all__ = ["catalog_names", "catalog_path"]
+__all__ = ["PART_KINDS", "catalog_names", "catalog_path", "parts_path"]
+
+PART_KINDS: Final = ("gpus", "hosts", "racks", "scale-up", "interfaces", "switches", "cables")
+"""Kinds of parts, each a file of its own."""
 
 
 def catalog_names() -> tuple[str, ...]:
@@ -28,3 +35,8 @@ def catalog_names() -> tuple[str, ...]:
 def catalog_path(name: str) -> Path:
     """File of a cluster in the catalog."""
     return Path(str(files(__name__).joinpath(f"{name}.yaml")))
+
+
+def parts_path(kind: str) -> Path:
+    """File of the parts of one kind."""
+    return Path(str(files(__name__).joinpath("parts", f"{kind}.yaml")))

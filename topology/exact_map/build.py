@@ -122,6 +122,14 @@ def _cannot_keep(
             if limit is not None and block > limit:
                 word = "host" if constraint.rule is Rule.WITHIN_HOST else "rack"
                 expected = f"at most {limit} GPUs to use in a {word}; such a group spans {block} ranks"
+            elif constraint.rule is Rule.WHOLE_RACKS:
+                run = run_of_stage(mesh, request)
+                racks = -(-run // machine.used_per_domain)
+                num_runs = mesh.num_ranks // run
+                expected = (
+                    f"at most {machine.num_racks:,} racks; {num_runs} runs of {run:,} ranks take {racks:,} "
+                    f"each, {num_runs * racks:,} in all"
+                )
             else:
                 expected = f"{mesh.num_ranks:,} GPUs for it; {num_seats:,} can be used with whole groups"
             return _broken(constraint, breach.text, expected)

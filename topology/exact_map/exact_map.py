@@ -150,8 +150,11 @@ class ExactMap:
             if self.fabric_of is not None:
                 found = self.fabric_of().tier_between(source, target)
             tiers[crossing] = found.reshape(np.count_nonzero(crossing), -1).max(axis=1)
-        facts = np.stack([pieces.num_domains, pieces.fewest, pieces.most, tiers], axis=1)
-        shapes, counts = np.unique(facts, axis=0, return_counts=True)
+        facts = (pieces.num_domains, pieces.fewest, pieces.most, tiers)
+        # One number for each shape: np.unique is far slower on rows.
+        sizes = tuple(int(each.max(initial=0)) + 1 for each in facts)
+        keys, counts = np.unique(np.ravel_multi_index(facts, sizes), return_counts=True)
+        shapes = np.stack(np.unravel_index(keys, sizes), axis=1)
         found_shapes = [
             GroupCount(count, laid.gpu.shape[1], *shape)
             for shape, count in zip(shapes.tolist(), counts.tolist(), strict=True)

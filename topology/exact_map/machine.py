@@ -58,6 +58,11 @@ class Machine:
         """Rails that GPUs are on: no more than a host has GPUs."""
         return min(self.rails, self.gpus_per_host)
 
+    @property
+    def rack_word(self) -> str:
+        """What people call a scale-up domain of this machine."""
+        return "host" if self.domain_size == self.gpus_per_host else "rack"
+
     def size_of_rack(self, rack: int) -> int:
         """GPUs installed in a rack."""
         return min(self.domain_size, self.num_gpus - rack * self.domain_size)

@@ -37,7 +37,7 @@ class FatTree:
         self._spec = spec
         self.shape = shape
         self._links = TreeLinks(shape, spec.planes, port_bytes_per_s)
-        self._rate = port_bytes_per_s
+        self.port_bytes_per_s = port_bytes_per_s
 
     @property
     def spec(self) -> FabricSpec:
@@ -57,7 +57,7 @@ class FatTree:
     @property
     def bisection_bytes_per_s(self) -> float:
         """Rate between two halves made of whole subtrees, one direction."""
-        return self.num_gpus // 2 * self._rate * self.spec.planes * self.shape.taper
+        return self.num_gpus // 2 * self.port_bytes_per_s * self.spec.planes * self.shape.taper
 
     def tier_between(self, first: Ints, second: Ints) -> Ints:
         """Tier at which each pair meets: 0 for a GPU and itself, 1 within a leaf."""
@@ -79,7 +79,7 @@ class FatTree:
     def routes(self, first: Ints, second: Ints, *, spread: Spread, seed: int = 0) -> Routes:
         """Links of a flow between each pair; with ECMP the path hangs on pair, place in the list, seed."""
         if spread is Spread.SPRAY:
-            return self._sprayed(first, second)
+            return self._sprayed(first, second, np.arange(self.spec.planes)[np.newaxis])
         chooser = Chooser(first, second, seed)
         return self.routes_on(first, second, chooser.choose(0, self.spec.planes), chooser)
 
@@ -109,29 +109,32 @@ class FatTree:
         chosen = table[used]
         return Routes(start, chosen, np.ones(len(chosen)))
 
-    def _sprayed(self, first: Ints, second: Ints) -> Routes:
-        """All paths of each flow, as shares of its rate."""
-        links, planes = self._links, self.spec.planes
+    def sprayed_on(self, first: Ints, second: Ints, plane: Ints) -> Routes:
+        """All paths of each flow on a given plane, as shares of its rate."""
+        return self._sprayed(first, second, plane[:, np.newaxis])
+
+    def _sprayed(self, first: Ints, second: Ints, planes: Ints) -> Routes:
+        """All paths of each flow on its planes, [flows or 1, planes of each]."""
+        links, num_planes = self._links, planes.shape[1]
+        planes = np.broadcast_to(planes, (len(first), num_planes)) * links.plane_links
         tier = self.tier_between(first, second)
         ends = (links.leaf(first), links.leaf(second))
         # Links of a flow that meets at a tier: those of every tier below, up and down, in each plane.
-        fans = [1, *(links.fan(below, ends[0][:0], up=True)[1] for below in range(1, self.shape.num_tiers))]
-        lengths = np.concatenate(([0], 2 * planes * np.cumsum(fans)))[tier]
+        fans = [1, *(links.fan_size(below) for below in range(1, self.shape.num_tiers))]
+        lengths = np.concatenate(([0], 2 * num_planes * np.cumsum(fans)))[tier]
         start = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
         link = np.empty(start[-1], dtype=np.int64)
         share: Floats = np.empty(start[-1])
         for below, size in enumerate(fans):
             flows = np.flatnonzero(tier > below)
-            before = 2 * planes * sum(fans[:below])
-            lane = np.arange(size)
+            entry = start[flows] + 2 * num_planes * sum(fans[:below])
             for side, up in enumerate((True, False)):
                 if below == 0:
                     base = links.gpu_link((first, second)[side][flows], up=up)
                 else:
-                    base, _ = links.fan(below, links.subtree(ends[side][flows], below), up=up)
-                for plane in range(planes):
-                    entry = start[flows] + before + (side * planes + plane) * size
-                    place = entry[:, np.newaxis] + lane
-                    link[place] = base[:, np.newaxis] + plane * links.plane_links + lane
-                    share[place] = 1.0 / (planes * size)
+                    base = links.fan(below, links.subtree(ends[side][flows], below), up=up)
+                for plane in range(num_planes):
+                    place = (entry + (side * num_planes + plane) * size)[:, np.newaxis] + np.arange(size)
+                    link[place] = (base + planes[flows, plane])[:, np.newaxis] + np.arange(size)
+                    share[place] = 1.0 / (num_planes * size)
         return Routes(start, link, share)

@@ -14,7 +14,7 @@ from math import prod
 
 from exactmap.errors import InvalidInputError, Place
 
-__all__ = ["FabricKind", "FabricSpec", "Switch"]
+__all__ = ["Cable", "FabricKind", "FabricSpec", "Switch"]
 
 
 class FabricKind(StrEnum):
@@ -26,6 +26,8 @@ class FabricKind(StrEnum):
     """Folded Clos of 2 to 4 tiers; rail-optimised if `FabricSpec.rails` is over 1."""
     DUAL_TOR = "dual_tor"
     """Fat tree whose interfaces have two ports on two leaves of one segment, a plane each."""
+    RAIL_ONLY = "rail_only"
+    """A fat tree for each GPU of a host, which never meet: a message changes rails inside its host."""
     DRAGONFLY = "dragonfly"
     """Groups of fully connected routers, each group with links to each other group."""
     TORUS = "torus"
@@ -50,6 +52,8 @@ class Switch:
         Time of a packet through it.
     power_w
         Rated power, without optics.
+    reduction
+        What sums in the switch (``SHARPv4``); empty: nothing.
     """
 
     name: str
@@ -58,6 +62,7 @@ class Switch:
     max_ports: int
     hop_ns: int
     power_w: int
+    reduction: str = ""
 
     def radix(self, port_bytes_per_s: float) -> int:
         """Ports at a rate: split ones if that is lower than a full port's; 0 if it is higher.
@@ -71,6 +76,31 @@ class Switch:
         if port_bytes_per_s > self.port_bytes_per_s:
             return 0
         return min(self.max_ports, int(self.num_ports * self.port_bytes_per_s / port_bytes_per_s))
+
+
+@dataclass(frozen=True, slots=True)
+class Cable:
+    """A cable with what is at its two ends.
+
+    Parameters
+    ----------
+    name
+        What it is called.
+    bytes_per_s
+        Its rate, one direction.
+    power_w
+        Power of both ends together; 0 for passive copper.
+    ns_per_m
+        Delay of a metre.
+    reach_m
+        The longest there is.
+    """
+
+    name: str
+    bytes_per_s: int
+    power_w: int
+    ns_per_m: float
+    reach_m: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +124,12 @@ class FabricSpec:
     cable_ns
         Time in one cable between switches, 5 ns per metre.
     shape
-        Torus: its sizes. Dragonfly: endpoints per router, routers per group, global links per router.
+        Torus: its sizes. Dragonfly: endpoints per router, routers per group, global links per router. Fat
+        trees: GPUs per leaf, leaves per pod, pods, ... if they are not to fill the switches.
     graph
         Edges of a user's graph: (node, node, bytes/s one direction, tier).
+    cables
+        Cables that it is made of, the shortest reach first; a link takes the first that reaches far enough.
 
     Raises
     ------
@@ -113,6 +146,7 @@ class FabricSpec:
     cable_ns: int = 0
     shape: tuple[int, ...] = ()
     graph: tuple[tuple[str, str, float, int], ...] = ()
+    cables: tuple[Cable, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the ranges."""

@@ -95,10 +95,13 @@ class TreeLinks(Wiring):
         place = (switch * shape.parents[tier] + parent) * shape.trunks[tier] + cable
         return place + self._first[2 * tier + (0 if up else 1)]
 
-    def fan(self, tier: int, subtree: Ints, *, up: bool) -> tuple[Ints, int]:
-        """First link of all between a subtree and the tier above, and how many follow it."""
-        size = self.shape.columns(tier) * self.shape.up_ports(tier)
-        return subtree * size + self._first[2 * tier + (0 if up else 1)], size
+    def fan_size(self, tier: int) -> int:
+        """Links between a subtree of a tier and the tier above, one direction."""
+        return self.shape.columns(tier) * self.shape.up_ports(tier)
+
+    def fan(self, tier: int, subtree: Ints, *, up: bool) -> Ints:
+        """First of the `fan_size` links between each subtree and the tier above, inside a plane."""
+        return subtree * self.fan_size(tier) + self._first[2 * tier + (0 if up else 1)]
 
     def ends(self, links: Ints) -> tuple[Ints, Ints]:
         """Nodes that each link leads from and to."""

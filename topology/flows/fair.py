@@ -1,13 +1,13 @@
 """Max-min fair rates of flows that share links.
 
-A rate is fair if it cannot grow without a smaller or equal one shrinking. Each round the links of least level
-are full: the flows on them are done, and their rate is taken off all other links.
+A rate is fair if it cannot grow without a smaller or equal one shrinking: every flow either is at a bound of
+its own, or crosses a full link on which no other flow is faster. There is exactly one such set of rates.
+`exactmap.topology.flows.filling` finds it, after `exactmap.topology.flows.shares` has made the problem small.
 """
 
 from __future__ import annotations
 
-import numpy as np
-
+from exactmap.topology.flows.shares import Shares
 from exactmap.topology.links import Floats, Routes
 
 __all__ = ["fair_rates"]
@@ -23,7 +23,7 @@ def fair_rates(
     routes
         Links of each flow.
     capacity
-        [links] rate of each link.
+        [links] rate of each link; 0 where it is lost.
     count
         [flows] equal flows that each stands for; 1 if left out.
     most
@@ -32,29 +32,14 @@ def fair_rates(
     Returns
     -------
     Floats
-        [flows] rate of one flow; infinite where neither a link nor `most` bounds it.
+        [flows] rate of one flow; infinite where neither a link nor `most` bounds it; 0 where `count` is 0.
+
+    Examples
+    --------
+    A long flow over two links, and a short one on each:
+
+    >>> import numpy as np
+    >>> fair_rates(Routes.of([[0, 1], [0], [1]]), np.array([1.0, 2.0]))
+    array([0.5, 0.5, 1.5])
     """
-    num_flows = routes.num_flows
-    flow = np.repeat(np.arange(num_flows), np.diff(routes.start))
-    weight = routes.share * (1.0 if count is None else count[flow])
-    rate = np.full(num_flows, np.inf)
-    own = np.full(num_flows, np.inf) if most is None else most
-    left = capacity.astype(np.float64).copy()
-    is_open = np.ones(num_flows, dtype=np.bool_)
-    while is_open.any():
-        active = is_open[flow]
-        load = np.bincount(routes.link[active], weight[active], minlength=len(left))
-        level = np.full(len(left), np.inf)
-        np.divide(left, load, out=level, where=load > 0.0)
-        bound = min(level.min(initial=np.inf), own[is_open].min())
-        full = level <= bound
-        done = is_open & (own <= bound)
-        done[flow[active & full[routes.link]]] = True
-        if not np.isfinite(bound):
-            break
-        rate[done] = bound
-        fixed = done[flow] & active
-        left -= np.bincount(routes.link[fixed], weight[fixed] * bound, minlength=len(left))
-        np.maximum(left, 0.0, out=left)
-        is_open &= ~done
-    return rate
+    return Shares(routes, capacity, count=count, most=most).rates()

@@ -1,0 +1,170 @@
+"""Transfers in flight on simpy's clock: they progress at the speed that their links leave them.
+
+Work is counted in 2^-40 ns and speed in multiples of 2^-40, rounded up, so that progress is a product of
+integers and does not depend on how often shares change: at speed 1 a transfer takes its nominal duration to
+the nanosecond, and what ends at 12.0001 ns ends at 13. All that starts or ends within a nanosecond is seen
+together: shares are worked out once, after it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from typing import TYPE_CHECKING
+
+import numpy as np
+import simpy
+
+from exactmap.sim.engine.carrier import call_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from exactmap.sim.engine.shared_links import FlowClasses, SharedLinks
+
+__all__ = ["LinkClock", "StreamCarrier"]
+
+_BITS = 40
+_FULL = 1 << _BITS
+_NOISE = 0.25  # of one unit of speed: what floating point may be off by
+_LAST = 2  # after all else of a nanosecond: simpy's events have priority 0 or 1
+_MAX_KEPT = 100_000  # sets of transfers whose shares are remembered
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A transfer that is under way."""
+
+    rate: float  #: nominal, bytes/s
+    left: int  #: work left at `since_ns`, in 2^-40 ns
+    since_ns: int
+    speed: int
+    version: int
+    callback: Callable[[simpy.Event], None]
+    value: object
+
+
+class LinkClock:
+    """All transfers of one step; adds up what sharing has cost."""
+
+    def __init__(self, env: simpy.Environment, links: SharedLinks) -> None:
+        num_streams, num_links = len(links.streams), len(links.classes.link)
+        self.env = env
+        self.classes: FlowClasses = links.classes
+        self.num_sharings = 0
+        self.num_transfers = [0] * num_streams
+        self.moved_bytes = [0] * num_streams
+        self.nominal_ns = [0] * num_streams
+        self.delay_ns = [0] * num_streams
+        self.is_uneven = [False] * num_streams
+        self.full_ns = np.zeros(num_links, dtype=np.int64)
+        self._flights: dict[int, _Flight] = {}
+        self._full = np.empty(0, dtype=np.int64)
+        self._full_since_ns = 0
+        self._is_due = False
+        self._version = 0
+        self._known: dict[
+            tuple[tuple[int, float], ...], tuple[tuple[int, ...], tuple[bool, ...], np.ndarray]
+        ] = {}
+
+    def launch(
+        self,
+        stream: int,
+        work_ns: int,
+        num_bytes: int,
+        callback: Callable[[simpy.Event], None],
+        value: object,
+    ) -> None:
+        """Start a transfer now."""
+        now = int(self.env.now)
+        self.num_transfers[stream] += 1
+        self.moved_bytes[stream] += num_bytes
+        self.nominal_ns[stream] += work_ns
+        if not work_ns or not num_bytes or not self.classes.bounds(stream):
+            call_at(self.env, now + work_ns, callback, value)
+            return
+        assert stream not in self._flights, "a stream moves one transfer at a time"
+        rate = num_bytes * 1e9 / work_ns
+        self._flights[stream] = _Flight(rate, work_ns << _BITS, now, 0, -1, callback, value)
+        self.delay_ns[stream] -= now + work_ns
+        self._change()
+
+    def _change(self) -> None:
+        """See to it that shares are worked out once all that happens in this nanosecond has happened."""
+        if self._is_due:
+            return
+        self._is_due = True
+        event = simpy.Event(self.env)
+        event._ok, event._value = True, None  # noqa: SLF001 - how simpy triggers an event with a priority
+        assert event.callbacks is not None
+        event.callbacks.append(self._share)
+        self.env.schedule(event, priority=_LAST)  # type: ignore[arg-type]
+
+    def _share(self, _: simpy.Event) -> None:
+        """Give every transfer its speed, and the time at which it then ends."""
+        self._is_due = False
+        now = int(self.env.now)
+        self.full_ns[self._full] += now - self._full_since_ns
+        self._full_since_ns = now
+        active = tuple((stream, self._flights[stream].rate) for stream in sorted(self._flights))
+        speeds, uneven, self._full = self._shares(active)
+        for (stream, _rate), speed, is_uneven in zip(active, speeds, uneven, strict=True):
+            flight = self._flights[stream]
+            self.is_uneven[stream] |= is_uneven
+            if speed == flight.speed:
+                continue
+            flight.left -= (now - flight.since_ns) * flight.speed
+            flight.since_ns, flight.speed = now, speed
+            self._version += 1
+            flight.version = self._version
+            call_at(self.env, now - (-flight.left // speed), self._end, (stream, self._version))
+
+    def _shares(
+        self, active: tuple[tuple[int, float], ...]
+    ) -> tuple[tuple[int, ...], tuple[bool, ...], np.ndarray]:
+        known = self._known.get(active)
+        if known is not None:
+            return known
+        if not active:
+            return (), (), np.empty(0, dtype=np.int64)
+        self.num_sharings += 1
+        shares = self.classes.shares(list(active))
+        speeds = tuple(min(max(ceil(speed * _FULL - _NOISE), 1), _FULL) for speed in shares.speed.tolist())
+        if len(self._known) >= _MAX_KEPT:
+            self._known.clear()
+        self._known[active] = speeds, shares.uneven, shares.full
+        return self._known[active]
+
+    def _end(self, event: simpy.Event) -> None:
+        """A transfer is over, unless its speed has changed since this was foreseen."""
+        stream, version = event.value
+        flight = self._flights.get(stream)
+        if flight is None or flight.version != version:
+            return
+        del self._flights[stream]
+        now = int(self.env.now)
+        self.delay_ns[stream] += now
+        self._change()
+        call_at(self.env, now, flight.callback, flight.value)
+
+
+class StreamCarrier:
+    """Carries the transfers of one stream."""
+
+    def __init__(self, clock: LinkClock, stream: int) -> None:
+        self.clock, self.stream = clock, stream
+
+    def carry(
+        self,
+        start_ns: int,
+        work_ns: int,
+        num_bytes: int,
+        callback: Callable[[simpy.Event], None],
+        value: object = None,
+    ) -> None:
+        """Call back when a transfer that starts at `start_ns` is over."""
+
+        def launch(_: simpy.Event) -> None:
+            self.clock.launch(self.stream, work_ns, num_bytes, callback, value)
+
+        call_at(self.clock.env, start_ns, launch)

@@ -1,0 +1,283 @@
+"""Dragonfly: groups of fully connected routers, each group with cables to each other group.
+
+After Kim, Dally, Scott and Abts, "Technology-driven, highly-scalable dragonfly topology" (ISCA 2008): a
+router has e endpoints, a - 1 cables to the others of its group and h global ones, so that a h + 1 groups at
+most reach each other directly. With g groups each two have floor(a h / (g - 1)) global cables between them.
+Those of group i go to i + 1, i + 2, ... in turn and fill its routers one after the other.
+
+A minimal route has one global cable at most, and before and after it a local one where it is needed; among
+several global cables those with the fewest hops count. (Valiant's routing, which goes through a random third
+group to spread bad patterns, doubles the global hops; it is not modelled.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exactmap.topology.fabric.fabric import Spread
+from exactmap.topology.fabric.gather import Pieces
+from exactmap.topology.fabric.hashing import Chooser
+from exactmap.topology.fabric.spec import FabricSpec
+from exactmap.topology.fabric.wiring import Wiring
+from exactmap.topology.links import Floats, Ints, Routes
+
+__all__ = ["Dragonfly", "DragonflyLinks", "DragonflyShape"]
+
+
+@dataclass(frozen=True, slots=True)
+class DragonflyShape:
+    """Sizes of one plane.
+
+    Parameters
+    ----------
+    num_gpus
+        GPUs attached.
+    endpoints, routers, global_links
+        e GPUs per router, a routers per group, h global cables per router.
+    """
+
+    num_gpus: int
+    endpoints: int
+    routers: int
+    global_links: int
+
+    @property
+    def num_groups(self) -> int:
+        """Groups; the last may have fewer GPUs, but has all its routers."""
+        return -(-self.num_gpus // (self.endpoints * self.routers))
+
+    @property
+    def copies(self) -> int:
+        """Global cables between two groups."""
+        others = self.num_groups - 1
+        return self.routers * self.global_links // others if others else 0
+
+    @property
+    def reach(self) -> int:
+        """Most GPUs that such groups can join."""
+        return self.endpoints * self.routers * (self.routers * self.global_links + 1)
+
+
+class DragonflyLinks(Wiring):
+    """Links of a dragonfly: of GPUs (up, then down), then local, then global, each by its sender."""
+
+    def __init__(self, shape: DragonflyShape, num_planes: int, port_bytes_per_s: float) -> None:
+        self.shape = shape
+        self._num_planes = num_planes
+        self._rate = port_bytes_per_s
+        groups, routers = shape.num_groups, shape.routers
+        self._first_local = 2 * shape.num_gpus
+        self._first_global = self._first_local + groups * routers * (routers - 1)
+        self._end = self._first_global + groups * (groups - 1) * shape.copies
+
+    @property
+    def num_gpus(self) -> int:
+        """GPUs: the first nodes."""
+        return self.shape.num_gpus
+
+    @property
+    def num_planes(self) -> int:
+        """Equal networks side by side."""
+        return self._num_planes
+
+    @property
+    def plane_links(self) -> int:
+        """Links of one plane."""
+        return self._end
+
+    @property
+    def plane_switches(self) -> int:
+        """Routers of one plane."""
+        return self.shape.num_groups * self.shape.routers
+
+    def capacity_bytes_per_s(self, links: Ints) -> Floats:
+        """Rate of each: that of an interface's port."""
+        return np.full(len(links), self._rate)
+
+    def tier(self, links: Ints) -> Ints:
+        """0 at a GPU, 1 inside a group, 2 between groups."""
+        inside = links % self._end
+        return (inside >= self._first_local).astype(np.int64) + (inside >= self._first_global)
+
+    def node_tier(self, nodes: Ints) -> Ints:
+        """0 for a GPU, 1 for a router."""
+        return (nodes >= self.num_gpus).astype(np.int64)
+
+    def switch_name(self, switch: int) -> str:
+        """Group and place of a router."""
+        group, place = divmod(switch, self.shape.routers)
+        return f"router {place} of group {group}"
+
+    def local(self, first: Ints, second: Ints) -> Ints:
+        """Link between two routers of one group, inside a plane."""
+        place = second % self.shape.routers
+        skipped = place - (place > first % self.shape.routers)
+        return self._first_local + first * (self.shape.routers - 1) + skipped
+
+    def global_link(self, group: Ints, port: Ints) -> Ints:
+        """Global link of a group, inside a plane."""
+        return self._first_global + group * (self.shape.num_groups - 1) * self.shape.copies + port
+
+    def port(self, group: Ints, other: Ints, copy: int) -> Ints:
+        """Global port of a group towards another."""
+        return ((other - group) % self.shape.num_groups - 1) * self.shape.copies + copy
+
+    def router_of_port(self, group: Ints, port: Ints) -> Ints:
+        """Router that a global port sits on."""
+        return group * self.shape.routers + port // self.shape.global_links
+
+    def lane(self, links: Ints) -> Ints:
+        """Which of the cables between two groups a global link is; negative where there is one."""
+        port = (links % self._end - self._first_global) % max(
+            (self.shape.num_groups - 1) * self.shape.copies, 1
+        )
+        is_one_of_many = (links % self._end >= self._first_global) & (self.shape.copies > 1)
+        return np.where(is_one_of_many, port % max(self.shape.copies, 1), -1)
+
+    def ends(self, links: Ints) -> tuple[Ints, Ints]:
+        """Nodes that each link leads from and to."""
+        plane, inside = np.divmod(links, self._end)
+        shape = self.shape
+        gpu = inside % max(shape.num_gpus, 1)
+        base = self.num_gpus + plane * self.plane_switches
+        first = np.where(inside < shape.num_gpus, gpu, base + gpu // shape.endpoints)
+        second = np.where(inside < shape.num_gpus, base + gpu // shape.endpoints, gpu)
+        local = np.flatnonzero((inside >= self._first_local) & (inside < self._first_global))
+        router, place = np.divmod(inside[local] - self._first_local, max(shape.routers - 1, 1))
+        group, own = np.divmod(router, shape.routers)
+        first[local] = base[local] + router
+        second[local] = base[local] + group * shape.routers + place + (place >= own)
+        far = np.flatnonzero(inside >= self._first_global)
+        ports = max((shape.num_groups - 1) * shape.copies, 1)
+        group, port = np.divmod(inside[far] - self._first_global, ports)
+        offset, copy = np.divmod(port, max(shape.copies, 1))
+        other = (group + offset + 1) % shape.num_groups
+        back = (shape.num_groups - offset - 2) * shape.copies + copy
+        first[far] = base[far] + self.router_of_port(group, port)
+        second[far] = base[far] + self.router_of_port(other, back)
+        return first, second
+
+
+class Dragonfly:
+    """A built dragonfly with minimal routing.
+
+    Parameters
+    ----------
+    spec
+        What was asked for.
+    shape
+        Sizes of one plane.
+    port_bytes_per_s
+        Rate of a port: an interface's rate divided by the planes.
+    """
+
+    def __init__(self, spec: FabricSpec, shape: DragonflyShape, port_bytes_per_s: float) -> None:
+        self._spec = spec
+        self.shape = shape
+        self._rate = port_bytes_per_s
+        self._links = DragonflyLinks(shape, spec.planes, port_bytes_per_s)
+
+    @property
+    def spec(self) -> FabricSpec:
+        """What was asked for."""
+        return self._spec
+
+    @property
+    def num_gpus(self) -> int:
+        """GPUs attached."""
+        return self.shape.num_gpus
+
+    @property
+    def links(self) -> DragonflyLinks:
+        """Its links, those of all planes."""
+        return self._links
+
+    @property
+    def bisection_bytes_per_s(self) -> float:
+        """Rate between two halves of whole groups (of whole routers if there is one group)."""
+        groups, routers = self.shape.num_groups, self.shape.routers
+        cables = (groups // 2) * (groups - groups // 2) * self.shape.copies
+        if groups == 1:
+            cables = (routers // 2) * (routers - routers // 2)
+        endpoints = self.num_gpus // 2
+        alone = groups == 1 and routers == 1
+        return self.spec.planes * self._rate * (endpoints if alone else min(cables, endpoints))
+
+    def tier_between(self, first: Ints, second: Ints) -> Ints:
+        """0 for a GPU and itself, 1 at one router, 2 inside a group, 3 between groups."""
+        a, b = self.leaf(first), self.leaf(second)
+        routers = self.shape.routers
+        tier = (first != second).astype(np.int64)
+        return tier + (a != b) + (a // routers != b // routers)
+
+    def latency_ns(self, first: Ints, second: Ints) -> Ints:
+        """Routers and cables on the minimal route of each pair."""
+        hops = self._num_hops(self.leaf(first), self.leaf(second))[0]
+        time = (hops + 1) * self.spec.hop_ns(1) + hops * self.spec.cable_ns
+        return np.where(first == second, 0, time)
+
+    def leaf(self, gpu: Ints) -> Ints:
+        """Router of each GPU."""
+        return gpu // self.shape.endpoints
+
+    def routes(self, first: Ints, second: Ints, *, spread: Spread, seed: int = 0) -> Routes:
+        """Links of a flow between each pair; with ECMP the path hangs on pair, place in the list, seed."""
+        links = self._links
+        pieces = Pieces(len(first))
+        moving = np.flatnonzero(first != second)
+        pieces.add(moving, first[moving])
+        a, b = self.leaf(first), self.leaf(second)
+        near = np.flatnonzero((a != b) & (a // self.shape.routers == b // self.shape.routers))
+        pieces.add(near, links.local(a[near], b[near]))
+        hops, counts = self._num_hops(a, b)
+        far = np.flatnonzero(a // self.shape.routers != b // self.shape.routers)
+        chooser = Chooser(first, second, seed)
+        wanted = chooser.choose_among(1, np.maximum(counts, 1))
+        seen = np.zeros(len(first), dtype=np.int64)
+        for copy in range(self.shape.copies):
+            is_short = self._hops_by(copy, a, b) == hops
+            taken = is_short if spread is Spread.SPRAY else is_short & (seen == wanted)
+            seen += is_short
+            flows = far[taken[far]]
+            share = 1.0 / counts[flows] if spread is Spread.SPRAY else np.ones(len(flows))
+            self._add_far(pieces, copy, flows, a[flows], b[flows], share)
+        pieces.add(moving, second[moving] + self.num_gpus)
+        if spread is Spread.SPRAY:
+            return pieces.routes(planes=self.spec.planes, plane_links=links.plane_links, merge=True)
+        found = pieces.routes()
+        plane = np.repeat(chooser.choose(0, self.spec.planes), np.diff(found.start))
+        return Routes(found.start, found.link + plane * links.plane_links, found.share)
+
+    def _add_far(self, pieces: Pieces, copy: int, flows: Ints, a: Ints, b: Ints, share: Floats) -> None:
+        """Local, global and local link of flows that take one copy of the cables between their groups."""
+        links, routers = self._links, self.shape.routers
+        group_a, group_b = a // routers, b // routers
+        port = links.port(group_a, group_b, copy)
+        out = links.router_of_port(group_a, port)
+        into = links.router_of_port(group_b, links.port(group_b, group_a, copy))
+        before, after = np.flatnonzero(a != out), np.flatnonzero(into != b)
+        pieces.add(flows[before], links.local(a[before], out[before]), share[before])
+        pieces.add(flows, links.global_link(group_a, port), share)
+        pieces.add(flows[after], links.local(into[after], b[after]), share[after])
+
+    def _hops_by(self, copy: int, a: Ints, b: Ints) -> Ints:
+        """Cables between routers on the way that takes one copy; meaningless inside a group."""
+        links, routers = self._links, self.shape.routers
+        group_a, group_b = a // routers, b // routers
+        out = links.router_of_port(group_a, links.port(group_a, group_b, copy))
+        into = links.router_of_port(group_b, links.port(group_b, group_a, copy))
+        return 1 + (a != out).astype(np.int64) + (b != into)
+
+    def _num_hops(self, a: Ints, b: Ints) -> tuple[Ints, Ints]:
+        """Fewest cables between routers, and how many global cables give them (1 inside a group)."""
+        inside: NDArray[np.bool_] = a // self.shape.routers == b // self.shape.routers
+        hops = np.where(inside, a != b, 4).astype(np.int64)
+        counts = np.where(inside, 1, 0).astype(np.int64)
+        for copy in range(self.shape.copies):
+            here = np.where(inside, 5, self._hops_by(copy, a, b))
+            counts = np.where(here < hops, 1, counts + (here == hops))
+            hops = np.minimum(hops, here)
+        return hops, counts
