@@ -63,7 +63,7 @@ class Latest:
         self.is_exact = np.zeros(times.columns.dp, dtype=np.bool_)
         self.num_replayed = 0
         self._known: dict[int, Durations] = {}
-        self._of_alike: dict[bytes, int] = {}
+        self._class: Ints | None = None
 
     def find(self) -> tuple[int, int]:
         """The latest replica, and when it is through."""
@@ -73,27 +73,18 @@ class Latest:
             if len(known):
                 return int(known[0]), int(self.bound_ns[known[0]])
             dp = int(first[0])
-            self.bound_ns[dp] = self._replay(dp)
-            self.is_exact[dp] = True
-
-    def _replay(self, dp: int) -> int:
-        """Exact time of a replica; without jitter, replicas of equal factors take equal times."""
-        alike = None if self.whole.state.spec.has_jitter else self._factors(dp)
-        found = None if alike is None else self._of_alike.get(alike)
-        if found is None:
-            found = int(replay_times(self.whole.compiled, self.durations(dp)).makespan_ns)
+            alike = self._alike(dp)
+            self.bound_ns[alike] = int(replay_times(self.whole.compiled, self.durations(dp)).makespan_ns)
+            self.is_exact[alike] = True
             self.num_replayed += 1
-            if alike is not None:
-                self._of_alike[alike] = found
-        return found
 
-    def _factors(self, dp: int) -> bytes:
-        """All factors on durations of a replica."""
-        state, links = self.whole.state, self.times.links
-        works = state.work_factor(self.whole.gpu[:, dp].ravel(), 0)
-        ends = [(channel.src, channel.dst) for channel in self.whole.plan.channels]
-        messages = [links.message_of(*pair, dp) for pair in dict.fromkeys(ends)]
-        return np.concatenate([works, *messages]).tobytes()
+    def _alike(self, dp: int) -> Ints:
+        """Replicas that take equal times: where there is no jitter, all with the factors of replica `dp`."""
+        if self.whole.state.spec.has_jitter:
+            return np.array([dp])
+        if self._class is None:
+            self._class = _classes(self.whole, self.times)
+        return np.flatnonzero(self._class == self._class[dp])
 
     def durations(self, dp: int) -> Durations:
         """Durations of a replica, as one lane."""
@@ -107,7 +98,7 @@ class Latest:
 
     def heal(self, whole: WholeCluster, times: ClusterTimes, component: Component) -> None:
         """Go on with a state in which one more component is healed."""
-        self.whole, self.times = whole, times
+        self.whole, self.times, self._class = whole, times, None
         ranks, touched = touched_by(whole, component)
         self.is_exact[touched] = False
         if component.kind in {ComponentKind.INTERFACE, ComponentKind.LEAF}:
@@ -115,7 +106,6 @@ class Latest:
             self._known.clear()
             operations = shared_operations(whole, times, self.step)
             if operations != self.operations:
-                self._of_alike.clear()
                 self.operations = operations
                 self.is_exact[:] = False
             return
@@ -166,6 +156,16 @@ def touched_by(whole: WholeCluster, component: Component) -> tuple[list[int], li
     on_it = owner == component.number
     ranks, replicas = on_it.any(axis=(1, 2, 3, 4)), on_it.any(axis=(0, 2, 3, 4))
     return np.flatnonzero(ranks).tolist(), np.flatnonzero(replicas).tolist()
+
+
+def _classes(whole: WholeCluster, times: ClusterTimes) -> Ints:
+    """[dp] a number for each replica, equal where all factors on their durations are."""
+    dp = times.columns.dp
+    works = whole.state.work_factor(whole.gpu, 0)
+    messages = [times.links.message(channel).reshape(dp, -1) for channel in range(len(whole.plan.channels))]
+    table = np.concatenate([np.moveaxis(works, 1, 0).reshape(dp, -1), *messages], axis=1)
+    rows = np.ascontiguousarray(table).view(np.dtype((np.void, table.itemsize * table.shape[1]))).ravel()
+    return np.unique(rows, return_inverse=True)[1].astype(np.int64)
 
 
 def nominal_own_ns(whole: WholeCluster) -> int:

@@ -101,11 +101,6 @@ class LinkFactors:
         ends = self.plan.channels[channel]
         return self._slowest(self._message_parts(self.flat[ends.src], self.flat[ends.dst]))
 
-    def message_of(self, source: int, target: int, dp: int) -> Ints:
-        """[columns of a replica] factor on messages between two pipeline ranks."""
-        ends = (self.gpu[pp, dp].ravel() for pp in (source, target))
-        return self._slowest(self._message_parts(*ends))
-
     def _message_parts(self, source: Ints, target: Ints) -> list[Ints]:
         state = self.state
         outside = state.rack_of(source) != state.rack_of(target)
