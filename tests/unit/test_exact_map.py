@@ -22,11 +22,13 @@ from exactmap.topology.exact_map.map_file import find_runs, write_map
 from exactmap.topology.exact_map.map_reader import read_map
 from exactmap.topology.exact_map.place import exact_map_of, fabric_of
 from exactmap.topology.exact_map.request import Constraint, Exclusion, MapRequest, Spares
+from exactmap.topology.fabric.spec import FabricKind, FabricSpec
 from exactmap.topology.hardware import Cluster
 from exactmap.topology.mapping import Axis, GroupShape, Mesh, Tier
 
 ROOT = Path(__file__).parents[2]
 RACKS = replace(load_cluster("gb300-nvl72"), num_gpus=220_000, used_per_domain=64)
+_SWITCHES = RACKS.fabric.switches
 LAYOUT = Mesh(tp=16, cp=2, pp=96, dp=63)
 
 
@@ -152,6 +154,31 @@ def test_hops_and_links_add_up() -> None:
             for tier in range(len(traffic.by_tier))
             if sum(climbs[tier + 1 :])
         }
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        FabricSpec(FabricKind.DUAL_TOR, _SWITCHES, rails=4),
+        FabricSpec(FabricKind.FAT_TREE, _SWITCHES, planes=4, rails=4),
+        FabricSpec(FabricKind.RAIL_ONLY, _SWITCHES, rails=4),
+        FabricSpec(FabricKind.DRAGONFLY, _SWITCHES, shape=(16, 8, 8)),
+        FabricSpec(FabricKind.TORUS, _SWITCHES, shape=(16, 16, 16)),
+    ],
+    ids=lambda spec: spec.kind,
+)
+def test_every_kind_of_fabric_tells_its_tiers(spec: FabricSpec) -> None:
+    """Arithmetic and array agree on it, and each hop has one tier."""
+    cluster = replace(RACKS, num_gpus=4096, fabric=spec)
+    mesh = Mesh(tp=8, pp=8, dp=50)
+    laid, placement = exact_map_of(cluster, mesh), cluster.place(mesh)
+
+    for axis in (Axis.DP, Axis.PP):
+        traffic = axis_traffic(laid, axis)
+        assert placement.group_shape([axis]) == laid.group_shape([axis])
+        assert placement.hop_fabric_tier(axis) == laid.hop_fabric_tier(axis) == len(traffic.by_tier)
+        assert traffic.outside == {Axis.DP: mesh.num_ranks, Axis.PP: mesh.num_ranks * 7 // 8}[axis]
+        assert sum(use.num_links for use in traffic.links) > 0
 
 
 def test_messages_pay_for_the_tier_that_they_climb_to() -> None:
