@@ -20,7 +20,7 @@ from exactmap.sim.engine.carrier import call_at
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exactmap.sim.engine.shared_links import FlowClasses, SharedLinks
+    from exactmap.sim.engine.shared_links import SharedLinks
 
 __all__ = ["LinkClock", "StreamCarrier"]
 
@@ -48,16 +48,16 @@ class LinkClock:
     """All transfers of one step; adds up what sharing has cost."""
 
     def __init__(self, env: simpy.Environment, links: SharedLinks) -> None:
-        num_streams, num_links = len(links.streams), len(links.classes.link)
+        num_streams = len(links.streams)
         self.env = env
-        self.classes: FlowClasses = links.classes
+        self.links = links
         self.num_sharings = 0
         self.num_transfers = [0] * num_streams
         self.moved_bytes = [0] * num_streams
         self.nominal_ns = [0] * num_streams
         self.delay_ns = [0] * num_streams
         self.is_uneven = [False] * num_streams
-        self.full_ns = np.zeros(num_links, dtype=np.int64)
+        self.full_ns = np.zeros(len(links.loads.link), dtype=np.int64)
         self._flights: dict[int, _Flight] = {}
         self._full = np.empty(0, dtype=np.int64)
         self._full_since_ns = 0
@@ -80,7 +80,7 @@ class LinkClock:
         self.num_transfers[stream] += 1
         self.moved_bytes[stream] += num_bytes
         self.nominal_ns[stream] += work_ns
-        if not work_ns or not num_bytes or not self.classes.bounds(stream):
+        if not work_ns or not num_bytes or not self.links.everything.bounds(stream):
             call_at(self.env, now + work_ns, callback, value)
             return
         assert stream not in self._flights, "a stream moves one transfer at a time"
@@ -128,11 +128,16 @@ class LinkClock:
         if not active:
             return (), (), np.empty(0, dtype=np.int64)
         self.num_sharings += 1
-        shares = self.classes.shares(list(active))
+        groups = any(not self.links.streams[stream].is_channel for stream, _ in active)
+        classes = self.links.everything if groups else self.links.channels
+        shares = classes.shares(active)
+        is_full = np.zeros(len(classes.quotient.num_links), dtype=np.bool_)
+        is_full[shares.full] = True
+        full = classes.link[is_full[classes.quotient.link_class]]
         speeds = tuple(min(max(ceil(speed * _FULL - _NOISE), 1), _FULL) for speed in shares.speed.tolist())
         if len(self._known) >= _MAX_KEPT:
             self._known.clear()
-        self._known[active] = speeds, shares.uneven, shares.full
+        self._known[active] = speeds, tuple(shares.uneven.tolist()), full
         return self._known[active]
 
     def _end(self, event: simpy.Event) -> None:

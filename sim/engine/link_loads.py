@@ -24,8 +24,8 @@ class LinkLoads:
         [links] number of each in the fabric.
     tier, bytes_per_s
         [links] tier and payload rate of each.
-    num_alike
-        [links] links that each stands for (`exactmap.topology.fabric.alike`).
+    num_cables
+        [links] links in each, where it is a bundle; else 1.
     flows
         Who sends.
     routes
@@ -35,7 +35,7 @@ class LinkLoads:
     link: Ints
     tier: Ints
     bytes_per_s: Floats
-    num_alike: Ints
+    num_cables: Ints
     flows: PlanFlows
     routes: Routes
 

@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exactmap.sim.engine.encoded import KINDS
-from exactmap.sim.resilience.path import Piece, PieceKind
 from exactmap.topology.state.components import Component, ComponentKind
 from exactmap.topology.state.factors import ONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from exactmap.sim.engine.critical_path import Piece
     from exactmap.sim.engine.wide.cluster_times import ClusterTimes
     from exactmap.sim.resilience.whole_cluster import WholeCluster
 
@@ -105,11 +105,12 @@ def charge_path(
     """
     book = _Book(whole, times, step, dp)
     for piece in path:
-        if piece.kind is PieceKind.WORK:
+        # What posts cost, latencies and copies are the same everywhere.
+        if piece.what == "work":
             book.work(piece)
-        elif piece.kind is PieceKind.MESSAGE:
+        elif piece.what == "wire":
             book.message(piece)
-        else:
+        elif piece.what == "operation":
             book.operation(piece)
     charges = [
         Charge(component, cause, *(int(part) for part in parts))
@@ -131,6 +132,7 @@ class _Book:
         self.part = slice(self.whole_step.start + dp * self.inner, self.whole_step.start + (dp + 1) * self.inner)
         self.places = slice(dp * self.inner, (dp + 1) * self.inner)
         self.sums: dict[tuple[Component, Cause], list[int]] = defaultdict(lambda: [0, 0])
+        self.number_of = {channel.name: number for number, channel in enumerate(whole.plan.channels)}
         self.slowest: dict[int, tuple[int, int, int, int]] = {}
 
     def add(self, kind: ComponentKind, number: int, cause: Cause, lasting_ns: int, passing_ns: int = 0) -> None:
@@ -143,8 +145,6 @@ class _Book:
         """Rack, host, and what is left the GPU; of a group the GPU that is slowest in this step."""
         rows = self.times.rows(piece.pp)
         row = int(np.searchsorted(rows.at, piece.index))
-        if row == len(rows.at) or rows.at[row] != piece.index:
-            return  # what a post costs is the same everywhere
         kind = rows.kinds[int(rows.which[row])]
         work_ns = kind.base_ns - sum(meeting.time_ns for meeting in kind.meetings)
         gpu, rack, host, own = self._slowest(piece.pp)
@@ -153,16 +153,16 @@ class _Book:
         lasting = _times(hosted, own)
         self.add(ComponentKind.RACK, gpu // self.state.gpus_per_rack, Cause.COMPUTE, racked - work_ns)
         self.add(ComponentKind.HOST, gpu // self.state.gpus_per_host, Cause.COMPUTE, hosted - racked)
-        passing = piece.took_ns - kind.base_ns - (lasting - work_ns)
+        passing = _took(piece) - kind.base_ns - (lasting - work_ns)
         self.add(ComponentKind.GPU, gpu, Cause.COMPUTE, lasting - hosted, passing)
 
     def message(self, piece: Piece) -> None:
         """The slowest component on its way; of a group the member whose message took longest."""
-        name = self.whole.plan.channels[piece.channel].name
-        base_ns = int(self.whole.compiled.durations.channels[0, name].wire_ns[piece.number])
-        wire = self.times.wire_ns(piece.channel, piece.number, piece.number + 1, self.part)[0]
+        channel = self.number_of[piece.channel]
+        base_ns = int(self.whole.compiled.durations.channels[0, piece.channel].wire_ns[piece.message])
+        wire = self.times.wire_ns(channel, piece.message, piece.message + 1, self.part)[0]
         column = self.places.start + int(np.argmax(wire))
-        ends = self.whole.plan.channels[piece.channel]
+        ends = self.whole.plan.channels[channel]
         source, target = (int(self.times.links.flat[pp][column]) for pp in (ends.src, ends.dst))
         leaf = self.state.leaves.leaf
         owners = (
@@ -171,8 +171,8 @@ class _Book:
             (ComponentKind.LEAF, int(leaf[source])),
             (ComponentKind.LEAF, int(leaf[target])),
         )
-        parts = self.times.links.message_parts(piece.channel, column)
-        self._transfer(Cause.MESSAGE, base_ns, piece.took_ns, owners, parts)
+        parts = self.times.links.message_parts(channel, column)
+        self._transfer(Cause.MESSAGE, base_ns, _took(piece), owners, parts)
 
     def operation(self, piece: Piece) -> None:
         """The member whose part takes longest, among all that meet."""
@@ -189,7 +189,7 @@ class _Book:
         gpu = int(self.times.links.flat[piece.pp][column])
         owners = ((ComponentKind.INTERFACE, gpu), (ComponentKind.LEAF, int(self.state.leaves.leaf[gpu])))
         parts = self.times.links.operation_parts(piece.pp, group, op, column)
-        self._transfer(Cause.COLLECTIVE, base_ns, piece.took_ns, owners, parts)
+        self._transfer(Cause.COLLECTIVE, base_ns, _took(piece), owners, parts)
 
     def _transfer(
         self,
@@ -219,6 +219,10 @@ class _Book:
                 round(own * ONE),
             )
         return self.slowest[pp]
+
+
+def _took(piece: Piece) -> int:
+    return piece.end_ns - piece.start_ns
 
 
 def _times(duration_ns: int, factor: int) -> int:

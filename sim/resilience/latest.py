@@ -63,16 +63,28 @@ class Latest:
         self.is_exact = np.zeros(times.columns.dp, dtype=np.bool_)
         self.num_replayed = 0
         self._known: dict[int, Durations] = {}
+        self._class: Ints | None = None
 
     def find(self) -> tuple[int, int]:
         """The latest replica, and when it is through."""
         while True:
-            dp = int(np.argmax(self.bound_ns))
-            if self.is_exact[dp]:
-                return dp, int(self.bound_ns[dp])
-            self.bound_ns[dp] = int(replay_times(self.whole.compiled, self.durations(dp)).makespan_ns)
-            self.is_exact[dp] = True
+            first = np.flatnonzero(self.bound_ns == self.bound_ns.max())
+            known = first[self.is_exact[first]]
+            if len(known):
+                return int(known[0]), int(self.bound_ns[known[0]])
+            dp = int(first[0])
+            alike = self._alike(dp)
+            self.bound_ns[alike] = int(replay_times(self.whole.compiled, self.durations(dp)).makespan_ns)
+            self.is_exact[alike] = True
             self.num_replayed += 1
+
+    def _alike(self, dp: int) -> Ints:
+        """Replicas that take equal times: where there is no jitter, all with the factors of replica `dp`."""
+        if self.whole.state.spec.has_jitter:
+            return np.array([dp])
+        if self._class is None:
+            self._class = _classes(self.whole, self.times)
+        return np.flatnonzero(self._class == self._class[dp])
 
     def durations(self, dp: int) -> Durations:
         """Durations of a replica, as one lane."""
@@ -86,7 +98,7 @@ class Latest:
 
     def heal(self, whole: WholeCluster, times: ClusterTimes, component: Component) -> None:
         """Go on with a state in which one more component is healed."""
-        self.whole, self.times = whole, times
+        self.whole, self.times, self._class = whole, times, None
         ranks, touched = touched_by(whole, component)
         self.is_exact[touched] = False
         if component.kind in {ComponentKind.INTERFACE, ComponentKind.LEAF}:
@@ -144,6 +156,16 @@ def touched_by(whole: WholeCluster, component: Component) -> tuple[list[int], li
     on_it = owner == component.number
     ranks, replicas = on_it.any(axis=(1, 2, 3, 4)), on_it.any(axis=(0, 2, 3, 4))
     return np.flatnonzero(ranks).tolist(), np.flatnonzero(replicas).tolist()
+
+
+def _classes(whole: WholeCluster, times: ClusterTimes) -> Ints:
+    """[dp] a number for each replica, equal where all factors on their durations are."""
+    dp = times.columns.dp
+    works = whole.state.work_factor(whole.gpu, 0)
+    messages = [times.links.message(channel).reshape(dp, -1) for channel in range(len(whole.plan.channels))]
+    table = np.concatenate([np.moveaxis(works, 1, 0).reshape(dp, -1), *messages], axis=1)
+    rows = np.ascontiguousarray(table).view(np.dtype((np.void, table.itemsize * table.shape[1]))).ravel()
+    return np.unique(rows, return_inverse=True)[1].astype(np.int64)
 
 
 def nominal_own_ns(whole: WholeCluster) -> int:
