@@ -15,6 +15,7 @@ from exactmap.sim.cost.links import price_channels
 from exactmap.sim.plan.plan import Channel
 from exactmap.sim.scenario.cluster_file import load_cluster
 from exactmap.topology.collectives import hop_time
+from exactmap.topology.exact_map import tiers
 from exactmap.topology.exact_map.budget import RackCount, count_gpus
 from exactmap.topology.exact_map.crossing import axis_traffic
 from exactmap.topology.exact_map.exact_map import ExactMap
@@ -179,6 +180,23 @@ def test_every_kind_of_fabric_tells_its_tiers(spec: FabricSpec) -> None:
         assert placement.hop_fabric_tier(axis) == laid.hop_fabric_tier(axis) == len(traffic.by_tier)
         assert traffic.outside == {Axis.DP: mesh.num_ranks, Axis.PP: mesh.num_ranks * 7 // 8}[axis]
         assert sum(use.num_links for use in traffic.links) > 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_highest_tier_is_exact_where_a_sample_does_not_settle_it(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few pairs climb at all, the sample mostly misses them, and still all are looked at."""
+    monkeypatch.setattr(tiers, "NUM_SAMPLED", 3)
+    fabric_from = exact_map_of(small_cluster(512, 4, 4, 4), Mesh()).fabric_of
+    assert fabric_from is not None
+    fabric = fabric_from()
+    random = np.random.default_rng(seed)
+    first = random.integers(0, 512, 200)
+    second = np.where(random.random(200) < 0.01, random.integers(0, 512, 200), first ^ 1)
+
+    found = tiers.highest_tier(fabric, 200, lambda items: (first[items], second[items]))
+    assert found == fabric.tier_between(first, second).max()
 
 
 def test_messages_pay_for_the_tier_that_they_climb_to() -> None:
