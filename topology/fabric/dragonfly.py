@@ -15,7 +15,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from exactmap.topology.fabric.fabric import Spread
 from exactmap.topology.fabric.gather import Pieces
@@ -121,7 +120,7 @@ class DragonflyLinks(Wiring):
         """Global link of a group, inside a plane."""
         return self._first_global + group * (self.shape.num_groups - 1) * self.shape.copies + port
 
-    def port(self, group: Ints, other: Ints, copy: int) -> Ints:
+    def port(self, group: Ints, other: Ints, copy: Ints | int) -> Ints:
         """Global port of a group towards another."""
         return ((other - group) % self.shape.num_groups - 1) * self.shape.copies + copy
 
@@ -159,6 +158,27 @@ class DragonflyLinks(Wiring):
         first[far] = base[far] + self.router_of_port(group, port)
         second[far] = base[far] + self.router_of_port(other, back)
         return first, second
+
+
+@dataclass(frozen=True, slots=True)
+class _Choices:
+    """Global cables that a minimal route may take, as two runs of numbers, and its hops between routers."""
+
+    hops: Ints
+    start: Ints
+    length: Ints
+    further_start: Ints
+    further: Ints
+
+    @property
+    def num(self) -> Ints:
+        """Cables to choose from."""
+        return self.length + self.further
+
+    def copy(self, row: Ints, which: Ints) -> Ints:
+        """The cable with a place among those of a row."""
+        beyond = which - self.length[row]
+        return np.where(beyond < 0, self.start[row] + which, self.further_start[row] + beyond)
 
 
 class Dragonfly:
@@ -215,7 +235,7 @@ class Dragonfly:
 
     def latency_ns(self, first: Ints, second: Ints) -> Ints:
         """Routers and cables on the minimal route of each pair."""
-        hops = self._num_hops(self.leaf(first), self.leaf(second))[0]
+        hops = self._choices(self.leaf(first), self.leaf(second)).hops
         time = (hops + 1) * self.spec.hop_ns(1) + hops * self.spec.cable_ns
         return np.where(first == second, 0, time)
 
@@ -232,18 +252,20 @@ class Dragonfly:
         a, b = self.leaf(first), self.leaf(second)
         near = np.flatnonzero((a != b) & (a // self.shape.routers == b // self.shape.routers))
         pieces.add(near, links.local(a[near], b[near]))
-        hops, counts = self._num_hops(a, b)
         far = np.flatnonzero(a // self.shape.routers != b // self.shape.routers)
+        choices = self._choices(a[far], b[far])
         chooser = Chooser(first, second, seed)
-        wanted = chooser.choose_among(1, np.maximum(counts, 1))
-        seen = np.zeros(len(first), dtype=np.int64)
-        for copy in range(self.shape.copies):
-            is_short = self._hops_by(copy, a, b) == hops
-            taken = is_short if spread is Spread.SPRAY else is_short & (seen == wanted)
-            seen += is_short
-            flows = far[taken[far]]
-            share = 1.0 / counts[flows] if spread is Spread.SPRAY else np.ones(len(flows))
-            self._add_far(pieces, copy, flows, a[flows], b[flows], share)
+        if spread is Spread.SPRAY:
+            # Each flow as many times as it has cables to choose from.
+            times = choices.num
+            row = np.repeat(np.arange(len(far)), times)
+            which = np.arange(len(row)) - np.repeat(np.cumsum(times) - times, times)
+        else:
+            row = np.arange(len(far))
+            which = chooser.choose_among(1, np.maximum(self._scatter(choices.num, far, len(first)), 1))[far]
+        flows = far[row]
+        share = 1.0 / choices.num[row] if spread is Spread.SPRAY else np.ones(len(flows))
+        self._add_far(pieces, choices.copy(row, which), flows, a[flows], b[flows], share)
         pieces.add(moving, second[moving] + self.num_gpus)
         if spread is Spread.SPRAY:
             return pieces.routes(planes=self.spec.planes, plane_links=links.plane_links, merge=True)
@@ -251,8 +273,8 @@ class Dragonfly:
         plane = np.repeat(chooser.choose(0, self.spec.planes), np.diff(found.start))
         return Routes(found.start, found.link + plane * links.plane_links, found.share)
 
-    def _add_far(self, pieces: Pieces, copy: int, flows: Ints, a: Ints, b: Ints, share: Floats) -> None:
-        """Local, global and local link of flows that take one copy of the cables between their groups."""
+    def _add_far(self, pieces: Pieces, copy: Ints, flows: Ints, a: Ints, b: Ints, share: Floats) -> None:
+        """Local, global and local link of flows, each through one copy of the cables between its groups."""
         links, routers = self._links, self.shape.routers
         group_a, group_b = a // routers, b // routers
         port = links.port(group_a, group_b, copy)
@@ -263,21 +285,39 @@ class Dragonfly:
         pieces.add(flows, links.global_link(group_a, port), share)
         pieces.add(flows[after], links.local(into[after], b[after]), share[after])
 
-    def _hops_by(self, copy: int, a: Ints, b: Ints) -> Ints:
-        """Cables between routers on the way that takes one copy; meaningless inside a group."""
-        links, routers = self._links, self.shape.routers
-        group_a, group_b = a // routers, b // routers
-        out = links.router_of_port(group_a, links.port(group_a, group_b, copy))
-        into = links.router_of_port(group_b, links.port(group_b, group_a, copy))
-        return 1 + (a != out).astype(np.int64) + (b != into)
+    def _choices(self, a: Ints, b: Ints) -> _Choices:
+        """The global cables that give each pair of routers its shortest route.
 
-    def _num_hops(self, a: Ints, b: Ints) -> tuple[Ints, Ints]:
-        """Fewest cables between routers, and how many global cables give them (1 inside a group)."""
-        inside: NDArray[np.bool_] = a // self.shape.routers == b // self.shape.routers
-        hops = np.where(inside, a != b, 4).astype(np.int64)
-        counts = np.where(inside, 1, 0).astype(np.int64)
-        for copy in range(self.shape.copies):
-            here = np.where(inside, 5, self._hops_by(copy, a, b))
-            counts = np.where(here < hops, 1, counts + (here == hops))
-            hops = np.minimum(hops, here)
-        return hops, counts
+        The cables between two groups are numbered 0 to copies - 1, and those on a given router are a run of
+        them. If the runs at a and at b overlap, the overlap needs no local cable; else the cables of either
+        run need one, at the other end; else every cable needs two.
+        """
+        copies, routers = self.shape.copies, self.shape.routers
+        group_a, group_b = a // routers, b // routers
+        low_a, high_a = self._run(group_a, group_b, a % routers)
+        low_b, high_b = self._run(group_b, group_a, b % routers)
+        low, high = np.maximum(low_a, low_b), np.minimum(high_a, high_b)
+        len_a, len_b = high_a - low_a, high_b - low_b
+        both, either = high > low, len_a + len_b > 0
+        inside = group_a == group_b
+        hops = np.where(both, 1, np.where(either, 2, 3))
+        return _Choices(
+            hops=np.where(inside, a != b, hops).astype(np.int64),
+            start=np.where(both, low, np.where(either, low_a, 0)),
+            length=np.where(both, high - low, np.where(either, len_a, copies)),
+            further_start=low_b,
+            further=np.where(both | ~either, 0, len_b),
+        )
+
+    def _run(self, group: Ints, other: Ints, place: Ints) -> tuple[Ints, Ints]:
+        """First cable towards another group that sits on a router, and the one after the last."""
+        first = self._links.port(group, other, 0)
+        low = place * self.shape.global_links - first
+        copies = self.shape.copies
+        return np.clip(low, 0, copies), np.clip(low + self.shape.global_links, 0, copies)
+
+    @staticmethod
+    def _scatter(values: Ints, places: Ints, size: int) -> Ints:
+        out = np.zeros(size, dtype=np.int64)
+        out[places] = values
+        return out
