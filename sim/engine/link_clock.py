@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import simpy
@@ -42,6 +42,16 @@ class _Flight:
     version: int
     callback: Callable[[simpy.Event], None]
     value: object
+
+
+class _Afterwards(simpy.Event):
+    """What comes after all else of this nanosecond."""
+
+    def __init__(self, env: simpy.Environment, callback: Callable[[simpy.Event], None]) -> None:
+        super().__init__(env)
+        self.callbacks = [callback]
+        self._ok, self._value = True, None
+        env.schedule(self, priority=_LAST)  # type: ignore[arg-type]  # simpy names 0 and 1 alone
 
 
 class LinkClock:
@@ -94,11 +104,7 @@ class LinkClock:
         if self._is_due:
             return
         self._is_due = True
-        event = simpy.Event(self.env)
-        event._ok, event._value = True, None  # noqa: SLF001 - how simpy triggers an event with a priority
-        assert event.callbacks is not None
-        event.callbacks.append(self._share)
-        self.env.schedule(event, priority=_LAST)  # type: ignore[arg-type]
+        _Afterwards(self.env, self._share)
 
     def _share(self, _: simpy.Event) -> None:
         """Give every transfer its speed, and the time at which it then ends."""
@@ -142,7 +148,7 @@ class LinkClock:
 
     def _end(self, event: simpy.Event) -> None:
         """A transfer is over, unless its speed has changed since this was foreseen."""
-        stream, version = event.value
+        stream, version = cast("tuple[int, int]", event.value)
         flight = self._flights.get(stream)
         if flight is None or flight.version != version:
             return
