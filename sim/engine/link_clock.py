@@ -42,6 +42,7 @@ class _Flight:
     version: int
     callback: Callable[[simpy.Event], None]
     value: object
+    after_ns: int
 
 
 class _Afterwards(simpy.Event):
@@ -84,6 +85,7 @@ class LinkClock:
         num_bytes: int,
         callback: Callable[[simpy.Event], None],
         value: object,
+        after_ns: int,
     ) -> None:
         """Start a transfer now."""
         now = int(self.env.now)
@@ -91,11 +93,11 @@ class LinkClock:
         self.moved_bytes[stream] += num_bytes
         self.nominal_ns[stream] += work_ns
         if not work_ns or not num_bytes or not self.links.everything.bounds(stream):
-            call_at(self.env, now + work_ns, callback, value)
+            call_at(self.env, now + work_ns + after_ns, callback, value)
             return
         assert stream not in self._flights, "a stream moves one transfer at a time"
         rate = num_bytes * 1e9 / work_ns
-        self._flights[stream] = _Flight(rate, work_ns << _BITS, now, 0, -1, callback, value)
+        self._flights[stream] = _Flight(rate, work_ns << _BITS, now, 0, -1, callback, value, after_ns)
         self.delay_ns[stream] -= now + work_ns
         self._change()
 
@@ -156,7 +158,7 @@ class LinkClock:
         now = int(self.env.now)
         self.delay_ns[stream] += now
         self._change()
-        call_at(self.env, now, flight.callback, flight.value)
+        call_at(self.env, now + flight.after_ns, flight.callback, flight.value)
 
 
 class StreamCarrier:
@@ -172,10 +174,12 @@ class StreamCarrier:
         num_bytes: int,
         callback: Callable[[simpy.Event], None],
         value: object = None,
+        *,
+        after_ns: int = 0,
     ) -> None:
-        """Call back when a transfer that starts at `start_ns` is over."""
+        """Call back `after_ns` later than the end of a transfer that starts at `start_ns`."""
 
         def launch(_: simpy.Event) -> None:
-            self.clock.launch(self.stream, work_ns, num_bytes, callback, value)
+            self.clock.launch(self.stream, work_ns, num_bytes, callback, value, after_ns)
 
         call_at(self.clock.env, start_ns, launch)
