@@ -33,12 +33,13 @@ __all__ = [
     "ScheduleChoice",
     "Tokens",
     "Watts",
+    "checked",
 ]
 
 _T = TypeVar("_T")
 
 
-def _checked(parse: Callable[[object], _T]) -> Callable[[object], _T | None]:
+def checked(parse: Callable[[object], _T]) -> Callable[[object], _T | None]:
     """Turn the project's errors into the schema library's, keeping their parts."""
 
     def check(value: object) -> _T | None:
@@ -61,30 +62,30 @@ def _quantity(text: str, *examples: str) -> WithJsonSchema:
 
 
 Bytes = Annotated[
-    int, BeforeValidator(_checked(parse_bytes)), _quantity("size with its unit", "186 GiB", "512 MB")
+    int, BeforeValidator(checked(parse_bytes)), _quantity("size with its unit", "186 GiB", "512 MB")
 ]
 BytesPerS = Annotated[
     int,
-    BeforeValidator(_checked(parse_bytes_per_s)),
+    BeforeValidator(checked(parse_bytes_per_s)),
     _quantity("rate; b is bit, B is byte", "800 Gb/s", "3.35 TB/s"),
 ]
 FlopPerS = Annotated[
-    int, BeforeValidator(_checked(parse_flop_per_s)), _quantity("compute rate", "2.5 PFLOP/s")
+    int, BeforeValidator(checked(parse_flop_per_s)), _quantity("compute rate", "2.5 PFLOP/s")
 ]
 ExpPerS = Annotated[
-    int, BeforeValidator(_checked(parse_exp_per_s)), _quantity("rate of exponentials", "10.7 Texp/s")
+    int, BeforeValidator(checked(parse_exp_per_s)), _quantity("rate of exponentials", "10.7 Texp/s")
 ]
-Ns = Annotated[int, BeforeValidator(_checked(parse_ns)), _quantity("time with its unit", "3.5 us", "2 h")]
-Watts = Annotated[int, BeforeValidator(_checked(parse_watts)), _quantity("power", "1400 W")]
+Ns = Annotated[int, BeforeValidator(checked(parse_ns)), _quantity("time with its unit", "3.5 us", "2 h")]
+Watts = Annotated[int, BeforeValidator(checked(parse_watts)), _quantity("power", "1400 W")]
 Tokens = Annotated[
     int,
-    BeforeValidator(_checked(parse_tokens)),
+    BeforeValidator(checked(parse_tokens)),
     WithJsonSchema(
         {"type": ["string", "integer"], "description": "tokens", "examples": ["4096 tokens", 4096]}
     ),
 ]
 BatchSize = Annotated[
-    Batch, BeforeValidator(_checked(parse_batch)), _quantity("global batch", "1024 sequences", "4Mi tokens")
+    Batch, BeforeValidator(checked(parse_batch)), _quantity("global batch", "1024 sequences", "4Mi tokens")
 ]
 
 
@@ -121,12 +122,12 @@ def _schedules(value: object) -> tuple[str, ...] | None:
 _WHOLE: dict[str, object] = {"type": "integer", "minimum": 1}
 Choice = Annotated[
     tuple[int, ...] | None,
-    BeforeValidator(_checked(_choice)),
+    BeforeValidator(checked(_choice)),
     WithJsonSchema({"anyOf": [_WHOLE, {"type": "array", "items": _WHOLE, "minItems": 1}, {"const": "auto"}]}),
 ]
 ScheduleChoice = Annotated[
     tuple[str, ...] | None,
-    BeforeValidator(_checked(_schedules)),
+    BeforeValidator(checked(_schedules)),
     WithJsonSchema(
         {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
     ),

@@ -24,6 +24,7 @@ from exactmap.sim.scenario.fields import (
     Watts,
 )
 from exactmap.sim.scenario.map_section import MapSection
+from exactmap.sim.scenario.state_schema import StateSection
 
 __all__ = [
     "ClusterSection",
@@ -330,6 +331,7 @@ class ScenarioFile(_Section):
     parallel: ParallelSection = ParallelSection()
     goal: Literal["step_time"] = "step_time"
     limits: LimitsSection = LimitsSection()
+    state: StateSection = StateSection()
     map: MapSection = MapSection()
     execution: ExecutionSection | None = None
 
@@ -340,7 +342,12 @@ def scenario_json_schema() -> str:
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "exactmap scenario"
     properties = cast(dict[str, object], schema["properties"])
-    for section, key in (("cluster", "catalog or file"), ("model", "preset"), ("data", "path")):
+    for section, key in (
+        ("cluster", "catalog or file"),
+        ("model", "preset"),
+        ("data", "path"),
+        ("state", "use"),
+    ):
         short = {"type": "string", "description": f"short for {section}.{key}"}
         properties[section] = {"anyOf": [short, properties[section]]}
     return json.dumps(schema, indent=1, sort_keys=True) + "\n"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,11 +19,13 @@ from exactmap.topology.exact_map.budget import RackCount, count_gpus
 from exactmap.topology.exact_map.crossing import axis_traffic
 from exactmap.topology.exact_map.exact_map import ExactMap
 from exactmap.topology.exact_map.map_file import find_runs, write_map
-from exactmap.topology.exact_map.place import exact_map_of
+from exactmap.topology.exact_map.map_reader import read_map
+from exactmap.topology.exact_map.place import exact_map_of, fabric_of
 from exactmap.topology.exact_map.request import Constraint, Exclusion, MapRequest, Spares
 from exactmap.topology.hardware import Cluster
 from exactmap.topology.mapping import Axis, GroupShape, Mesh, Tier
 
+ROOT = Path(__file__).parents[2]
 RACKS = replace(load_cluster("gb300-nvl72"), num_gpus=220_000, used_per_domain=64)
 LAYOUT = Mesh(tp=16, cp=2, pp=96, dp=63)
 
@@ -174,6 +178,20 @@ def test_costs_see_dead_gpus_through_the_cluster() -> None:
     assert cluster.usable_gpus == 128
     assert asked(cluster, ("rack 1",)).usable_gpus == 64
     assert cluster.place(Mesh(tp=64)) is cluster.place(Mesh(tp=64))
+
+
+def test_the_example_of_the_format_page_is_read() -> None:
+    page = (ROOT / "docs" / "reference" / "map-format.md").read_text(encoding="utf-8")
+    text = page.split("```\n")[1].replace("plan sha256=...", f"plan sha256={'0' * 64}")
+    head, _, body = text.split("\n", 2)
+    seal = sha256(body.encode("ascii")).hexdigest()
+    cluster = replace(RACKS, num_gpus=720)
+    found = read_map(
+        f"{head}\nbody sha256={seal}\n{body}".encode("ascii"), "page", lambda _machine: fabric_of(cluster)
+    )
+
+    asked_for = asked(cluster, ("gpu 17",), ("tp within rack",), "trays")
+    assert found.exact_map.gpu.tolist() == exact_map_of(asked_for, Mesh(tp=8, pp=4, dp=16)).gpu.tolist()
 
 
 def test_a_regular_map_of_220000_is_one_line() -> None:

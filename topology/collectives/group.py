@@ -234,9 +234,10 @@ class GroupTimes:
             ):
                 return candidate
         reasons = {way.algorithm: way.reason for way in self.rejected}
+        why = f": {reasons[algorithm]}" if algorithm in reasons else ""
         raise InvalidInputError(
-            f"{self.op} over this group cannot be carried out by {algorithm}",
-            got=reasons.get(algorithm, "it is no way of this operation"),
+            f"{self.op} over this group cannot be carried out so{why}",
+            got=algorithm.value,
             expected=", ".join(way.algorithm for way in self.candidates),
         )
 

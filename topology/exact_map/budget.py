@@ -145,6 +145,4 @@ def _reasons(exact_map: ExactMap, num_excluded: int) -> list[str]:
             else f"one more replica takes {replica:,}"
         )
         out.append(f"{sizes or 'one rank'} = {mesh.num_ranks:,}; {left:,} usable GPUs remain, {room}")
-    if exact_map.request.require:
-        out.append(f"kept whole: {', '.join(map(str, exact_map.request.require))}")
     return out

@@ -211,7 +211,9 @@ def fabric_needs(cluster: Cluster, fabric: BuiltFabric) -> FabricNeeds:
 def _role(fabric: BuiltFabric, num_tiers: int, tier: int) -> str:
     if isinstance(fabric, FatTree | RailOnly):
         return TIER_NAMES[num_tiers][tier - 1]
-    return "router" if isinstance(fabric, Dragonfly | Torus) else f"switch of tier {tier}"
+    if isinstance(fabric, Dragonfly | Torus):
+        return "router"
+    return f"switch of tier {tier}" if num_tiers > 1 else "switch"
 
 
 def _length_m(cluster: Cluster, fabric: BuiltFabric, tier: int) -> float:
