@@ -43,4 +43,7 @@ class LinkLoads:
         """[links] bytes over each, where each stream has moved so much."""
         flow = np.repeat(np.arange(self.routes.num_flows), np.diff(self.routes.start))
         moved = stream_bytes.astype(np.float64)[self.flows.stream] * self.flows.factor
-        return np.bincount(self.routes.link, self.routes.share * moved[flow], minlength=len(self.link))
+        carried: Floats = np.bincount(
+            self.routes.link, self.routes.share * moved[flow], minlength=len(self.link)
+        ).astype(np.float64)
+        return carried

@@ -138,7 +138,9 @@ class LinkUse:
 
     def to_dict(self) -> dict[str, object]:
         """A JSON-ready document."""
-        return asdict(self) | {"uneven": list(self.uneven)}
+        document: dict[str, object] = asdict(self)
+        document["uneven"] = list(self.uneven)
+        return document
 
 
 def link_use(links: SharedLinks, clock: LinkClock, step_time_ns: int, unshared_step_time_ns: int) -> LinkUse:

@@ -103,8 +103,7 @@ def find_quotient(
     --------
     Two pairs of flows, each pair on a link of its own, are one class on one class of links:
 
-    >>> from exactmap.topology.flows.distinct import first_of_class, num_distinct
-    from exactmap.topology.links import Routes
+    >>> from exactmap.topology.links import Routes
     >>> made = find_quotient(Routes.of([[0], [0], [1], [1]]), np.array([10.0, 10.0]))
     >>> made.flow_class.tolist(), made.link_class.tolist(), made.routes.share.tolist()
     ([0, 0, 0, 0], [0, 0], [0.5])
