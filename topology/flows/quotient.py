@@ -87,8 +87,8 @@ def find_quotient(
 ) -> Quotient:
     """Coarsest equitable partition that parts flows of different colour and links of different capacity.
 
-    Colours are hashes of 64 bits: two of a million colours meet by chance with a probability of 3e-8. What they
-    give is checked, and found again with other hashes if it is not equitable.
+    Colours are hashes of 64 bits: two of a million colours meet by chance with a probability of 3e-8. What
+    they give is checked, and found again with other hashes if it is not equitable.
 
     Parameters
     ----------
