@@ -48,7 +48,7 @@ class Task:
     parts: tuple[tuple[int, Instruction], ...]
 
 
-def random_plan(rng: Random) -> Plan:
+def random_plan(rng: Random, *, overrides: bool = True) -> Plan:
     pp, m, dp = rng.randint(1, 4), rng.randint(1, 5), rng.randint(1, 3)
     mesh = MeshDims(rng.choice([1, 1, 2]), 1, 1, pp, dp)
     channels = []
@@ -67,7 +67,7 @@ def random_plan(rng: Random) -> Plan:
     rng.shuffle(tasks)
     programs = [random_program(rng, f"P{rank}", rank, tasks) for rank in range(pp)]
     maps = [MapLine(rank, -1, f"P{rank}") for rank in range(pp)]
-    if dp > 1 and rng.random() < 0.5:
+    if dp > 1 and rng.random() < 0.5 and overrides:
         rank, replica = rng.randrange(pp), rng.randrange(dp)
         programs.append(random_program(rng, "Pown", rank, tasks))
         maps.append(MapLine(rank, replica, "Pown"))
@@ -191,6 +191,17 @@ def wait_for(rng: Random, pending: list[Instruction]) -> Instruction:
 
 
 def random_durations(rng: Random, plan: Plan) -> Durations:
+    durations = unit_durations(rng, plan)
+    if plan.mesh.tp > 1:
+        durations = split_inner(durations, plan, ("tp",))
+    return redrawn(rng, durations)
+
+
+def one_lane_durations(rng: Random, plan: Plan) -> Durations:
+    return redrawn(rng, unit_durations(rng, plan))
+
+
+def unit_durations(rng: Random, plan: Plan) -> Durations:
     ranks = range(plan.mesh.pp)
     profile = Profile(
         rng.choice(list(Mover)),
@@ -200,10 +211,7 @@ def random_durations(rng: Random, plan: Plan) -> Durations:
         group_ns={(group.name, op, None, None): 1 for group in plan.groups for op in Op},
         copy_ns={(op, rank): 1 for op in ("OFF", "LD") for rank in ranks},
     )
-    durations = resolve(plan, profile)
-    if plan.mesh.tp > 1:
-        durations = split_inner(durations, plan, ("tp",))
-    return redrawn(rng, durations)
+    return resolve(plan, profile)
 
 
 def redrawn(rng: Random, durations: Durations) -> Durations:

@@ -98,7 +98,8 @@ def read_gemm_table(path: str | Path) -> GemmTable:
         except InvalidInputError as error:
             problems.append(error)
     if not rows and not problems:
-        raise InvalidInputError("the table has no rows", where=Place(path), expected=f"rows below {header}")
+        place = Place(path, numbered[0][0])
+        raise InvalidInputError("the table has no rows", where=place, expected=f"rows below {header}")
     if len(problems) == 1:
         raise problems[0]
     if problems:
@@ -125,7 +126,9 @@ def _lines(path: Path) -> list[str]:
             "the file is not UTF-8", where=Place(path), got=f"a wrong byte at offset {error.start}"
         ) from None
     if len(data) > _MAX_SIZE_BYTES:
-        raise InvalidInputError("the file is too large", where=Place(path), expected="at most 16 MiB")
+        raise InvalidInputError(
+            "the file is too large", where=Place(path), got="more than 16 MiB", expected="at most 16 MiB"
+        )
     return text.splitlines()
 
 

@@ -1,9 +1,9 @@
 """What a cluster draws, by component, idle and at rated load, without its fabric's switches and optics.
 
-GPUs, hosts (processors, memory, drives, fans; NVSwitches of HGX boards), the switch trays of a scale-up network
-that leaves its hosts, and network interfaces. Hosts and racks that are partly filled count whole, since what
-is around the GPUs is there. Losses of conversion and cooling are left out; `Rack.power_w`, the most that a whole
-rack may draw, has them.
+GPUs, hosts (processors, memory, drives, fans; NVSwitches of HGX boards), the switch trays of a scale-up
+network that leaves its hosts, and network interfaces. Hosts and racks that are partly filled count whole,
+since what is around the GPUs is there. Losses of conversion and cooling are left out; `Rack.power_w`, the
+most that a whole rack may draw, has them.
 """
 
 from __future__ import annotations
@@ -75,14 +75,19 @@ def cluster_power(cluster: Cluster, *, per_rack: bool = False) -> ClusterPower:
     num_trays = 0 if rack is None else cluster.num_racks * rack.num_switch_trays
     # An interface keeps its links up: it draws the same whether or not data flows.
     interfaces_w = cluster.num_gpus * cluster.scale_out.power_w
-    draws = [Draw("GPUs", cluster.num_gpus, cluster.num_gpus * gpu.idle_power_w, cluster.num_gpus * gpu.power_w)]
+    draws = [
+        Draw("GPUs", cluster.num_gpus, cluster.num_gpus * gpu.idle_power_w, cluster.num_gpus * gpu.power_w)
+    ]
     if host is not None:
         num = cluster.num_hosts
         draws.append(Draw("hosts", num, num * host.idle_power_w, num * host.power_w))
     if rack is not None and num_trays:
         draws.append(
             Draw(
-                "NVLink switches", num_trays, num_trays * rack.tray_idle_power_w, num_trays * rack.tray_power_w
+                "NVLink switches",
+                num_trays,
+                num_trays * rack.tray_idle_power_w,
+                num_trays * rack.tray_power_w,
             )
         )
     draws.append(Draw("interfaces", cluster.num_gpus, interfaces_w, interfaces_w))

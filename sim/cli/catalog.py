@@ -39,7 +39,7 @@ def catalog(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Show the hardware that comes with exactmap, each number with its source and confidence."""
+    """Show the hardware that comes with exactmap, each number with its source."""
     from exactmap.sim.verbs.catalog import catalog as look_up
 
     report = look_up(name)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["cluster"]
 
+_WITH_RAILS = frozenset({"fat_tree", "dual_tor", "rail_only"})
+
 
 @verb
 def cluster(
@@ -44,15 +46,20 @@ def _shown(report: ClusterReport) -> list[RenderableType]:
     it, needs, fabric = report.cluster, report.needs, report.fabric
     spec = fabric.spec
     planes = fabric.links.num_planes
-    racks = f" in {it.num_racks:,} racks" if it.num_racks else ""
+    racks = f" in {_count(it.num_racks, 'rack')}" if it.num_racks else ""
     reach = f"{needs.reach_gpus:,} with these switches and tiers" if needs.reach_gpus else "not bounded"
     rows = [
         ("GPUs", f"{it.num_gpus:,} {it.gpu.name}, {it.usable_gpus:,} to use"),
         ("hosts", f"{it.num_hosts:,} of {it.gpus_per_host}{racks}"),
-        ("fabric", f"{spec.kind.value}, {len(report.tiers)} tiers, {planes} planes, {spec.rails} rails"),
+        (
+            "fabric",
+            f"{spec.kind.value}, {_count(len(report.tiers), 'tier')}, {_count(planes, 'plane')}"
+            + (f", {_count(spec.rails, 'rail')}" if spec.kind in _WITH_RAILS else ""),
+        ),
         ("a port", _rate(it.scale_out.bytes_per_s / spec.planes)),
         ("bisection", f"{_rate(fabric.bisection_bytes_per_s)}, one direction"),
         ("could reach", reach),
+        *((f"refused: {_count(tiers, 'tier')}", f"stop at {most:,} GPUs") for tiers, most in needs.refused),
         ("switches", f"{needs.num_switches:,}"),
         ("cables", f"{needs.num_copper:,} copper, {needs.num_optical:,} optical"),
         ("optical modules", f"{needs.num_modules:,}"),
@@ -98,6 +105,10 @@ def _between(report: ClusterReport, tier: int) -> str:
 def _power(needs: FabricNeeds) -> str:
     parts = f"{_watts(needs.switch_power_w)} switches, {_watts(needs.cable_power_w)} optics"
     return f"{_watts(needs.switch_power_w + needs.cable_power_w)} ({parts})"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("s" if number != 1 else "")
 
 
 def _watts(power_w: int) -> str:

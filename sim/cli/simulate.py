@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from exactmap.errors import InvalidInputError
 from exactmap.sim.cli.console import emit, facts, progress, table, verb
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import RenderableType
 
     from exactmap.sim.report.result import StepResult
@@ -32,6 +35,20 @@ class MoverChoice(StrEnum):
 
     ENGINE = "engine"
     INLINE = "inline"
+
+
+class ScaleChoice(StrEnum):
+    """How much of the cluster is simulated."""
+
+    SYMMETRIC = "symmetric"
+    FULL = "full"
+
+
+class SpreadChoice(StrEnum):
+    """How flows choose among equal paths."""
+
+    ECMP = "ecmp"
+    SPRAY = "spray"
 
 
 @verb
@@ -58,11 +75,61 @@ def simulate(
     mover: Annotated[
         MoverChoice | None, typer.Option(help="Who moves bytes, instead of the profile's word.")
     ] = None,
+    scale: Annotated[
+        ScaleChoice,
+        typer.Option(help="symmetric: equal replicas once; full: every GPU with a state of its own."),
+    ] = ScaleChoice.SYMMETRIC,
+    mc_steps: Annotated[int, typer.Option(help="full: steps, each with jitter of its own.")] = 1,
+    seed: Annotated[int | None, typer.Option(help="full: of the state, instead of the scenario's.")] = None,
+    heal: Annotated[int, typer.Option(help="full: how many of the worst components to heal.")] = 16,
+    threads: Annotated[int, typer.Option(help="full: threads; they change no result.")] = 2,
+    links: Annotated[
+        bool, typer.Option("--links", help="Let transfers share the fabric's links; with --engine events.")
+    ] = False,
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", help="For a plan: its cluster, by name of the catalog or file.")
+    ] = None,
+    spread: Annotated[
+        SpreadChoice, typer.Option("--spread", help="How flows choose among equal paths.")
+    ] = SpreadChoice.SPRAY,
+    link_seed: Annotated[int, typer.Option("--link-seed", min=0, help="Seed of ECMP's choices.")] = 0,
+    paths: Annotated[
+        int, typer.Option("--paths", min=1, max=64, help="Paths by ECMP that each flow is striped over.")
+    ] = 1,
     pictures: Annotated[bool, typer.Option(help="Draw timeline and memory into --out.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
     """Predict step time, bubble, exposed communication and memory of a plan."""
+    if scale is ScaleChoice.FULL:
+        _refuse_beside_full(
+            engine=engine is not EngineChoice.REPLAY,
+            host=host is not None,
+            mover=mover is not None,
+            links=links,
+        )
+        _simulate_whole(
+            path,
+            overrides or (),
+            cluster,
+            profile,
+            mc_steps,
+            seed,
+            heal,
+            threads,
+            out,
+            pictures,
+            as_json,
+            quiet,
+        )
+        return
+    if seed is not None or mc_steps != 1:
+        raise InvalidInputError("--seed and --mc-steps are for every GPU by itself", hint="add --scale full")
+    if cluster is not None and not links:
+        raise InvalidInputError(
+            "--cluster says on which machine links are shared, or every GPU steps by itself",
+            hint="add --links and --engine events, or --scale full",
+        )
     from exactmap.sim.verbs.simulate import simulate as predict
 
     with progress("searching", quiet=quiet) as tell:
@@ -73,13 +140,69 @@ def simulate(
             profile=profile,
             host=host,
             mover=mover,
+            links=links,
+            cluster=cluster,
+            spread=spread,
+            link_seed=link_seed,
+            paths=paths,
             out=out,
             pictures=pictures,
             progress=tell,
         )
     shown: list[RenderableType] = result_tables(made.result)
+    if made.links is not None:
+        from exactmap.sim.cli.link_tables import link_tables
+
+        shown += link_tables(made.links)
     shown += [f"written: {file}" for file in made.files]
     emit(made.to_dict(), shown, as_json=as_json)
+
+
+def _refuse_beside_full(**given: bool) -> None:
+    for name, is_given in given.items():
+        if is_given:
+            raise InvalidInputError(
+                f"--{name} and --scale full do not go together",
+                hint="every GPU by itself is stepped by the replay engine, with the plan's own costs or --profile",
+            )
+
+
+def _simulate_whole(
+    path: Path,
+    overrides: Sequence[str],
+    cluster: str | None,
+    profile: Path | None,
+    num_steps: int,
+    seed: int | None,
+    most_healed: int,
+    num_threads: int,
+    out: Path | None,
+    pictures: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from exactmap.sim.cli.whole_cluster import whole_tables
+    from exactmap.sim.verbs.whole_cluster import simulate_whole
+
+    with progress("stepping every GPU", quiet=quiet) as tell:
+        made = simulate_whole(
+            path,
+            overrides,
+            cluster=cluster,
+            profile=profile,
+            num_steps=num_steps,
+            seed=seed,
+            most_healed=most_healed,
+            num_threads=num_threads,
+            out=out,
+            pictures=pictures,
+            progress=tell,
+        )
+    emit(
+        made.to_dict(),
+        [*whole_tables(made.result), *(f"written: {file}" for file in made.files)],
+        as_json=as_json,
+    )
 
 
 def result_tables(result: StepResult) -> list[RenderableType]:

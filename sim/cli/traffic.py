@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from exactmap.sim.verbs.traffic import TrafficOutcome
-    from exactmap.topology.flows.report import HotLink, Spreads
+    from exactmap.topology.flows.report import HotLink, Spreads, TrafficReport
 
 __all__ = ["traffic"]
 
 
 @verb
-def traffic(  # noqa: PLR0913 - one per option
+def traffic(
     cluster: Annotated[str, typer.Argument(help="A cluster of the catalog, or a cluster file.")],
     *,
     pattern: Annotated[
@@ -30,6 +30,9 @@ def traffic(  # noqa: PLR0913 - one per option
     ] = None,
     spread: Annotated[str, typer.Option("--spread", help="How flows choose paths: ecmp or spray.")] = "ecmp",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the permutation and of ECMP.")] = 0,
+    paths: Annotated[
+        int, typer.Option("--paths", min=1, max=64, help="Paths by ECMP that each flow is striped over.")
+    ] = 1,
     shift: Annotated[
         int, typer.Option("--shift", min=0, help="Ring: places by which a hop changes; 0 stays on its rail.")
     ] = 0,
@@ -45,7 +48,7 @@ def traffic(  # noqa: PLR0913 - one per option
     top: Annotated[int, typer.Option("--top", min=0, help="Hot links to name.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Let GPUs send to each other and share the fabric's links: rates, hot links, what lost links cost."""
+    """Let GPUs send to each other, and show how they share the fabric's links."""
     from exactmap.sim.verbs.traffic import traffic as look
 
     outcome = look(
@@ -55,6 +58,7 @@ def traffic(  # noqa: PLR0913 - one per option
         senders=senders,
         spread=spread,
         seed=seed,
+        paths=paths,
         shift=shift,
         size=size,
         lost=lost or (),
@@ -73,7 +77,7 @@ def _shown(outcome: TrafficOutcome) -> list[RenderableType]:
     rows = [
         ("cluster", f"{outcome.cluster}: {outcome.num_gpus:,} GPUs{tiers}"),
         ("traffic", f"{outcome.pattern} of {outcome.num_senders:,}: {report.num_flows:,} flows{inside}"),
-        ("paths", f"{report.spread}, seed {report.seed}"),
+        ("paths", _paths(report)),
         ("interface", _rate(outcome.interface_bytes_per_s)),
         ("rate of a flow", _spread(report.bytes_per_s)),
         ("all flows", _rate(report.total_bytes_per_s)),
@@ -86,7 +90,8 @@ def _shown(outcome: TrafficOutcome) -> list[RenderableType]:
         rows.append(("into one GPU", f"{report.most_into_one:,} flows"))
     met = report.collisions
     if met is not None and met.most_flows:
-        rows.append(("collisions", f"{met.most_flows} flows on {met.name}; {show_share(met.slowed)} slowed"))
+        what = "flows" if report.num_paths == 1 else "parts of flows"
+        rows.append(("collisions", f"{met.most_flows} {what} on {met.name}; {show_share(met.slowed)} slowed"))
         if met.mean_if_sprayed is not None:
             rows.append(("if sprayed", f"mean {_rate(met.mean_if_sprayed)}"))
     if report.arrive_ns is not None:
@@ -128,6 +133,13 @@ def _hot(links: tuple[HotLink, ...]) -> list[tuple[str, str, str, str]]:
     return rows
 
 
+def _paths(report: TrafficReport) -> str:
+    if report.spread == "spray":
+        return "sprayed over all"
+    many = f", {report.num_paths} a flow" if report.num_paths > 1 else ""
+    return f"{report.spread}, seed {report.seed}{many}"
+
+
 def _tier(tier: int) -> str:
     return "interfaces" if tier == 0 else f"{tier} to {tier + 1}"
 
@@ -139,4 +151,5 @@ def _rate(bytes_per_s: float) -> str:
 
 
 def _spread(rates: Spreads) -> str:
-    return f"least {_rate(rates.least)}, median {_rate(rates.median)}, mean {_rate(rates.mean)}, most {_rate(rates.most)}"
+    parts = (("least", rates.least), ("median", rates.median), ("mean", rates.mean), ("most", rates.most))
+    return ", ".join(f"{name} {_rate(value)}" for name, value in parts)

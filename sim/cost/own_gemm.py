@@ -6,7 +6,7 @@ correct it: at a shape x the rate is ::
     rate(x) = base(x) exp( sum_i w_i c_i / sum_i w_i ),   c_i = ln(rate_i / base(x_i)),   w_i = |x - x_i|^-4
 
 with distances between logarithms of (m, n, k). It meets every timing, keeps the curve's shape between them,
-and far from all of them scales the curve by about their mean (inverse distance weighting; D. Shepard, "A
+and far from all of them scales the curve by about their mean (Shepard's inverse distance weighting, "A
 two-dimensional interpolation function for irregularly-spaced data", 1968).
 """
 

@@ -27,7 +27,13 @@ from exactmap.topology.collectives import Collective, collective_time
 from exactmap.topology.hardware import Cluster
 from exactmap.topology.mapping import Axis, Mesh
 
-__all__ = ["operator_time_ns", "price_stages", "stage_time_ns"]
+__all__ = [
+    "context_parallel_ns",
+    "operator_time_ns",
+    "price_stages",
+    "stage_time_ns",
+    "tensor_parallel_parts",
+]
 
 
 def operator_time_ns(operator: Operator, cluster: Cluster, compute: str, efficiency: Efficiency) -> float:
@@ -93,7 +99,7 @@ def stage_time_ns(
         total += time_ns
         attention += time_ns if operator.kind is OperatorKind.ATTENTION else 0.0
     total += _tensor_parallel_ns(model, stage, step, microbatch, seq, mesh, cluster, formats)
-    total += _context_parallel_ns(model, stage, step, microbatch, seq, mesh, cluster, formats, attention)
+    total += context_parallel_ns(model, stage, step, microbatch, seq, mesh, cluster, formats, attention)
     return ceil(total)
 
 
@@ -109,10 +115,7 @@ def _tensor_parallel_ns(
 ) -> float:
     if mesh.tp == 1:
         return 0.0
-    shape = cluster.place(mesh).group_shape([Axis.TP])
-    num_bytes = microbatch * -(-seq // mesh.cp) * model.hidden * formats.act_bytes
-    gather = collective_time(cluster, Collective.ALL_GATHER, shape, num_bytes).time_ns
-    scatter = collective_time(cluster, Collective.REDUCE_SCATTER, shape, num_bytes).time_ns
+    gather, scatter = tensor_parallel_parts(model, microbatch, seq, mesh, cluster, formats)
     per_layer = 2 * gather if step is Pass.W else 2 * (gather + scatter)
     total = stage.num_layers * per_layer
     if stage.embedding and step is not Pass.I:
@@ -124,7 +127,18 @@ def _tensor_parallel_ns(
     return float(total)
 
 
-def _context_parallel_ns(
+def tensor_parallel_parts(
+    model: ModelConfig, microbatch: int, seq: int, mesh: Mesh, cluster: Cluster, formats: Formats
+) -> tuple[int, int]:
+    """Time in ns of one all-gather and of one reduce-scatter of a layer's input over a tensor group."""
+    shape = cluster.place(mesh).group_shape([Axis.TP])
+    num_bytes = microbatch * -(-seq // mesh.cp) * model.hidden * formats.act_bytes
+    gather = collective_time(cluster, Collective.ALL_GATHER, shape, num_bytes).time_ns
+    scatter = collective_time(cluster, Collective.REDUCE_SCATTER, shape, num_bytes).time_ns
+    return gather, scatter
+
+
+def context_parallel_ns(
     model: ModelConfig,
     stage: StageLike,
     step: Pass,
@@ -135,6 +149,7 @@ def _context_parallel_ns(
     formats: Formats,
     attention_ns: float,
 ) -> float:
+    """Exposed time in ns of a pass's exchanges of keys and values; `attention_ns` is its attention."""
     if mesh.cp == 1 or step is Pass.W or stage.num_layers == 0:
         return 0.0
     shape = cluster.place(mesh).group_shape([Axis.CP])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from exactmap.sim.engine.durations import Durations, Lane
     from exactmap.sim.plan.plan import Plan
 
-__all__ = ["CoupledWorks", "GroupInstance", "coupled_works", "group_instances"]
+__all__ = ["CoupledWorks", "GroupInstance", "coupled_works", "group_instances", "works_by_axes"]
 
 _FB = KINDS.index(Op.FB)
 _AXIS_BITS = {axis: 1 << number for number, axis in enumerate(("tp", "cp", "ep", "pp", "dp"))}
@@ -72,7 +72,7 @@ def coupled_works(plan: Plan, durations: Durations) -> list[CoupledWorks]:
         met: dict[tuple[frozenset[str], tuple[int, ...]], list[tuple[int, int]]] = {}
         at: dict[tuple[frozenset[str], tuple[int, ...]], Ints] = {}
         for number, lane in enumerate(durations.lanes):
-            for axes, works in _works_by_axes(durations.actors[number, pp].program, axes_of).items():
+            for axes, works in works_by_axes(durations.actors[number, pp].program, axes_of).items():
                 key = (axes, _apart(lane, tuple(axes)))
                 met.setdefault(key, []).append((number, pp))
                 at[key] = works
@@ -80,7 +80,7 @@ def coupled_works(plan: Plan, durations: Durations) -> list[CoupledWorks]:
     return out
 
 
-def _works_by_axes(program: EncodedProgram, axes_of: dict[Op, frozenset[str]]) -> dict[frozenset[str], Ints]:
+def works_by_axes(program: EncodedProgram, axes_of: dict[Op, frozenset[str]]) -> dict[frozenset[str], Ints]:
     """Coupled axes -> the instructions; a braid is coupled on the axes of all its members."""
     mask_of_kind = np.array(
         [sum(_AXIS_BITS[axis] for axis in axes_of.get(op, ())) for op in KINDS], dtype=np.int64

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from exactmap.sim.engine.assemble import assemble
+from exactmap.sim.engine.assemble import ActorTimes, assemble
 from exactmap.sim.engine.compiled import CompiledPlan, LineTimes, compile_plan
 from exactmap.sim.engine.encoded import Ints
 from exactmap.sim.engine.levels import solve
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _DRAWS_AT_ONCE = 8  # each takes 16 bytes per edge
 
-__all__ = ["ReplayTimes", "replay", "replay_many", "replay_times"]
+__all__ = ["ReplayTimes", "replay", "replay_many", "replay_times", "settle_all"]
 
 
 @overload
@@ -69,7 +69,7 @@ def replay(plan: Plan | CompiledPlan, durations: Durations | None = None, *, pla
         compiled = compile_plan(plan, durations)
     chosen = compiled.durations if durations is None else durations
     times = compiled.line_times(chosen)
-    actors = all_times(compiled, times, _settle(compiled, [times])[0])
+    actors = settle_all(compiled, times)
     return assemble("replay", compiled.plan, chosen, actors, plan_sha256=plan_sha256)
 
 
@@ -153,6 +153,11 @@ def replay_many(compiled: CompiledPlan, batch: Iterable[Durations]) -> ReplayTim
     num_actors = len(compiled.linked.keys)
     stacked = (np.array(rows, dtype=np.int64).reshape(-1, num_actors).T for rows in (ends, spans))
     return ReplayTimes(compiled.linked.keys, *stacked)
+
+
+def settle_all(compiled: CompiledPlan, times: LineTimes) -> dict[tuple[int, int], ActorTimes]:
+    """Times of all instructions by (lane number, pipeline rank), as columns of their own."""
+    return all_times(compiled, times, _settle(compiled, [times])[0])
 
 
 def _settle(compiled: CompiledPlan, some: Sequence[LineTimes]) -> Ints:

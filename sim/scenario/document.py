@@ -264,6 +264,8 @@ def _fields_at(model: type[BaseModel], path: Iterable[str | int]) -> list[str]:
     """Names of the fields of a section of a schema."""
     current: type[BaseModel] = model
     for part in path:
+        if isinstance(part, int):  # a place in a list, whose entries the field's type names
+            continue
         field = current.model_fields.get(_field_name(current, str(part)))
         inner = None if field is None else field.annotation
         options = [inner, *getattr(inner, "__args__", ())]

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from exactmap.sim.scenario.cluster_document import cluster_document
 from exactmap.sim.scenario.map_section import map_document
+from exactmap.sim.scenario.state_section import effective_state
 from exactmap.sim.scenario.types import Engine, Goal, Limits, ParallelSpace, Training
 from exactmap.sim.workload.model import ModelConfig
 from exactmap.topology.hardware import Cluster
+from exactmap.topology.state.spec import StateSpec
 
 __all__ = ["effective_document"]
 
@@ -26,6 +28,7 @@ def effective_document(
     limits: Limits,
     data_path: Path | None,
     execution: Engine | None,
+    state: StateSpec,
 ) -> dict[str, object]:
     """The sections of a scenario as plain data, ready to be written as YAML."""
     sizes = {**asdict(model), "kind": model.kind.value}
@@ -60,6 +63,7 @@ def effective_document(
         "goal": goal.value,
         "limits": {"memory_headroom": limits.memory_headroom, "gpus": limits.gpus},
         "map": map_document(cluster.map_request),
+        "state": effective_state(state),
         "execution": None if execution is None else {"engine": execution.value},
     }
 

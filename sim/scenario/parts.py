@@ -62,15 +62,15 @@ def part_document(kind: str, name: str) -> Marked:
     Raises
     ------
     InvalidInputError
-        If there is no such part; the nearest name is the hint.
+        If there is no such part; the nearest names are the hint.
     """
     parts = _parts(kind)
     content = as_mapping(parts.value) or {}
     if name not in content:
-        near = get_close_matches(name.lower(), [known.lower() for known in content], 1)
-        nearest = next((known for known in content if near and known.lower() == near[0]), None)
+        by_lower = {known.lower(): repr(known) for known in content}
+        near = [by_lower[known] for known in get_close_matches(name.lower(), by_lower)]
         elsewhere = next((other for other in PART_KINDS if other != kind and name in part_names(other)), None)
-        hint = f"did you mean {nearest!r}?" if nearest else f"exactmap catalog lists all {kind}"
+        hint = f"did you mean {' or '.join(near)}?" if near else f"exactmap catalog lists all {kind}"
         if elsewhere:
             hint = f"{name} is one of the {elsewhere}"
         raise InvalidInputError("unknown part", got=repr(name), expected=", ".join(content), hint=hint)

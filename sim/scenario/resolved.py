@@ -11,6 +11,7 @@ from exactmap.sim.scenario.effective import effective_document
 from exactmap.sim.scenario.types import Engine, Goal, Limits, ParallelSpace, Training
 from exactmap.sim.workload.model import ModelConfig
 from exactmap.topology.hardware import Cluster
+from exactmap.topology.state.spec import HOMOGENEOUS, StateSpec
 
 __all__ = ["Scenario"]
 
@@ -31,6 +32,8 @@ class Scenario:
         Token file or folder of text; None: the default corpus.
     execution
         The engine that is to run the plan; None if it is only to be planned.
+    state
+        How much the components of the cluster differ.
     notes
         Sentences that the user should read.
     """
@@ -45,6 +48,7 @@ class Scenario:
     limits: Limits
     data_path: Path | None
     execution: Engine | None
+    state: StateSpec = HOMOGENEOUS
     notes: tuple[str, ...] = ()
 
     @property
@@ -71,5 +75,6 @@ class Scenario:
             limits=self.limits,
             data_path=self.data_path,
             execution=self.execution,
+            state=self.state,
         )
         return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)

@@ -18,6 +18,7 @@ from exactmap.sim.scenario.map_section import map_request
 from exactmap.sim.scenario.model_section import resolve_model
 from exactmap.sim.scenario.resolved import Scenario
 from exactmap.sim.scenario.schema import ScenarioFile
+from exactmap.sim.scenario.state_section import resolve_state
 from exactmap.sim.scenario.strict_yaml import Marked, raise_together, read_yaml_file
 from exactmap.sim.scenario.types import (
     Engine,
@@ -32,7 +33,7 @@ from exactmap.sim.scenario.units import BatchUnit
 
 __all__ = ["Scenario", "load_scenario"]
 
-_SHORTHANDS = (("model", "preset"), ("data", "path"))
+_SHORTHANDS = (("model", "preset"), ("data", "path"), ("state", "use"))
 
 
 def load_scenario(path: str | Path, overrides: Sequence[str] = ()) -> Scenario:
@@ -85,6 +86,7 @@ def load_scenario(path: str | Path, overrides: Sequence[str] = ()) -> Scenario:
         limits=Limits(spec.limits.memory_headroom, spec.limits.gpus),
         data_path=None if spec.data.path is None else path.parent / spec.data.path,
         execution=None if spec.execution is None else Engine(spec.execution.engine),
+        state=resolve_state(spec.state, cluster, document, problems),
         notes=notes,
     )
     if not problems.found:

@@ -7,26 +7,24 @@ that a search may choose takes one value, a list of values, or ``auto``.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Annotated, Literal, TypeVar, cast
+from typing import Annotated, Literal, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field
 
-from exactmap.errors import InvalidInputError
-from exactmap.sim.scenario.map_section import MapSection
-from exactmap.sim.scenario.units import (
-    Batch,
-    parse_batch,
-    parse_bytes,
-    parse_bytes_per_s,
-    parse_exp_per_s,
-    parse_flop_per_s,
-    parse_ns,
-    parse_tokens,
-    parse_watts,
+from exactmap.sim.scenario.fields import (
+    BatchSize,
+    Bytes,
+    BytesPerS,
+    Choice,
+    ExpPerS,
+    FlopPerS,
+    Ns,
+    ScheduleChoice,
+    Tokens,
+    Watts,
 )
-from exactmap.sim.schedules.registry import find_schedule
+from exactmap.sim.scenario.map_section import MapSection
+from exactmap.sim.scenario.state_schema import StateSection
 
 __all__ = [
     "ClusterSection",
@@ -39,103 +37,6 @@ __all__ = [
     "ScenarioFile",
     "TrainingSection",
     "scenario_json_schema",
-]
-
-_T = TypeVar("_T")
-
-
-def _checked(parse: Callable[[object], _T]) -> Callable[[object], _T | None]:
-    """Turn the project's errors into the schema library's, keeping their parts."""
-
-    def check(value: object) -> _T | None:
-        if value is None:
-            return None
-        try:
-            return parse(value)
-        except InvalidInputError as error:
-            raise PydanticCustomError(
-                "exactmap",
-                "invalid value",
-                {"what": error.what, "got": error.got, "expected": error.expected, "hint": error.hint},
-            ) from None
-
-    return check
-
-
-def _quantity(text: str, *examples: str) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "description": text, "examples": list(examples)})
-
-
-Bytes = Annotated[
-    int, BeforeValidator(_checked(parse_bytes)), _quantity("size with its unit", "186 GiB", "512 MB")
-]
-BytesPerS = Annotated[
-    int,
-    BeforeValidator(_checked(parse_bytes_per_s)),
-    _quantity("rate; b is bit, B is byte", "800 Gb/s", "3.35 TB/s"),
-]
-FlopPerS = Annotated[
-    int, BeforeValidator(_checked(parse_flop_per_s)), _quantity("compute rate", "2.5 PFLOP/s")
-]
-ExpPerS = Annotated[
-    int, BeforeValidator(_checked(parse_exp_per_s)), _quantity("rate of exponentials", "10.7 Texp/s")
-]
-Ns = Annotated[int, BeforeValidator(_checked(parse_ns)), _quantity("time with its unit", "3.5 us", "2 h")]
-Watts = Annotated[int, BeforeValidator(_checked(parse_watts)), _quantity("power", "1400 W")]
-Tokens = Annotated[
-    int,
-    BeforeValidator(_checked(parse_tokens)),
-    WithJsonSchema(
-        {"type": ["string", "integer"], "description": "tokens", "examples": ["4096 tokens", 4096]}
-    ),
-]
-BatchSize = Annotated[
-    Batch, BeforeValidator(_checked(parse_batch)), _quantity("global batch", "1024 sequences", "4Mi tokens")
-]
-
-
-def _choice(value: object) -> tuple[int, ...] | None:
-    """One whole number, a list of them, or ``auto`` (None)."""
-    if value == "auto":
-        return None
-    entries = cast(list[object], value) if isinstance(value, list) else [value]
-    if not entries or not all(isinstance(entry, int) and not isinstance(entry, bool) for entry in entries):
-        raise InvalidInputError(
-            "wrong value", got=repr(value)[:80], expected="a whole number, a list of them, or auto"
-        )
-    numbers = cast(list[int], entries)
-    if min(numbers) < 1:
-        raise InvalidInputError("size must be positive", got=str(min(numbers)), expected="at least 1")
-    if len(set(numbers)) != len(numbers):
-        raise InvalidInputError("a value stands twice in the list", got=str(numbers))
-    return tuple(numbers)
-
-
-def _schedules(value: object) -> tuple[str, ...] | None:
-    """One schedule, a list of them, or ``auto`` (None)."""
-    if value == "auto":
-        return None
-    entries = cast(list[object], value) if isinstance(value, list) else [value]
-    if not entries or not all(isinstance(entry, str) for entry in entries):
-        raise InvalidInputError(
-            "wrong value", got=repr(value)[:80], expected="a schedule's name, a list, or auto"
-        )
-    names = cast(list[str], entries)
-    return tuple(find_schedule(name).name for name in names)
-
-
-_WHOLE: dict[str, object] = {"type": "integer", "minimum": 1}
-Choice = Annotated[
-    tuple[int, ...] | None,
-    BeforeValidator(_checked(_choice)),
-    WithJsonSchema({"anyOf": [_WHOLE, {"type": "array", "items": _WHOLE, "minItems": 1}, {"const": "auto"}]}),
-]
-ScheduleChoice = Annotated[
-    tuple[str, ...] | None,
-    BeforeValidator(_checked(_schedules)),
-    WithJsonSchema(
-        {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
-    ),
 ]
 
 FabricKindName = Literal["ideal", "fat_tree", "dual_tor", "rail_only", "dragonfly", "torus", "graph"]
@@ -430,6 +331,7 @@ class ScenarioFile(_Section):
     parallel: ParallelSection = ParallelSection()
     goal: Literal["step_time"] = "step_time"
     limits: LimitsSection = LimitsSection()
+    state: StateSection = StateSection()
     map: MapSection = MapSection()
     execution: ExecutionSection | None = None
 
@@ -440,7 +342,12 @@ def scenario_json_schema() -> str:
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "exactmap scenario"
     properties = cast(dict[str, object], schema["properties"])
-    for section, key in (("cluster", "catalog or file"), ("model", "preset"), ("data", "path")):
+    for section, key in (
+        ("cluster", "catalog or file"),
+        ("model", "preset"),
+        ("data", "path"),
+        ("state", "use"),
+    ):
         short = {"type": "string", "description": f"short for {section}.{key}"}
         properties[section] = {"anyOf": [short, properties[section]]}
     return json.dumps(schema, indent=1, sort_keys=True) + "\n"

@@ -22,6 +22,12 @@ from exactmap.topology.power import ClusterPower, cluster_power
 __all__ = ["CatalogEntry", "CatalogReport", "Number", "catalog"]
 
 CLUSTER = "clusters"
+_UNSAID = frozenset(
+    {("gpu.gemm_efficiency", "1.0"), ("gpu.attention_efficiency", "0.4"), ("gpu.idle_power", "0 W")}
+    | {("gpu.exp_rate", "0 exp/s"), ("scale_out.power", "0 W"), ("rack.power", "0 W")}
+    | {("fabric.planes", "1"), ("fabric.rails", "1"), ("fabric.cable", "0 ns")}
+)
+"""What stands where nothing is said: no number that anyone gave."""
 _TEXTS = frozenset({"name", "cpu", "curves", "kernels", "link", "reduction", "kind", "gemm"})
 
 
@@ -142,30 +148,28 @@ def _cluster_entry(name: str, *, whole: bool) -> CatalogEntry:
         cluster.name,
         CLUSTER,
         about,
-        tuple(_cluster_numbers(cluster, of_catalog=name in catalog_names())),
+        tuple(_cluster_numbers(cluster)),
         cluster_power(cluster, per_rack=True),
         cluster_power(cluster),
     )
 
 
-def _cluster_numbers(cluster: Cluster, *, of_catalog: bool) -> Iterator[Number]:
-    """Numbers of a cluster; one of the catalog has facts for all but defaults that it does not use."""
+def _cluster_numbers(cluster: Cluster) -> Iterator[Number]:
     for field, value in _leaves(cluster_document(cluster), ""):
         fact = cluster.facts.get(field)
         if fact is not None:
             yield Number(field, fact.value, fact.source, fact.confidence)
-        elif not of_catalog:
+        elif (field, value) not in _UNSAID and field.rpartition(".")[2] not in _TEXTS:
             yield Number(field, value, "", "given")
 
 
 def _leaves(value: object, path: str) -> Iterator[tuple[str, str]]:
-    """Dotted field and text of every number below a value."""
+    """Dotted field and text of every value below one."""
     mapping = as_mapping(value)
     if mapping is not None or isinstance(value, list):
         pairs = mapping.items() if mapping is not None else enumerate(cast(list[object], value))
         for key, entry in pairs:
-            if key not in _TEXTS:
-                yield from _leaves(entry, f"{path}.{key}" if path else str(key))
+            yield from _leaves(entry, f"{path}.{key}" if path else str(key))
     else:
         yield path, str(value)
 

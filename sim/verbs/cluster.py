@@ -67,6 +67,7 @@ class ClusterReport:
                 "reach_gpus": needs.reach_gpus,
                 "links": self.fabric.links.num_links,
             },
+            "refused": [{"tiers": tiers, "reach_gpus": most} for tiers, most in needs.refused],
             "switches": [
                 {
                     "tier": row.tier,

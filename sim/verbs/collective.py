@@ -157,7 +157,7 @@ def collective(
 
 
 def _named(kind: type[_Name], text: str, what: str) -> _Name:
-    names = [name.value for name in kind if name != Algorithm.NONE]
+    names = [name.value for name in kind if name.value != Algorithm.NONE.value]
     plain = text.strip().lower().replace("-", "_").replace(" ", "_")
     if plain in names:
         return kind(plain)

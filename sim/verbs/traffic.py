@@ -13,7 +13,7 @@ from exactmap.errors import InvalidInputError, Place
 from exactmap.sim.scenario.cluster_file import load_cluster
 from exactmap.sim.scenario.units import parse_bytes
 from exactmap.topology.fabric.build import build_fabric
-from exactmap.topology.fabric.fabric import Fabric, Spread
+from exactmap.topology.fabric.fabric import Spread
 from exactmap.topology.fabric.wiring import Wiring
 from exactmap.topology.flows.health import Health, find_links, rates_out_of_leaf
 from exactmap.topology.flows.patterns import Pattern, Traffic, all_to_all, incast, permutation, rail_rings
@@ -67,7 +67,7 @@ class TrafficOutcome:
         return {"schema_version": 1, "kind": "traffic", **asdict(self)}
 
 
-def traffic(  # noqa: PLR0913 - a question with its circumstances
+def traffic(
     cluster: str | Path,
     *,
     pattern: str = "permutation",
@@ -75,6 +75,7 @@ def traffic(  # noqa: PLR0913 - a question with its circumstances
     senders: int | None = None,
     spread: str = "ecmp",
     seed: int = 0,
+    paths: int = 1,
     shift: int = 0,
     size: str | int | None = None,
     lost: Sequence[str] = (),
@@ -88,7 +89,7 @@ def traffic(  # noqa: PLR0913 - a question with its circumstances
     cluster
         Name in the catalog, or a cluster file.
     pattern
-        ``permutation``, ``incast``, ``all_to_all`` or ``ring`` (over scale-up domains, one per place in them).
+        ``permutation``, ``incast``, ``all_to_all`` or ``ring`` (over scale-up domains, one per place).
     gpus
         GPUs of the cluster; those that its file says if left out.
     senders
@@ -97,6 +98,8 @@ def traffic(  # noqa: PLR0913 - a question with its circumstances
         ``ecmp`` or ``spray``.
     seed
         Of the permutation and of ECMP's choices.
+    paths
+        Paths by ECMP that each flow is striped over, as several queue pairs do.
     shift
         Ring: places inside the domain by which each hop changes; 0 stays on its rail.
     size
@@ -130,13 +133,20 @@ def traffic(  # noqa: PLR0913 - a question with its circumstances
     flows = _flows(kind, num, found, seed=seed, shift=shift)
     domain = found.scale_up.domain_size
     is_outside = flows.first // domain != flows.second // domain
-    health = _health(fabric, lost, slow)
+    health = _health(fabric.links, lost, slow)
     num_bytes = 0 if size is None else parse_bytes(size)
     report = traffic_report(
-        fabric, flows.where(is_outside), spread=way, seed=seed, health=health, num_bytes=num_bytes, top=top
+        fabric,
+        flows.where(is_outside),
+        spread=way,
+        seed=seed,
+        paths=paths,
+        health=health,
+        num_bytes=num_bytes,
+        top=top,
     )
     out = None
-    if len(health.links) and isinstance(fabric.links, Wiring):
+    if len(health.links):
         out = Spreads.of(rates_out_of_leaf(fabric.links, health))
     return TrafficOutcome(
         found.name,
@@ -189,11 +199,9 @@ def _choice(kinds: type[Kind], text: str, field: str) -> Kind:
         ) from None
 
 
-def _health(fabric: Fabric, lost: Sequence[str], slow: Sequence[str]) -> Health:
+def _health(table: Wiring, lost: Sequence[str], slow: Sequence[str]) -> Health:
     if not lost and not slow:
         return Health.whole()
-    table = fabric.links
-    assert isinstance(table, Wiring)  # noqa: S101 - all built fabrics have wires with two ends
     names, factors = list(lost), [0.0] * len(lost)
     for text in slow:
         name, _, factor = text.rpartition("=")

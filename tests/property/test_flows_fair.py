@@ -73,7 +73,7 @@ def test_as_the_plain_algorithm_has_them(network: tuple[Routes, Floats, dict[str
 @settings(max_examples=100, deadline=None)
 @given(networks(), st.integers(0, 2**32 - 1))
 def test_order_and_unit_change_nothing(network: tuple[Routes, Floats, dict[str, Any]], seed: int) -> None:
-    """Flows and links in another order have the same rates; all capacities times 1e9 give all rates times 1e9."""
+    """Flows and links in another order have the same rates; capacities times 1e9 give rates times 1e9."""
     routes, capacity, more = network
     rate = fair_rates(routes, capacity, **more)
     rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Flows that come and go at random: after every moment the rates are those of all flows shared out from scratch."""
+"""Flows that come and go at random: after every moment rates are as if shared out from scratch."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import ceil
 
 import pytest
 
@@ -12,6 +13,8 @@ from exactmap.sim.cost.formats import find_formats, formats_of_plan
 from exactmap.sim.cost.price_plan import price_plan
 from exactmap.sim.cost.profile import ChannelNs, Mover, Profile
 from exactmap.sim.cost.stages import price_stages, stage_time_ns
+from exactmap.sim.engine.durations import resolve
+from exactmap.sim.engine.replay import replay
 from exactmap.sim.plan.plan import Precision
 from exactmap.sim.scenario.cluster_file import load_cluster
 from exactmap.sim.schedules.build import build_plan
@@ -150,6 +153,44 @@ def test_a_plan_is_priced_whole() -> None:
             fast_ns = profile.group(group, "AR", bucket.stage, bucket.index)
             assert 0 < fast_ns < slow.group(group, "AR", bucket.stage, bucket.index)
     assert slow.work_ns == profile.work_ns
+
+
+@pytest.mark.parametrize(
+    ("name", "off_rate", "load_rate"),
+    [("h100-8", 52e9, 52e9), ("gb200-nvl72", 678e9 / 4, 678e9 / 4), ("a100-8", 25e9, 25e9)],
+)
+def test_stashes_are_copied_over_the_host_link(name: str, off_rate: float, load_rate: float) -> None:
+    """PCIe bounds a DGX; on a Grace tray four GPUs that copy at once share the memory of two CPUs."""
+    cluster = replace(load_cluster(name), num_gpus=72)
+    plan = build_plan(
+        find_preset("llama3-8b"),
+        schedule="1f1b-offload",
+        pp=4,
+        tp=2,
+        num_microbatches=8,
+        seq=4096,
+        precision=Precision(param="bf16", grad="f32", act="bf16", comm="f32", moment="f32"),
+    )
+    stash = next(pool.bytes for pool in plan.pools if pool.letter == "o")
+
+    profile = price_plan(plan, cluster)
+    trace = replay(plan, resolve(plan, profile))
+
+    assert profile.copy("OFF", 0) == cluster.gpu.launch_ns + ceil(stash * 1e9 / off_rate)
+    assert profile.copy("LD", 0) == cluster.gpu.launch_ns + ceil(stash * 1e9 / load_rate)
+    assert trace.summary().makespan_ns > profile.copy("OFF", 0)
+    assert cluster.host is not None
+    slow = replace(cluster, host=replace(cluster.host, from_gpu_bytes_per_s=10**9))
+    assert price_plan(plan, slow).copy("OFF", 0) > 10 * profile.copy("OFF", 0)
+    assert price_plan(plan, slow).copy("LD", 0) == profile.copy("LD", 0)
+    with pytest.raises(InvalidInputError, match="nothing is known of the host"):
+        price_plan(plan, replace(cluster, host=None))
+
+
+def test_plans_that_do_not_offload_need_no_host() -> None:
+    plan = build_plan(find_preset("llama3-8b"), schedule="1f1b", pp=2, num_microbatches=4, seq=4096)
+
+    assert price_plan(plan, replace(load_cluster("cpu-host"), host=None)).copy_ns == {}
 
 
 PROFILE = Profile(

@@ -8,15 +8,12 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-import yaml
 
 from exactmap.errors import InvalidInputError
-from exactmap.sim.scenario.cluster_file import load_cluster
 from exactmap.sim.scenario.scenario import load_scenario
 from exactmap.sim.scenario.schema import scenario_json_schema
 from exactmap.sim.scenario.strict_yaml import read_yaml_file
 from exactmap.sim.scenario.types import Engine, Precision
-from exactmap.topology.catalog import catalog_names, catalog_path
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "scenarios").glob("*.yaml"))
@@ -91,58 +88,3 @@ def test_an_unknown_override_is_refused_with_the_nearest_field() -> None:
 
     assert str(caught.value).startswith("--set training.stepz=7: training.stepz: unknown field")
     assert "did you mean 'steps'?" in str(caught.value)
-
-
-@pytest.mark.parametrize("name", catalog_names())
-def test_every_number_of_the_catalog_has_a_source(name: str) -> None:
-    """Bare numbers are for users' own files."""
-    bare: list[str] = []
-
-    def walk(value: object, path: str) -> None:
-        if isinstance(value, dict):
-            if "value" in value:
-                assert value["source"]
-                assert value["confidence"] in {"measured", "datasheet", "derived", "recalled", "assumed"}
-                return
-            for key, entry in value.items():
-                walk(entry, f"{path}.{key}")
-        elif isinstance(value, list):
-            for entry in value:
-                walk(entry, f"{path}[]")
-        elif path not in {
-            ".exactmap-cluster",
-            ".name",
-            ".gpu.name",
-            ".gpu.curves",
-            ".scale_up.name",
-            ".scale_out.name",
-            ".fabric.kind",
-            ".fabric.switches[].name",
-        }:
-            bare.append(path)
-
-    walk(yaml.safe_load(catalog_path(name).read_text(encoding="utf-8")), "")
-
-    assert bare == []
-    assert len(load_cluster(name).facts) >= 16
-
-
-def test_a_cluster_of_ones_own_lies_beside_the_scenario(tmp_path: Path) -> None:
-    """A file with bare numbers works; one that lacks numbers is refused with their names."""
-    (tmp_path / "my.yaml").write_text(
-        catalog_path("h100-8").read_text(encoding="utf-8").replace("name: h100-8", "name: mine"),
-        encoding="utf-8",
-    )
-    scenario = tmp_path / "s.yaml"
-    scenario.write_text(
-        "exactmap: 1\ncluster: {file: my.yaml, num_gpus: 16, gpu: {power: 500 W}}\nmodel: gpt2\n"
-        "training: {sequence: 1024, batch: 64 sequences}\n",
-        encoding="utf-8",
-    )
-
-    assert load_scenario(scenario).cluster.name == "mine"
-    assert load_scenario(scenario).cluster.gpu.power_w == 500
-
-    (tmp_path / "my.yaml").write_text("exactmap-cluster: 1\nname: mine\nnum_gpus: 8\n", encoding="utf-8")
-    with pytest.raises(InvalidInputError, match=r"cluster\.gpu\.memory: a field is missing"):
-        load_scenario(scenario)

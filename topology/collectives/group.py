@@ -245,7 +245,7 @@ class GroupTimes:
         """Every way at a size, the fastest first, with what decides it and why it was taken or not."""
         taken = self.at(num_bytes, algorithm)
         name = self.library[0].algorithm if taken.algorithm is Algorithm.MEASURED else taken.algorithm
-        out = []
+        out: list[CandidateTime] = []
         for way in self.candidates:
             time = self.at(num_bytes, way.algorithm)
             chosen = way.algorithm is name
@@ -258,7 +258,7 @@ class GroupTimes:
                     _why(way, time, taken, chosen=chosen, forced=algorithm is not None),
                 )
             )
-        out.sort(key=lambda each: (not each.chosen, each.time_ns, each.algorithm))
+        out.sort(key=lambda each: (not each.chosen, each.time_ns or 0, each.algorithm))
         out += [CandidateTime(way.algorithm, None, "", chosen=False, why=way.reason) for way in self.rejected]
         return tuple(out)
 

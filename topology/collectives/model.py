@@ -100,7 +100,8 @@ def pair_ns(k: LinkConstants, num_ranks: int, sizes: Floats) -> Floats:
     moving = moving + message * (1e9 / k.pair_copy_bytes_per_s)
     p = k.pair_sharpness
     simple: Floats = ((k.pair_simple_ns + further) ** p + moving**p) ** (1.0 / p)
-    return np.minimum(low, simple)
+    least: Floats = np.minimum(low, simple)
+    return least
 
 
 def nvls_fill_bytes(k: LinkConstants, num_members: int, sizes: Floats) -> Floats:

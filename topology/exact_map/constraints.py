@@ -62,7 +62,7 @@ def _split(exact_map: ExactMap, constraint: Constraint, size: int, word: str) ->
         return None
     first = int(np.argmax(split))
     parts = [
-        f"GPUs {show_numbers(np.sort(exact_map.gpu[ranks[first]][places[first] == place]))} in {word} {place}"
+        f"{_gpus(exact_map.gpu[ranks[first]][places[first] == place])} in {word} {place}"
         for place in dict.fromkeys(places[first].tolist())
     ]
     num_more = len(parts) - 3
@@ -85,7 +85,7 @@ def _shared_rack(exact_map: ExactMap, constraint: Constraint) -> Breach | None:
     rack = int(np.argmax(shared))
     here = ranks[racks == rack]
     parts = [
-        f"GPUs {show_numbers(np.sort(exact_map.gpu[here[stages[here] == stage]]))} have pp {stage}"
+        f"{_gpus(exact_map.gpu[here[stages[here] == stage]])} for pp {stage}"
         for stage in np.unique(stages[here])[:2].tolist()
     ]
     return Breach(constraint, here, f"rack {rack} serves more than one stage: {'; '.join(parts)}")
@@ -114,6 +114,10 @@ def _off_rail(exact_map: ExactMap, constraint: Constraint) -> Breach | None:
     return Breach(
         constraint, ranks[first], f"{_group(exact_map.mesh, ranks[first], constraint.axes)}: from {words}"
     )
+
+
+def _gpus(gpus: Ints) -> str:
+    return f"GPU{'s' * (len(gpus) > 1)} {show_numbers(np.sort(gpus))}"
 
 
 def _group(mesh: Mesh, ranks: Ints, axes: tuple[Axis, ...]) -> str:

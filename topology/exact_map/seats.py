@@ -74,11 +74,12 @@ def find_seats(
     gpus = np.arange(machine.num_gpus, dtype=np.int64)
     racks = machine.rack(gpus)
     free = ~excluded
-    spares = request.spares
-    if host_block > 1 and spares is Spares.RAILS:
-        spares = Spares.TRAYS  # whole hosts are whole groups, and have all rails
-    if spares is Spares.TRAYS:
+    along_rails = request.spares is Spares.RAILS
+    # Whole groups of a host do not go with one GPU from each rail; whole hosts do, and they have all rails.
+    by_lane = along_rails and host_block == 1
+    if request.spares is Spares.TRAYS:
         _check_trays(machine)
+    if request.spares is Spares.TRAYS or (along_rails and not by_lane):
         hosts = machine.host(gpus)
         whole = np.bincount(hosts[free], minlength=machine.num_hosts) == machine.gpus_per_host
         free &= whole[hosts]
@@ -88,10 +89,10 @@ def find_seats(
         free &= _number_within(free, hosts) < (in_host // host_block * host_block)[hosts]
     num_free = np.bincount(racks[free], minlength=machine.num_racks)
     seat = _number_within(free, racks)
-    unit = max(rack_block, host_block)  # blocks are products of the innermost axes: one divides the other
-    if spares is Spares.RAILS:
+    # Blocks are products of the innermost axes: one divides the other.
+    unit = lcm(max(rack_block, host_block), machine.num_rails if along_rails else 1)
+    if by_lane:
         num_rails = machine.num_rails
-        unit = lcm(unit, num_rails)
         rails = machine.rail(gpus)
         lanes = racks * num_rails + rails
         in_lane = np.bincount(lanes[free], minlength=machine.num_racks * num_rails).reshape(-1, num_rails)
@@ -100,7 +101,7 @@ def find_seats(
     in_rack = np.minimum(num_free, machine.used_per_domain) // unit * unit
     taken = free & (seat < in_rack[racks])
     chosen = gpus[taken]
-    if spares is Spares.RAILS:
+    if by_lane:
         chosen = chosen[np.argsort(racks[taken] * machine.domain_size + seat[taken], kind="stable")]
     return Seats(chosen, in_rack)
 
@@ -125,7 +126,7 @@ def take_seats(seats: Seats, num_ranks: int, run: int) -> Ints | None:
 def _number_within(free: Bools, of: Ints) -> Ints:
     """How many free GPUs of the same rack (host, lane) come before each."""
     if np.all(of[1:] >= of[:-1]):
-        before = np.cumsum(free) - free
+        before: Ints = np.cumsum(free) - free
         starts = np.flatnonzero(np.diff(of, prepend=-1))
         return before - before[starts].repeat(np.diff(starts, append=len(of)))
     order = np.argsort(of, kind="stable")

@@ -21,7 +21,7 @@ from exactmap.topology.fabric.rail_only import RailOnly
 from exactmap.topology.fabric.spec import Cable, FabricKind, FabricSpec, Switch
 from exactmap.topology.fabric.torus import Torus
 from exactmap.topology.fabric.tree_links import TIER_NAMES
-from exactmap.topology.fabric.tree_shape import tree_reach
+from exactmap.topology.fabric.tree_reach import tree_reach
 from exactmap.topology.hardware import Cluster
 
 __all__ = ["CableNeeds", "FabricNeeds", "TierNeeds", "fabric_needs"]
@@ -123,11 +123,14 @@ class FabricNeeds:
         By tier, from the leaves up.
     reach_gpus
         Most GPUs that such switches and tiers can hold; 0 where nothing bounds them.
+    refused
+        (tiers, most GPUs) of trees with fewer tiers, which are too small.
     """
 
     tiers: tuple[TierNeeds, ...]
     cables: tuple[CableNeeds, ...]
     reach_gpus: int
+    refused: tuple[tuple[int, int], ...] = ()
 
     @property
     def num_switches(self) -> int:
@@ -196,13 +199,21 @@ def fabric_needs(cluster: Cluster, fabric: BuiltFabric) -> FabricNeeds:
         cable = next((it for it in spec.cables if it.reach_m >= length), None)
         total = planes * float(rate[here].sum())
         cables.append(CableNeeds(tier, planes * int(here.sum()), total, length, cable))
-    return FabricNeeds(tuple(tiers), tuple(cables), _reach(cluster, fabric, port_rate))
+    reach = _reach(cluster, fabric, port_rate)
+    refused: list[tuple[int, int]] = []
+    if isinstance(fabric, FatTree) and spec.kind is not FabricKind.IDEAL and not spec.shape:
+        for fewer in range(1, spec.num_tiers):
+            most = tree_reach(cluster.gpus_per_host, spec, port_rate, fewer)
+            refused += [(fewer, most)] if most < fabric.num_gpus else []
+    return FabricNeeds(tuple(tiers), tuple(cables), reach, tuple(refused))
 
 
 def _role(fabric: BuiltFabric, num_tiers: int, tier: int) -> str:
     if isinstance(fabric, FatTree | RailOnly):
         return TIER_NAMES[num_tiers][tier - 1]
-    return "router" if isinstance(fabric, Dragonfly | Torus) else f"switch of tier {tier}"
+    if isinstance(fabric, Dragonfly | Torus):
+        return "router"
+    return f"switch of tier {tier}" if num_tiers > 1 else "switch"
 
 
 def _length_m(cluster: Cluster, fabric: BuiltFabric, tier: int) -> float:

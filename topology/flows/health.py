@@ -1,7 +1,7 @@
 """Links that are lost or slow: what of each link's rate is left, and what that leaves each GPU.
 
-When all GPUs of a leaf send upwards and packets are spread over its uplinks, the uplinks act as one link. Each
-GPU's rate is its fair share of it, at most that of its own ports::
+When all GPUs of a leaf send upwards and packets are spread over its uplinks, the uplinks act as one link.
+Each GPU's rate is its fair share of it, at most that of its own ports::
 
     together(leaf) = sum over uplinks of rate x health          if spreading minds how fast each is
     together(leaf) = live uplinks x rate of the slowest         if it deals packets out evenly
@@ -103,7 +103,7 @@ def find_links(table: Wiring, names: Iterable[str]) -> list[Ints]:
     for name in names:
         ends = name.split(" > ")
         links = np.zeros(0, dtype=np.int64)
-        if len(ends) == 2:  # noqa: PLR2004 - a link has two ends
+        if len(ends) == 2:
             first = _nodes(ends[0], numbers, table.num_gpus)
             far, _, rest = ends[1].partition(" plane ")
             second = _nodes(far.partition(" cable ")[0], numbers, table.num_gpus)
@@ -173,5 +173,5 @@ def rates_out_of_leaf(table: Wiring, health: Health, *, minds_rates: bool = True
         count = np.bincount(tail[lives], minlength=nodes)
         together = np.where(count > 0, count * np.where(count > 0, slowest, 0.0), 0.0)
     routes = Routes(np.arange(len(port) + 1), leaf, np.ones(len(port)))
-    np.add.at(out, tail[port], fair_rates(routes, together, most=rate[port]))
+    np.add.at(out, tail[port], fair_rates(routes, together.astype(np.float64), most=rate[port]))
     return out

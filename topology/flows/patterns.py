@@ -94,8 +94,8 @@ def rail_rings(num_hosts: int, gpus_per_host: int, *, shift: int = 0, stride: in
     num_hosts, gpus_per_host
         Hosts in the ring and GPUs of each.
     shift
-        Places by which a hop changes inside the host: 0 stays on its rail; any other leaves it at each hop, and
-        a packet has to climb above the leaves.
+        Places by which a hop changes inside the host: 0 stays on its rail; any other leaves it at each hop,
+        and a packet has to climb above the leaves.
     stride
         Hosts from one hop to the next: over 1 where other axes lie between.
 

@@ -126,8 +126,8 @@ class TrafficReport:
 
     Parameters
     ----------
-    spread, seed
-        How flows choose their paths.
+    spread, seed, num_paths
+        How flows choose their paths, and over how many by ECMP each is striped.
     num_flows
         Flows through the fabric.
     most_into_one
@@ -152,6 +152,7 @@ class TrafficReport:
 
     spread: str
     seed: int
+    num_paths: int
     num_flows: int
     most_into_one: int
     bytes_per_s: Spreads
@@ -201,7 +202,7 @@ def tier_use(table: LinkTable, capacity: Floats, load: Floats) -> tuple[TierUse,
     return tuple(found)
 
 
-def hot_links(  # noqa: PLR0913 - what a link carries has many sides
+def hot_links(
     table: LinkTable,
     routes: Routes,
     ends: tuple[Ints, Ints],
@@ -269,7 +270,7 @@ def tier_series(table: LinkTable, use: LinkUse, *, parts: int = 50) -> dict[int,
     rate = np.bincount(tiers, use.capacity)
     end_ns = use.to_ns[-1] if use.to_ns else 0
     if end_ns == 0:
-        return {tier: () for tier in range(len(rate))}
+        return dict.fromkeys(range(len(rate)), ())
     edges = np.linspace(0.0, end_ns, parts + 1)
     moments = np.unique(np.concatenate((use.from_ns, use.to_ns))).astype(np.float64)
     loads = np.zeros((len(rate), len(moments)))

@@ -138,7 +138,7 @@ class Rows:
         weight = self.weight()
         load = np.bincount(self.link, weight * self.rate[self.row], len(self.links))
         flows = np.bincount(self.link, self.count[self.row], len(self.links))
-        return self.links, load, flows
+        return self.links, load.astype(np.float64), flows.astype(np.float64)
 
     def _set_lengths(self, lengths: Ints) -> None:
         self.start = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)

@@ -21,8 +21,8 @@ MANY_LINKS = 12
 class Shares:
     """Flows and the links that they share.
 
-    `used` holds the links in use, and `kind` the kind of each: links of one kind carry the same part of the same
-    flows. Everything else counts kinds.
+    `used` holds the links in use, and `kind` the kind of each: links of one kind carry the same part of the
+    same flows. Everything else counts kinds.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class Shares:
         count: Floats | None = None,
         most: Floats | None = None,
     ) -> None:
-        _check(routes, capacity)
+        _check(routes, capacity, count, most)
         self.num_flows = routes.num_flows
         self.used, link = compact(routes.link, len(capacity))
         lengths = np.diff(routes.start)
@@ -121,10 +121,10 @@ class Shares:
             start, entries = span(start, flows)
             link, share, count = link[entries], share[entries], count[flows]
         weight = share * np.repeat(rate * count, np.diff(start))
-        return np.bincount(link, weight, len(self.capacity))
+        return np.asarray(np.bincount(link, weight, len(self.capacity)), dtype=np.float64)
 
 
-def _check(routes: Routes, capacity: Floats) -> None:
+def _check(routes: Routes, capacity: Floats, count: Floats | None, most: Floats | None) -> None:
     """Refuse what would give rates without meaning."""
     if len(routes.link) and not 0 <= int(routes.link.min()) <= int(routes.link.max()) < len(capacity):
         raise InvalidInputError(
@@ -132,8 +132,13 @@ def _check(routes: Routes, capacity: Floats) -> None:
             got=f"links {routes.link.min()} to {routes.link.max()}",
             expected=f"0 to {len(capacity) - 1}",
         )
-    for what, values in (("a share", routes.share), ("a link's rate", capacity)):
-        if not (values >= 0.0).all():
+    for what, values in (
+        ("a share", routes.share),
+        ("a link's rate", capacity),
+        ("a count", count),
+        ("a bound", most),
+    ):
+        if values is not None and not (values >= 0.0).all():
             raise InvalidInputError(
-                f"{what} is no rate", got=f"{values[~(values >= 0.0)][0]:g}", expected="0 or more"
+                f"{what} cannot be below 0", got=f"{values[~(values >= 0.0)][0]:g}", expected="0 or more"
             )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from exactmap.topology.fabric.fabric import Fabric, Spread
+from exactmap.topology.fabric.build import BuiltFabric
+from exactmap.topology.fabric.fabric import Spread
 from exactmap.topology.fabric.fat_tree import FatTree
 from exactmap.topology.fabric.wiring import Wiring
 from exactmap.topology.flows.bundles import Bundles
@@ -26,13 +27,17 @@ from exactmap.topology.links import Floats, LinkTable, Routes
 
 __all__ = ["traffic_report"]
 
+MAX_ENTRIES = 20_000_000
+"""Links of sprayed flows, all together, up to which lost ones are avoided one by one: 320 MB."""
 
-def traffic_report(  # noqa: PLR0913 - a question with its circumstances
-    fabric: Fabric,
+
+def traffic_report(
+    fabric: BuiltFabric,
     traffic: Traffic,
     *,
     spread: Spread,
     seed: int = 0,
+    paths: int = 1,
     health: Health | None = None,
     num_bytes: int = 0,
     top: int = 10,
@@ -45,6 +50,8 @@ def traffic_report(  # noqa: PLR0913 - a question with its circumstances
         The fabric, and who sends to whom.
     spread, seed
         How flows choose their paths.
+    paths
+        Paths by ECMP that each flow is striped over evenly, as several queue pairs do: plane after plane.
     health
         Lost and slow links, which routes avoid where they can; all whole if left out.
     num_bytes
@@ -58,8 +65,7 @@ def traffic_report(  # noqa: PLR0913 - a question with its circumstances
         If lost links cut a GPU off.
     """
     health = health or Health.whole()
-    table, routes = _routes(fabric, traffic, spread, seed, health)
-    capacity = health.capacity(table)
+    table, routes, capacity = _routes(fabric, traffic, spread, seed, paths, health)
     shares = Shares(routes, capacity)
     rate = shares.rates()
     load = np.zeros(table.num_links)
@@ -84,6 +90,7 @@ def traffic_report(  # noqa: PLR0913 - a question with its circumstances
     return TrafficReport(
         spread=spread.value,
         seed=seed,
+        num_paths=paths,
         num_flows=traffic.num_flows,
         most_into_one=int(into.max()),
         bytes_per_s=Spreads.of(rate),
@@ -106,14 +113,43 @@ def traffic_report(  # noqa: PLR0913 - a question with its circumstances
 
 
 def _routes(
-    fabric: Fabric, traffic: Traffic, spread: Spread, seed: int, health: Health
-) -> tuple[LinkTable, Routes]:
-    """Links and routes; over bundles where spraying makes the links of one the same."""
-    if spread is Spread.SPRAY and isinstance(fabric, FatTree) and not len(health.links):
-        bundles = Bundles(fabric)
-        return bundles, bundles.routes(traffic.first, traffic.second)
-    routes = live_routes(fabric, traffic.first, traffic.second, health, spread=spread, seed=seed)
-    return fabric.links, routes
+    fabric: BuiltFabric, traffic: Traffic, spread: Spread, seed: int, paths: int, health: Health
+) -> tuple[LinkTable, Routes, Floats]:
+    """Links, routes, what each link can carry; over bundles where spraying makes their links alike."""
+    first, second = traffic.first, traffic.second
+    if spread is Spread.SPRAY and isinstance(fabric, FatTree):
+        bundles = Bundles(fabric, health)
+        routes = bundles.routes(first, second)
+        if not len(health.links) or int(bundles.num_cables(routes.link).sum()) > MAX_ENTRIES:
+            return bundles, routes, bundles.capacity_bytes_per_s(np.arange(bundles.num_links))
+    # Queue pairs of a flow are dealt out over the ports of its interface in turn.
+    stripes = [
+        live_routes(
+            fabric,
+            first,
+            second,
+            health,
+            spread=spread,
+            seed=seed + (stripe << 40),
+            plane=stripe % fabric.spec.planes if paths > 1 else None,
+        )
+        for stripe in range(paths if spread is Spread.ECMP else 1)
+    ]
+    return fabric.links, _striped(stripes), health.capacity(fabric.links)
+
+
+def _striped(stripes: list[Routes]) -> Routes:
+    """Flows that are spread evenly over several routes."""
+    if len(stripes) == 1:
+        return stripes[0]
+    num = stripes[0].num_flows
+    lengths = np.array([np.diff(stripe.start) for stripe in stripes])
+    flow = np.concatenate([np.repeat(np.arange(num), each) for each in lengths])
+    order = np.argsort(flow, kind="stable")
+    link = np.concatenate([stripe.link for stripe in stripes])[order]
+    share = np.concatenate([stripe.share for stripe in stripes])[order] / len(stripes)
+    start = np.concatenate(([0], np.cumsum(lengths.sum(axis=0)))).astype(np.int64)
+    return Routes(start, link, share)
 
 
 def _alone(table: LinkTable, routes: Routes, capacity: Floats, num_senders: int = 0) -> Floats:
@@ -128,7 +164,7 @@ def _alone(table: LinkTable, routes: Routes, capacity: Floats, num_senders: int 
     return fair_rates(Routes(before[routes.start], routes.link[kept], routes.share[kept]), capacity)
 
 
-def _mean_sprayed(fabric: Fabric, traffic: Traffic) -> float | None:
+def _mean_sprayed(fabric: BuiltFabric, traffic: Traffic) -> float | None:
     """Mean rate if all were sprayed over a whole fat tree."""
     if not isinstance(fabric, FatTree) or not traffic.num_flows:
         return None

@@ -11,12 +11,12 @@ so that members of a tensor group are neighbours. A GPU is a pipeline rank of a 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from exactmap.sim.engine.encoded import Ints
 
-__all__ = ["Columns", "WideTimes"]
+__all__ = ["Columns", "PickyTimes", "WideTimes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,4 +65,13 @@ class WideTimes(Protocol):
 
     def lat_ns(self, channel: int, first: int, last: int, columns: slice) -> Ints:
         """What only delays these messages."""
+        ...
+
+
+@runtime_checkable
+class PickyTimes(WideTimes, Protocol):
+    """Durations that can be asked for of some instructions alone: those at which no time passes stay out."""
+
+    def works_ns(self, pp: int, indices: Ints, columns: slice) -> Ints:
+        """[indices, columns] `comp_ns` of the instructions `indices`, which ascend."""
         ...
