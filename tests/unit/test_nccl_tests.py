@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from exactmap.errors import InvalidInputError
 from exactmap.sim.scenario.cluster_document import cluster_document
 from exactmap.sim.scenario.cluster_file import load_cluster
+from exactmap.sim.scenario.scenario import load_scenario
 from exactmap.topology.catalog import catalog_path
 from exactmap.topology.collectives import Collective, Confidence, collective_time
 from exactmap.topology.curves import CurveKey, read_curves
@@ -222,3 +224,21 @@ def test_a_broken_table_is_refused(text: str, message: str) -> None:
     """With file and line."""
     with pytest.raises(InvalidInputError, match=message):
         read_curves(text, "t.csv")
+
+
+def test_a_scenario_names_measurements_too(tmp_path: Path) -> None:
+    """`cluster: {catalog: ..., collectives: [...]}`, relative to the scenario; a copy forgets prices."""
+    (tmp_path / "rack.txt").write_text(_run(), encoding="utf-8")
+    scenario = tmp_path / "s.yaml"
+    scenario.write_text(
+        "exactmap: 1\ncluster: {catalog: gb200-nvl72, collectives: [rack.txt]}\nmodel: gpt2\n"
+        "training: {sequence: 1024, batch: 64 sequences}\n",
+        encoding="utf-8",
+    )
+    mine = load_scenario(scenario).cluster
+    rack = GroupShape(72, 72, 1)
+
+    assert collective_time(mine, Collective.ALL_REDUCE, rack, 2**31).time_ns == 5_589_100
+    without = replace(mine, collectives=None)
+    assert collective_time(without, Collective.ALL_REDUCE, rack, 2**31).time_ns < 5_200_000
+    assert collective_time(mine, Collective.ALL_REDUCE, rack, 2**31).time_ns == 5_589_100
