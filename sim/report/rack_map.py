@@ -61,26 +61,27 @@ def draw_rack_map(racks: RackMap) -> Figure:
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)
     image = axes.imshow(percent, cmap="cividis", vmin=low, vmax=max(high, low + 1e-6), aspect="equal")
     axes.set_facecolor("#EEEEEE")
-    for order, (rack, word) in enumerate(racks.named[:MAX_NAMED]):
+    for order, (rack, _) in enumerate(racks.named[:MAX_NAMED]):
         row, column = divmod(rack, width)
         axes.add_patch(
             Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=_ORANGE, linewidth=1.8)
         )
-        if order < MAX_NAMED // 2:
-            left = column > width / 2
-            axes.annotate(
-                f"rack {rack}: {word}",
-                (column, row),
-                xytext=(-12 if left else 12, -12 if row > height / 2 else 12),
-                textcoords="offset points",
-                ha="right" if left else "left",
-                va="center",
-                fontsize=8,
-                color="black",
-                bbox={"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": _ORANGE, "alpha": 0.9},
-            )
+        left = column > width / 2
+        axes.annotate(
+            f"{order + 1}",
+            (column, row),
+            xytext=(-9 if left else 9, 0),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=8,
+            bbox={"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": _ORANGE},
+        )
+    words = [f"{order + 1}: rack {rack}, {word}" for order, (rack, word) in enumerate(racks.named[:MAX_NAMED])]
+    lines = ["   ".join(words[at : at + 4]) for at in range(0, len(words), 4)]
     axes.set_title(racks.title)
-    axes.set_xlabel(f"rack, {width} to a row; boxes: who was waited for; grey: no ranks")
+    waited = ["boxes: racks that were waited for, and how long a step"] if lines else []
+    axes.set_xlabel("\n".join([f"racks, {width} to a row; pale: no ranks", *waited, *lines]))
     axes.set_xticks(_ticks(width))
     rows = _ticks(height)
     axes.set_yticks(rows, [str(row * width) for row in rows])

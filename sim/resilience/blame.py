@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exactmap.sim.engine.encoded import KINDS
-from exactmap.sim.resilience.path import Piece, PieceKind
+from exactmap.sim.resilience.replica import replica_columns, step_columns
 from exactmap.topology.state.components import Component, ComponentKind
 from exactmap.topology.state.factors import ONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from exactmap.sim.engine.critical_path import Piece
     from exactmap.sim.engine.wide.cluster_times import ClusterTimes
     from exactmap.sim.resilience.whole_cluster import WholeCluster
 
@@ -88,7 +89,7 @@ class StepBlame:
 
 
 def charge_path(
-    whole: WholeCluster, times: ClusterTimes, step: int, dp: int, path: Iterable[Piece]
+    whole: WholeCluster, times: ClusterTimes, step: int, dp: int, tail: int, path: Iterable[Piece]
 ) -> tuple[Charge, ...]:
     """Charge what the pieces of a path took beyond their nominal time.
 
@@ -100,16 +101,19 @@ def charge_path(
         Durations of all columns.
     step, dp
         Whose path it is; `step` counts from the first of `times`.
+    tail
+        The replica that needs longest after all have met.
     path
         Its pieces.
     """
-    book = _Book(whole, times, step, dp)
+    book = _Book(whole, times, step, dp, tail)
     for piece in path:
-        if piece.kind is PieceKind.WORK:
+        # What posts cost, latencies and copies are the same everywhere.
+        if piece.what == "work":
             book.work(piece)
-        elif piece.kind is PieceKind.MESSAGE:
+        elif piece.what == "wire":
             book.message(piece)
-        else:
+        elif piece.what == "operation":
             book.operation(piece)
     charges = [
         Charge(component, cause, *(int(part) for part in parts))
@@ -122,16 +126,13 @@ def charge_path(
 class _Book:
     """Sums by component and cause."""
 
-    def __init__(self, whole: WholeCluster, times: ClusterTimes, step: int, dp: int) -> None:
-        columns = times.columns
+    def __init__(self, whole: WholeCluster, times: ClusterTimes, step: int, dp: int, tail: int) -> None:
         self.whole, self.times, self.state = whole, times, whole.state
-        self.inner = columns.ep * columns.cp * columns.tp
-        per_step = columns.dp * self.inner
-        self.whole_step = slice(step * per_step, (step + 1) * per_step)
-        self.part = slice(self.whole_step.start + dp * self.inner, self.whole_step.start + (dp + 1) * self.inner)
-        self.places = slice(dp * self.inner, (dp + 1) * self.inner)
+        self.step, self.dp, self.tail = step, dp, tail
+        self.whole_step = step_columns(times, step)
         self.sums: dict[tuple[Component, Cause], list[int]] = defaultdict(lambda: [0, 0])
-        self.slowest: dict[int, tuple[int, int, int, int]] = {}
+        self.number_of = {channel.name: number for number, channel in enumerate(whole.plan.channels)}
+        self.slowest: dict[tuple[int, int], tuple[int, int, int, int]] = {}
 
     def add(self, kind: ComponentKind, number: int, cause: Cause, lasting_ns: int, passing_ns: int = 0) -> None:
         """Charge something."""
@@ -143,26 +144,25 @@ class _Book:
         """Rack, host, and what is left the GPU; of a group the GPU that is slowest in this step."""
         rows = self.times.rows(piece.pp)
         row = int(np.searchsorted(rows.at, piece.index))
-        if row == len(rows.at) or rows.at[row] != piece.index:
-            return  # what a post costs is the same everywhere
         kind = rows.kinds[int(rows.which[row])]
         work_ns = kind.base_ns - sum(meeting.time_ns for meeting in kind.meetings)
-        gpu, rack, host, own = self._slowest(piece.pp)
+        gpu, rack, host, own = self._slowest(piece.pp, self._replica(piece))
         racked = _times(work_ns, rack)
         hosted = _times(racked, host)
         lasting = _times(hosted, own)
         self.add(ComponentKind.RACK, gpu // self.state.gpus_per_rack, Cause.COMPUTE, racked - work_ns)
         self.add(ComponentKind.HOST, gpu // self.state.gpus_per_host, Cause.COMPUTE, hosted - racked)
-        passing = piece.took_ns - kind.base_ns - (lasting - work_ns)
+        passing = _took(piece) - kind.base_ns - (lasting - work_ns)
         self.add(ComponentKind.GPU, gpu, Cause.COMPUTE, lasting - hosted, passing)
 
     def message(self, piece: Piece) -> None:
         """The slowest component on its way; of a group the member whose message took longest."""
-        name = self.whole.plan.channels[piece.channel].name
-        base_ns = int(self.whole.compiled.durations.channels[0, name].wire_ns[piece.number])
-        wire = self.times.wire_ns(piece.channel, piece.number, piece.number + 1, self.part)[0]
-        column = self.places.start + int(np.argmax(wire))
-        ends = self.whole.plan.channels[piece.channel]
+        channel = self.number_of[piece.channel]
+        base_ns = int(self.whole.compiled.durations.channels[0, piece.channel].wire_ns[piece.message])
+        part = replica_columns(self.times, self.step, self.dp)
+        wire = self.times.wire_ns(channel, piece.message, piece.message + 1, part)[0]
+        column = part.start - self.whole_step.start + int(np.argmax(wire))
+        ends = self.whole.plan.channels[channel]
         source, target = (int(self.times.links.flat[pp][column]) for pp in (ends.src, ends.dst))
         leaf = self.state.leaves.leaf
         owners = (
@@ -171,8 +171,8 @@ class _Book:
             (ComponentKind.LEAF, int(leaf[source])),
             (ComponentKind.LEAF, int(leaf[target])),
         )
-        parts = self.times.links.message_parts(piece.channel, column)
-        self._transfer(Cause.MESSAGE, base_ns, piece.took_ns, owners, parts)
+        parts = self.times.links.message_parts(channel, column)
+        self._transfer(Cause.MESSAGE, base_ns, _took(piece), owners, parts)
 
     def operation(self, piece: Piece) -> None:
         """The member whose part takes longest, among all that meet."""
@@ -181,15 +181,18 @@ class _Book:
         base_ns = int(self.whole.compiled.durations.actors[0, piece.pp].op_ns[piece.index])
         if not 0 <= group < len(plan.groups):
             return  # copies to the host are the same everywhere
-        spans_replicas = "dp" in plan.groups[group].axes
-        where = self.whole_step if spans_replicas else self.part
+        where = (
+            self.whole_step
+            if "dp" in plan.groups[group].axes
+            else replica_columns(self.times, self.step, self._replica(piece))
+        )
         took = self.times.op_ns(piece.pp, piece.index, where)
-        column = int(np.argmax(took)) + (0 if spans_replicas else self.places.start)
+        column = where.start - self.whole_step.start + int(np.argmax(took))
         op = KINDS[int(program.kind[piece.index])].value
         gpu = int(self.times.links.flat[piece.pp][column])
         owners = ((ComponentKind.INTERFACE, gpu), (ComponentKind.LEAF, int(self.state.leaves.leaf[gpu])))
         parts = self.times.links.operation_parts(piece.pp, group, op, column)
-        self._transfer(Cause.COLLECTIVE, base_ns, piece.took_ns, owners, parts)
+        self._transfer(Cause.COLLECTIVE, base_ns, _took(piece), owners, parts)
 
     def _transfer(
         self,
@@ -204,21 +207,29 @@ class _Book:
         self.add(*owners[slowest], cause, lasting)
         self.add(*owners[0], cause, 0, took_ns - base_ns - lasting)
 
-    def _slowest(self, pp: int) -> tuple[int, int, int, int]:
+    def _replica(self, piece: Piece) -> int:
+        """Whose piece it is: after all have met, the tail's."""
+        return self.dp if piece.index < self.whole.first_waits[piece.pp] else self.tail
+
+    def _slowest(self, pp: int, dp: int) -> tuple[int, int, int, int]:
         """GPU, and the factors of rack, host and itself, of the slowest member of a pipeline rank."""
-        if pp not in self.slowest:
+        if (pp, dp) not in self.slowest:
             state = self.state
-            gpu, step = self.times.gpus(pp, self.part)
+            gpu, step = self.times.gpus(pp, replica_columns(self.times, self.step, dp))
             at = int(np.argmax(state.work_factor(gpu, step)))
             one = gpu[at : at + 1]
             own = state.work_factor(one, step[at : at + 1])[0] / state.place_factor(one)[0]
-            self.slowest[pp] = (
+            self.slowest[pp, dp] = (
                 int(one[0]),
                 int(state.rack[state.rack_of(one)][0]),
                 int(state.host[state.host_of(one)][0]),
                 round(own * ONE),
             )
-        return self.slowest[pp]
+        return self.slowest[pp, dp]
+
+
+def _took(piece: Piece) -> int:
+    return piece.end_ns - piece.start_ns
 
 
 def _times(duration_ns: int, factor: int) -> int:

@@ -11,12 +11,12 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from exactmap.sim.engine.critical_path import critical_path
 from exactmap.sim.resilience.blame import charge_path
 from exactmap.topology.state.components import Component
 
 if TYPE_CHECKING:
     from exactmap.sim.resilience.latest import Latest
-    from exactmap.sim.resilience.path import PathFinder
     from exactmap.sim.resilience.whole_cluster import WholeCluster
 
 __all__ = ["Healed", "heal_worst"]
@@ -31,7 +31,7 @@ class Healed:
 
 
 def heal_worst(
-    whole: WholeCluster, latest: Latest, finder: PathFinder, *, most: int, first_step: int = 0
+    whole: WholeCluster, latest: Latest, *, most: int, first_step: int = 0
 ) -> tuple[Healed, ...]:
     """Heal the worst components of one step, up to `most` of them.
 
@@ -41,8 +41,6 @@ def heal_worst(
         Plan and cluster.
     latest
         Latest replica of the step; it is changed.
-    finder
-        Of the plan's critical paths.
     most
         How many components at most.
     first_step
@@ -52,9 +50,9 @@ def heal_worst(
     components: list[Component] = []
     dp, _ = latest.find()
     while len(done) < most:
-        path = finder.find(latest.durations(dp))
+        path = critical_path(whole.compiled, latest.durations(dp))
         lasting: dict[Component, int] = defaultdict(int)
-        for charge in charge_path(latest.whole, latest.times, latest.step, dp, path):
+        for charge in charge_path(latest.whole, latest.times, latest.step, dp, latest.meeting.tail, path):
             lasting[charge.component] += charge.lasting_ns
         worst = max(lasting, key=lambda component: (lasting[component], component), default=None)
         if worst is None or lasting[worst] <= 0:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, TypeVar, cast
 
 from pydantic import BeforeValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from exactmap.errors import InvalidInputError
-from exactmap.sim.scenario.checked import checked
 from exactmap.sim.scenario.units import (
     Batch,
     parse_batch,
@@ -32,9 +33,28 @@ __all__ = [
     "ScheduleChoice",
     "Tokens",
     "Watts",
+    "checked",
 ]
 
 _T = TypeVar("_T")
+
+
+def checked(parse: Callable[[object], _T]) -> Callable[[object], _T | None]:
+    """Turn the project's errors into the schema library's, keeping their parts."""
+
+    def check(value: object) -> _T | None:
+        if value is None:
+            return None
+        try:
+            return parse(value)
+        except InvalidInputError as error:
+            raise PydanticCustomError(
+                "exactmap",
+                "invalid value",
+                {"what": error.what, "got": error.got, "expected": error.expected, "hint": error.hint},
+            ) from None
+
+    return check
 
 
 def _quantity(text: str, *examples: str) -> WithJsonSchema:

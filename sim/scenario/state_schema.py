@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, cast
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from exactmap.errors import InvalidInputError
-from exactmap.sim.scenario.checked import Section, checked
-from exactmap.sim.scenario.units import parse_ns
+from exactmap.sim.scenario.fields import Ns, checked
 
 __all__ = ["StateSection", "StragglerSection"]
 
@@ -47,16 +46,15 @@ Ids = Annotated[
         {"anyOf": [*cast(list[object], _ONE["anyOf"]), {"type": "array", "items": _ONE, "minItems": 1}]}
     ),
 ]
-Duration = Annotated[
-    int,
-    BeforeValidator(checked(parse_ns)),
-    WithJsonSchema({"type": "string", "description": "time with its unit", "examples": ["100 ms"]}),
-]
 Variation = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(gt=0.0, le=4.0)]
 
 
-class GpuStateSection(Section):
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class GpuStateSection(_Section):
     """How much GPUs differ; coefficients of variation."""
 
     spread: Variation | None = Field(default=None, description="between GPUs, for good")
@@ -64,28 +62,28 @@ class GpuStateSection(Section):
     jitter: Variation | None = Field(default=None, description="of the duration of one pass")
 
 
-class SlowHostsSection(Section):
+class SlowHostsSection(_Section):
     """Hosts that are slow, drawn at random."""
 
     share: Variation | None = None
     rate: Rate | None = None
 
 
-class InterfaceStateSection(Section):
+class InterfaceStateSection(_Section):
     """How much network interfaces differ; coefficients of variation."""
 
     spread: Variation | None = Field(default=None, description="between interfaces, for good")
     jitter: Variation | None = Field(default=None, description="of one message or part in a collective")
 
 
-class HiccupsSection(Section):
+class HiccupsSection(_Section):
     """GPUs that stand still now and then."""
 
     per_gpu_hour: Annotated[float, Field(ge=0.0)] | None = None
-    duration: Duration | None = None
+    duration: Ns | None = None
 
 
-class StragglerSection(Section):
+class StragglerSection(_Section):
     """Components that are slower than they would be: one kind, by number."""
 
     gpu: Ids | None = None
@@ -98,7 +96,7 @@ class StragglerSection(Section):
     lost_uplinks: Annotated[int, Field(ge=1)] | None = Field(default=None, description="leaf: uplinks down")
 
 
-class StateSection(Section):
+class StateSection(_Section):
     """State of every component: what is left out keeps the values that come with exactmap, or none."""
 
     use: Literal["defaults", "none"] = Field(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["write_whole"]
 
 MOST_GPU_ROWS = 1000
+_LEAST_NAMED = 0.01  # parts of the largest blame
 
 
 def write_whole(
@@ -100,7 +101,12 @@ def _draw(whole: WholeCluster, steps: WholeSteps, result: WholeResult, folder: P
     count = np.bincount(racks, minlength=num)
     with np.errstate(invalid="ignore"):
         slower = np.bincount(racks, weights=_slower(whole, gpus), minlength=num) / count
-    named = [(entry.component.number, show_time(entry.total_ns)) for entry in result.by_rack if entry.total_ns > 0]
+    most = max((entry.total_ns for entry in result.by_rack), default=0)
+    named = [
+        (entry.component.number, show_time(entry.total_ns))
+        for entry in result.by_rack
+        if entry.total_ns > _LEAST_NAMED * most
+    ]
     title = (
         f"{result.cluster}: {result.num_gpus_used:,} of {result.num_gpus_installed:,} GPUs; "
         f"steps {show_share(result.slowdown)} longer than nominal"

@@ -53,7 +53,7 @@ def _keys(document: object, *, free: frozenset[str]) -> set[str]:
     return set()
 
 
-FREE = frozenset({"busy_ns", "waiting_ns", "facts", "extra", "mesh"})
+FREE = frozenset({"busy_ns", "waiting_ns", "facts", "extra", "mesh", "links_by_flows", "series"})
 
 
 @pytest.mark.parametrize("verb", sorted(COMMANDS))
@@ -120,6 +120,7 @@ def test_the_other_documents(tmp_path: Path) -> None:
         exactmap.doctor().to_dict(),
         exactmap.cluster("gb300-nvl72", num_gpus=720).to_dict(),
         exactmap.catalog("gb300-nvl72").to_dict(),
+        exactmap.traffic("h100-8", gpus=1024, size="1 MB", slow=["leaf 3 > spine 1=0.5"]).to_dict(),
     ]
     free = FREE | {"ranks"}
     for document in documents:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from wide_cases import ArrayTimes, drawn_times, same_times
+from tests.wide_cases import ArrayTimes, drawn_times, same_times
 
 from exactmap.errors import InvalidInputError
 from exactmap.sim.cost.profile import ChannelNs, Mover, Profile
@@ -28,6 +28,7 @@ from exactmap.sim.workload.model import ModelConfig, ModelKind
 
 if TYPE_CHECKING:
     from exactmap.sim.engine.compiled import CompiledPlan
+    from exactmap.sim.engine.encoded import Ints
 
 
 def compiled_plan(
@@ -126,7 +127,7 @@ def test_a_homogeneous_cluster_takes_what_its_one_lane_takes(
     assert wide.period_ns.tolist() == [int(lane.period_ns)]
 
 
-def with_slow_gpu(times: ArrayTimes, slowed: np.ndarray, pp: int, column: int) -> ArrayTimes:
+def with_slow_gpu(times: ArrayTimes, slowed: Ints, pp: int, column: int) -> ArrayTimes:
     """The same times, but that GPU's compute takes `slowed`."""
     comp = list(times.comp)
     comp[pp] = np.array(comp[pp])
@@ -271,13 +272,27 @@ def test_lanes_of_columns_that_are_not_of_one_step_are_refused(columns: list[int
         durations_of(compiled, times, columns)
 
 
+def test_lanes_of_columns_that_pay_for_free_posts_are_refused() -> None:
+    """The wide replay would not look at such times; the other engines would."""
+    compiled = compiled_plan(pp=2, dp=3)
+    times = same_times(compiled, Columns(dp=3))
+    post = int(compiled.linked.programs[1].post_at[0])
+    times.comp[1] = np.array(times.comp[1])
+    times.comp[1][post, 2] = 7
+
+    with pytest.raises(InvalidInputError, match="free in the compiled plan") as error:
+        durations_of(compiled, times, [2])
+
+    assert f"rank 1, instruction {post}" in str(error.value)
+
+
 def test_a_failure_in_a_thread_reaches_who_asked() -> None:
     """And nothing hangs: the durations' own errors come through."""
     compiled = compiled_plan(pp=2, dp=3)
 
     class Broken(ArrayTimes):
-        def wire_ns(self, channel: int, first: int, last: int, columns: slice) -> np.ndarray:
-            raise InvalidInputError("no such link")
+        def wire_ns(self, channel: int, first: int, last: int, columns: slice) -> Ints:
+            raise InvalidInputError("no such link", got=f"{channel} {first} {last} {columns}")
 
     whole = same_times(compiled, Columns(dp=3))
     broken = Broken(Columns(dp=3), whole.comp, whole.op, whole.wire, whole.lat)

@@ -127,6 +127,12 @@ class StateSpec:
                     expected=f"at least {least:g}",
                 )
 
+    @property
+    def has_jitter(self) -> bool:
+        """Whether anything changes from work to work, message to message or step to step."""
+        jitter = self.gpu_step_jitter or self.gpu_jitter or self.interface_jitter
+        return bool(jitter or (self.hiccups_per_gpu_hour and self.hiccup_ns))
+
 
 HOMOGENEOUS = StateSpec()
 """All components alike, and always the same."""
