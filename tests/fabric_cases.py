@@ -50,8 +50,8 @@ def machine(
 def plain_graph(fabric: BuiltFabric, *, global_weight: int = 1) -> nx.DiGraph[int]:
     """Every link as an edge of node numbers, parallel ones with their rates added.
 
-    Links of tier 2 weigh `global_weight`: with 3 a dragonfly's shortest paths are its minimal ones, which take
-    one global cable at most.
+    Links of tier 2 weigh `global_weight`: with 3 a dragonfly's shortest paths are its minimal ones, which
+    take one global cable at most.
     """
     links = fabric.links
     every = np.arange(links.num_links)
@@ -98,7 +98,7 @@ def fabrics(draw: st.DrawFn, *kinds: FabricKind) -> tuple[Cluster, BuiltFabric]:
         shape = (draw(st.integers(1, 3)), draw(st.integers(1, 4)), draw(st.integers(1, 3)))
         ports = 20
     elif kind is FabricKind.TORUS:
-        shape = tuple(draw(st.lists(st.integers(1, 5), min_size=1, max_size=3)))
+        shape = tuple(draw(st.lists(st.integers(1, 6), min_size=1, max_size=3)))
         ports = 100
     spec = FabricSpec(
         kind=kind,

@@ -257,7 +257,7 @@ class Cluster:
         InfeasibleError
             If it does not fit, or what the map must keep cannot be kept.
         """
-        return place_mesh(self, mesh)
+        return place_mesh(self, mesh)  # pyright: ignore[reportArgumentType]
 
     def scale_out_bytes_per_s(self, tier: int) -> float:
         """Rate of each GPU when all send large transfers through switches of a tier of the fabric."""
@@ -280,4 +280,4 @@ class Cluster:
     @property
     def usable_gpus(self) -> int:
         """GPUs that a plan may use; a last, partly filled domain counts as far as it goes."""
-        return count_usable(self)
+        return count_usable(self)  # pyright: ignore[reportArgumentType]

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["cluster"]
 
+_WITH_RAILS = frozenset({"fat_tree", "dual_tor", "rail_only"})
+
 
 @verb
 def cluster(
@@ -44,15 +46,15 @@ def _shown(report: ClusterReport) -> list[RenderableType]:
     it, needs, fabric = report.cluster, report.needs, report.fabric
     spec = fabric.spec
     planes = fabric.links.num_planes
-    racks = f" in {it.num_racks:,} racks" if it.num_racks else ""
+    racks = f" in {_count(it.num_racks, 'rack')}" if it.num_racks else ""
     reach = f"{needs.reach_gpus:,} with these switches and tiers" if needs.reach_gpus else "not bounded"
     rows = [
         ("GPUs", f"{it.num_gpus:,} {it.gpu.name}, {it.usable_gpus:,} to use"),
         ("hosts", f"{it.num_hosts:,} of {it.gpus_per_host}{racks}"),
         (
             "fabric",
-            f"{spec.kind.value}, {_count(len(report.tiers), 'tier')}, {_count(planes, 'plane')}, "
-            f"{_count(spec.rails, 'rail')}",
+            f"{spec.kind.value}, {_count(len(report.tiers), 'tier')}, {_count(planes, 'plane')}"
+            + (f", {_count(spec.rails, 'rail')}" if spec.kind in _WITH_RAILS else ""),
         ),
         ("a port", _rate(it.scale_out.bytes_per_s / spec.planes)),
         ("bisection", f"{_rate(fabric.bisection_bytes_per_s)}, one direction"),
@@ -106,7 +108,7 @@ def _power(needs: FabricNeeds) -> str:
 
 
 def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("s" if number != 1 else "")
+    return f"{number:,} {noun}" + ("s" if number != 1 else "")
 
 
 def _watts(power_w: int) -> str:

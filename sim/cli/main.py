@@ -15,6 +15,7 @@ from exactmap.sim.cli.calibrate import calibrate
 from exactmap.sim.cli.catalog import catalog
 from exactmap.sim.cli.check import check
 from exactmap.sim.cli.cluster import cluster
+from exactmap.sim.cli.collective import collective
 from exactmap.sim.cli.compare import compare
 from exactmap.sim.cli.data import data
 from exactmap.sim.cli.doctor import doctor
@@ -64,6 +65,7 @@ for command in (
     calibrate,
     catalog,
     cluster,
+    collective,
     check,
     show,
     schedules,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from exactmap.sim.verbs.map import MapOutcome
+    from exactmap.topology.fabric.spec import FabricKind
 
 __all__ = ["map"]
 
@@ -121,12 +122,16 @@ def _budget(outcome: MapOutcome) -> RenderableType:
         ("installed", f"{budget.installed:,}"),
         ("excluded", f"{budget.excluded:,}"),
         ("usable", f"{budget.usable:,}"),
-        ("used", f"{budget.used:,} in {budget.num_racks_at_work:,} {word}s"),
+        ("used", f"{budget.used:,} in {_count(budget.num_racks_at_work, word)}"),
         ("spare there", f"{budget.spare:,}"),
-        ("idle", f"{budget.idle:,} in {budget.num_idle_racks:,} other {word}s"),
+        ("idle", f"{budget.idle:,} in {_count(budget.num_idle_racks, f'other {word}')}"),
         *(("why" if number == 0 else "", reason) for number, reason in enumerate(budget.reasons)),
     ]
     return facts("GPUs", rows)
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word}{'s' * (number != 1)}"
 
 
 def _crossings(outcome: MapOutcome) -> list[RenderableType]:
@@ -147,11 +152,16 @@ def _crossings(outcome: MapOutcome) -> list[RenderableType]:
                 f"{each.inside:,}" if each.size > 1 else "self",
                 *(f"{count:,}" if count else "-" for count in counts),
                 *((show_share(each.on_rail / each.outside) if each.outside else "-",) if has_rails else ()),
-                show_time(each.most_latency_ns) if each.most_latency_ns else "-",
             )
         )
-    columns = ("axis", f"in {word}", *tiers, *(("on rail",) if has_rails else ()), "path")
-    out = [table("Hops of each axis by the network that they cross", columns, rows)]
+    columns = ("axis", f"in {word}", *tiers, *(("on rail",) if has_rails else ()))
+    title = "Hops of each axis by the network that they cross"
+    out: list[RenderableType] = [table(title, columns, rows, whole_numbers=True)]
+    paths = [
+        f"{each.axis} {show_time(each.most_latency_ns)}" for each in outcome.traffic if each.most_latency_ns
+    ]
+    if paths:
+        out.append(f"longest path, switches and cables: {', '.join(paths)}")
     links = [
         (
             f"{each.axis}, {_link_name(kind, use.tier)}",
@@ -174,11 +184,9 @@ def _crossings(outcome: MapOutcome) -> list[RenderableType]:
     return out
 
 
-def _link_name(kind: object, tier: int) -> str:
+def _link_name(kind: FabricKind, tier: int) -> str:
     from exactmap.topology.exact_map.crossing import tier_name
-    from exactmap.topology.fabric.spec import FabricKind
 
-    kind = FabricKind(kind)
     above = tier_name(kind, tier + 1)
     return f"GPU to {above}" if tier == 0 else f"{tier_name(kind, tier)} to {above}"
 

@@ -44,6 +44,13 @@ class ScaleChoice(StrEnum):
     FULL = "full"
 
 
+class SpreadChoice(StrEnum):
+    """How flows choose among equal paths."""
+
+    ECMP = "ecmp"
+    SPRAY = "spray"
+
+
 @verb
 def simulate(
     path: Annotated[Path, typer.Argument(help="A plan, or a scenario (its best plan is then chosen first).")],
@@ -72,27 +79,56 @@ def simulate(
         ScaleChoice,
         typer.Option(help="symmetric: equal replicas once; full: every GPU with a state of its own."),
     ] = ScaleChoice.SYMMETRIC,
-    cluster: Annotated[
-        str | None, typer.Option(help="full, for a plan: its cluster, by name or file.")
-    ] = None,
     mc_steps: Annotated[int, typer.Option(help="full: steps, each with jitter of its own.")] = 1,
     seed: Annotated[int | None, typer.Option(help="full: of the state, instead of the scenario's.")] = None,
     heal: Annotated[int, typer.Option(help="full: how many of the worst components to heal.")] = 16,
     threads: Annotated[int, typer.Option(help="full: threads; they change no result.")] = 2,
+    links: Annotated[
+        bool, typer.Option("--links", help="Let transfers share the fabric's links; with --engine events.")
+    ] = False,
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", help="For a plan: its cluster, by name of the catalog or file.")
+    ] = None,
+    spread: Annotated[
+        SpreadChoice, typer.Option("--spread", help="How flows choose among equal paths.")
+    ] = SpreadChoice.SPRAY,
+    link_seed: Annotated[int, typer.Option("--link-seed", min=0, help="Seed of ECMP's choices.")] = 0,
+    paths: Annotated[
+        int, typer.Option("--paths", min=1, max=64, help="Paths by ECMP that each flow is striped over.")
+    ] = 1,
     pictures: Annotated[bool, typer.Option(help="Draw timeline and memory into --out.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
     """Predict step time, bubble, exposed communication and memory of a plan."""
     if scale is ScaleChoice.FULL:
-        _refuse_beside_full(engine=engine is not EngineChoice.REPLAY, host=host is not None, mover=mover is not None)
+        _refuse_beside_full(
+            engine=engine is not EngineChoice.REPLAY,
+            host=host is not None,
+            mover=mover is not None,
+            links=links,
+        )
         _simulate_whole(
-            path, overrides or (), cluster, profile, mc_steps, seed, heal, threads, out, pictures, as_json, quiet
+            path,
+            overrides or (),
+            cluster,
+            profile,
+            mc_steps,
+            seed,
+            heal,
+            threads,
+            out,
+            pictures,
+            as_json,
+            quiet,
         )
         return
-    if cluster is not None or seed is not None or mc_steps != 1:
+    if seed is not None or mc_steps != 1:
+        raise InvalidInputError("--seed and --mc-steps are for every GPU by itself", hint="add --scale full")
+    if cluster is not None and not links:
         raise InvalidInputError(
-            "--cluster, --seed and --mc-steps are for every GPU by itself", hint="add --scale full"
+            "--cluster says on which machine links are shared, or every GPU steps by itself",
+            hint="add --links and --engine events, or --scale full",
         )
     from exactmap.sim.verbs.simulate import simulate as predict
 
@@ -104,11 +140,20 @@ def simulate(
             profile=profile,
             host=host,
             mover=mover,
+            links=links,
+            cluster=cluster,
+            spread=spread,
+            link_seed=link_seed,
+            paths=paths,
             out=out,
             pictures=pictures,
             progress=tell,
         )
     shown: list[RenderableType] = result_tables(made.result)
+    if made.links is not None:
+        from exactmap.sim.cli.link_tables import link_tables
+
+        shown += link_tables(made.links)
     shown += [f"written: {file}" for file in made.files]
     emit(made.to_dict(), shown, as_json=as_json)
 
@@ -132,9 +177,9 @@ def _simulate_whole(
     most_healed: int,
     num_threads: int,
     out: Path | None,
-    pictures: bool,  # noqa: FBT001 - an option, handed on
-    as_json: bool,  # noqa: FBT001
-    quiet: bool,  # noqa: FBT001
+    pictures: bool,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     from exactmap.sim.cli.whole_cluster import whole_tables
     from exactmap.sim.verbs.whole_cluster import simulate_whole
@@ -153,7 +198,11 @@ def _simulate_whole(
             pictures=pictures,
             progress=tell,
         )
-    emit(made.to_dict(), [*whole_tables(made.result), *(f"written: {file}" for file in made.files)], as_json=as_json)
+    emit(
+        made.to_dict(),
+        [*whole_tables(made.result), *(f"written: {file}" for file in made.files)],
+        as_json=as_json,
+    )
 
 
 def result_tables(result: StepResult) -> list[RenderableType]:

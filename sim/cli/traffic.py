@@ -48,7 +48,7 @@ def traffic(
     top: Annotated[int, typer.Option("--top", min=0, help="Hot links to name.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Let GPUs send to each other and share the fabric's links: rates, hot links, what lost links cost."""
+    """Let GPUs send to each other, and show how they share the fabric's links."""
     from exactmap.sim.verbs.traffic import traffic as look
 
     outcome = look(

@@ -8,6 +8,7 @@ A group's collective is priced from the shape of its axes on the machine. The op
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from math import ceil
 
 from exactmap.sim.cost.formats import Formats
@@ -28,7 +29,9 @@ _COLLECTIVES = {
 }
 
 
-def price_channels(channels: Iterable[Channel], mesh: Mesh, cluster: Cluster) -> dict[str, ChannelNs]:
+def price_channels(
+    channels: Iterable[Channel], mesh: Mesh, cluster: Cluster, *, alone: bool = False
+) -> dict[str, ChannelNs]:
     """Times of channels, for `Profile.channel`.
 
     Parameters
@@ -37,8 +40,11 @@ def price_channels(channels: Iterable[Channel], mesh: Mesh, cluster: Cluster) ->
         Channels with the pipeline ranks of their ends and the bytes of one message.
     mesh, cluster
         How ranks lie on the machine.
+    alone
+        What a message takes if nothing else runs, at an interface's full rate; else at the rate that a
+        tapered tier leaves each GPU when all send.
     """
-    placement = cluster.place(mesh)
+    placement, cluster = cluster.place(mesh), _untapered(cluster) if alone else cluster
     memory_rate = cluster.gpu.memory_bytes_per_s * cluster.gpu.memory_efficiency
     times: dict[str, ChannelNs] = {}
     for channel in channels:
@@ -57,6 +63,8 @@ def price_groups(
     mesh: Mesh,
     cluster: Cluster,
     formats: Formats,
+    *,
+    alone: bool = False,
 ) -> dict[tuple[str, str, int | None, int | None], int]:
     """Durations of the collectives that close buckets and of the gradient norm, for `Profile.group_ns`.
 
@@ -70,8 +78,10 @@ def price_groups(
         How ranks lie on the machine.
     formats
         Widths: gradients are reduced as they are accumulated, parameters gathered as products read them.
+    alone
+        As in `price_channels`.
     """
-    placement = cluster.place(mesh)
+    placement, cluster = cluster.place(mesh), _untapered(cluster) if alone else cluster
     shapes = {group.name: _group_shape(group, placement) for group in groups}
     group_ns: dict[tuple[str, str, int | None, int | None], int] = {}
     for name, shape in shapes.items():
@@ -85,6 +95,11 @@ def price_groups(
                 time = collective_time(cluster, collective, shapes[name], bucket.elements * width)
                 group_ns[name, op, bucket.stage, bucket.index] = time.time_ns
     return group_ns
+
+
+def _untapered(cluster: Cluster) -> Cluster:
+    """The same cluster as one transfer sees it."""
+    return replace(cluster, fabric=replace(cluster.fabric, oversubscription=()))
 
 
 def _group_shape(group: Group, placement: Placement | ExactMap) -> GroupShape:

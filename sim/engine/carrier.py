@@ -31,6 +31,8 @@ class Carrier(Protocol):
         num_bytes: int,
         callback: Callable[[simpy.Event], None],
         value: object = None,
+        *,
+        after_ns: int = 0,
     ) -> None:
         """Call back with `value` when a transfer that starts at `start_ns` is over.
 
@@ -44,6 +46,8 @@ class Carrier(Protocol):
             Its size.
         callback, value
             Whom to call, and what the event shall hold.
+        after_ns
+            How much later than the transfer's end.
         """
 
 
@@ -60,7 +64,9 @@ class PlainCarrier:
         num_bytes: int,
         callback: Callable[[simpy.Event], None],
         value: object = None,
+        *,
+        after_ns: int = 0,
     ) -> None:
-        """Call back at `start_ns` + `work_ns`."""
+        """Call back at `start_ns` + `work_ns` + `after_ns`."""
         del num_bytes
-        call_at(self.env, start_ns + work_ns, callback, value)
+        call_at(self.env, start_ns + work_ns + after_ns, callback, value)

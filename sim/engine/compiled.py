@@ -56,7 +56,7 @@ class CompiledPlan:
     linked: Linked
     constraints: Constraints
     levels: Levels
-    edges: Edges  #: in order of evaluation; src and dst are of no use any more
+    edges: Edges  #: in order of evaluation; nodes are numbered as in `constraints`
     asked: Ints  #: [2 * actors] first and last pass of each actor, -1 where it has none
 
     @property

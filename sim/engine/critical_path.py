@@ -36,8 +36,8 @@ class Piece:
         ``work``, ``post`` (what it costs compute), ``wire``, ``latency``, ``copy`` (out of a receive buffer),
         ``operation`` (of a group, or of the copy queue) or ``host`` (instructions issued one by one).
     lane, pp
-        Whose it is: of a wire the sender's, of latency and copy the receiver's, of an operation or a coupled work that of the
-        member that takes longest.
+        Whose it is: of a wire the sender's, of latency and copy the receiver's, of an operation or a coupled
+        work that of the member that takes longest.
     index
         The work or post, as an instruction of that rank.
     channel, message
@@ -99,8 +99,10 @@ class _Related:
     """For each key the numbers that belong to it."""
 
     def __init__(self, keys: Ints, numbers: Ints, num_keys: int) -> None:
-        self.numbers = numbers[np.argsort(keys, kind="stable")].tolist()
-        self.ends = np.concatenate(([0], np.cumsum(np.bincount(keys, minlength=num_keys)))).tolist()
+        self.numbers: list[int] = numbers[np.argsort(keys, kind="stable")].tolist()
+        self.ends: list[int] = np.concatenate(
+            ([0], np.cumsum(np.bincount(keys, minlength=num_keys)))
+        ).tolist()
 
     def __getitem__(self, key: int) -> list[int]:
         return self.numbers[self.ends[key] : self.ends[key + 1]]

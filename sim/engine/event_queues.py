@@ -166,12 +166,8 @@ class ChannelInline:
         """Start a transfer whose two ends are known."""
         start = max(self.sends[number][1], self.reached[number])
         self.started[number] = start
-        self.carrier.carry(start, self.wire_ns[number], self.num_bytes, self.arrive, number)
-
-    def arrive(self, event: simpy.Event) -> None:
-        """A message's last byte is on its way."""
-        number = cast(int, event.value)
-        call_at(self.env, int(self.env.now) + self.lat_ns[number], self.deliver, number)
+        wire_ns, lat_ns = self.wire_ns[number], self.lat_ns[number]
+        self.carrier.carry(start, wire_ns, self.num_bytes, self.deliver, number, after_ns=lat_ns)
 
     def deliver(self, event: simpy.Event) -> None:
         """A message has been moved."""

@@ -5,7 +5,9 @@ max-min fair share, bounded by the demand, and the transfer progresses at ::
 
     speed = min over its flows of (fair share / demand), at most 1
 
-A link that cannot be full even if all that ever takes it ran at once bounds nobody and is left out.
+A link that bounds nobody is left out: one that cannot be short even if all that ever takes it ran at once,
+and one above the interfaces whose flows these already hold to its rate, such as any uplink of a leaf in a
+non-blocking tree that all spray on. What the other links allow is then what all allow, so fair rates stay.
 """
 
 from __future__ import annotations
@@ -15,11 +17,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from exactmap.topology.flows.distinct import distinct
 from exactmap.topology.flows.fair import fair_rates
 from exactmap.topology.flows.quotient import Quotient, find_quotient, whole
 from exactmap.topology.links import Routes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from exactmap.sim.engine.link_loads import LinkLoads
@@ -41,11 +46,11 @@ class Shares:
     uneven
         [active] whether some of those that the transfer stands for could go faster than the slowest.
     full
-        Classes of links that bound one of them.
+        Link classes that bound one of them.
     """
 
     speed: Floats
-    uneven: tuple[bool, ...]
+    uneven: NDArray[np.bool_]
     full: Ints
 
 
@@ -59,12 +64,12 @@ class FlowClasses:
         [streams + 1] first class of each stream.
     factor
         [classes] bytes of one flow per byte of the transfer.
-    quotient
-        The classes.
     for_all
         [classes] whether all that the stream stands for have a flow in the class.
+    quotient
+        The classes.
     link
-        [link classes] a link of each class, in the fabric's numbers.
+        [links] the links that can be full, as numbers of `LinkLoads.link`.
     """
 
     first: Ints
@@ -77,7 +82,7 @@ class FlowClasses:
         """Whether some link can bound a stream."""
         return bool(self.first[stream + 1] > self.first[stream])
 
-    def shares(self, active: list[tuple[int, float]]) -> Shares:
+    def shares(self, active: Sequence[tuple[int, float]]) -> Shares:
         """Speeds of transfers that run at the same time.
 
         Parameters
@@ -85,34 +90,41 @@ class FlowClasses:
         active
             Streams, ascending, each with its nominal rate: bytes of the transfer over its nominal duration.
         """
-        streams = np.array([stream for stream, _ in active], dtype=np.int64)
+        bound = np.array([place for place, (stream, _) in enumerate(active) if self.bounds(stream)], np.int64)
+        speed, uneven = np.ones(len(active)), np.zeros(len(active), dtype=np.bool_)
+        nothing = Shares(speed, uneven, np.empty(0, dtype=np.int64))
+        if not len(bound):
+            return nothing
+        streams = np.array([active[place][0] for place in bound])
         lengths = self.first[streams + 1] - self.first[streams]
         begin = np.cumsum(lengths) - lengths
         classes = np.arange(lengths.sum()) + np.repeat(self.first[streams] - begin, lengths)
-        nominal = np.repeat(np.array([rate for _, rate in active]), lengths)
-        demand = nominal * self.factor[classes]
+        demand = np.repeat(np.array([active[place][1] for place in bound]), lengths) * self.factor[classes]
         count = self.quotient.num_flows[classes].astype(np.float64)
         rows = self.quotient.routes.rows(classes)
         row_of = np.repeat(np.arange(len(classes)), np.diff(rows.start))
-        weight = rows.share * count[row_of]
-        limit = self.quotient.capacity * (1.0 + _SLACK)
-        if (np.bincount(rows.link, weight * demand[row_of], minlength=len(limit)) <= limit).all():
-            still = (False,) * len(active)
-            return Shares(np.ones(len(active)), still, np.empty(0, dtype=np.int64))
-        rate = fair_rates(rows, self.quotient.capacity, count=count, most=demand)
+        weight, capacity = rows.share * count[row_of], self.quotient.capacity
+        load = np.bincount(rows.link, weight * demand[row_of], minlength=len(capacity))
+        is_short = load > capacity * (1.0 + _SLACK)
+        if not is_short.any():
+            return nothing
+        rate = fair_rates(rows, capacity, count=count, most=demand)
         part = np.where(rate < demand * (1.0 - _SLACK), rate / demand, 1.0)
         slowest = np.minimum.reduceat(part, begin)
         is_slowest = part <= np.repeat(slowest, lengths) * (1.0 + _SLACK)
         is_even = np.logical_or.reduceat(is_slowest & self.for_all[classes], begin) | (slowest == 1.0)
-        carried = np.bincount(rows.link, weight * rate[row_of], minlength=len(limit))
-        touched = np.zeros(len(limit), dtype=np.bool_)
-        touched[rows.link[part[row_of] < 1.0]] = True
-        full = np.flatnonzero(touched & (carried >= self.quotient.capacity * (1.0 - _SLACK)))
-        return Shares(slowest, tuple((~is_even).tolist()), full)
+        speed[bound], uneven[bound] = slowest, ~is_even
+        carried = np.bincount(rows.link, weight * rate[row_of], minlength=len(capacity))
+        is_met = np.zeros(len(capacity), dtype=np.bool_)
+        is_met[rows.link[part[row_of] < 1.0]] = True
+        full = is_short & is_met & (carried >= capacity * (1.0 - _SLACK))
+        return Shares(speed, uneven, np.flatnonzero(full))
 
 
-def flow_classes(loads: LinkLoads, most: Floats, *, aggregate: bool = True) -> FlowClasses:
-    """Gather flows in classes.
+def flow_classes(
+    loads: LinkLoads, most: Floats, *, streams: NDArray[np.bool_], aggregate: bool = True
+) -> FlowClasses:
+    """Gather the flows of some streams in classes, which are exact for whatever of these runs at one time.
 
     Parameters
     ----------
@@ -120,38 +132,67 @@ def flow_classes(loads: LinkLoads, most: Floats, *, aggregate: bool = True) -> F
         All flows and links.
     most
         [streams] highest nominal rate of a transfer.
+    streams
+        [streams] which to gather.
     aggregate
         Whether to gather them at all; the shares are the same.
     """
     sent, routes = loads.flows, loads.routes
     flow = np.repeat(np.arange(routes.num_flows), np.diff(routes.start))
-    demand = most[sent.stream] * sent.factor
-    load = np.bincount(routes.link, routes.share * demand[flow], minlength=len(loads.link))
-    binds = load > loads.bytes_per_s * (1.0 + _SLACK)
-    kept = np.flatnonzero(binds)
-    number = np.cumsum(binds) - 1
-    entry = binds[routes.link]
+    demand = np.where(streams, most, 0.0)[sent.stream] * sent.factor
+    can_be_full = _can_be_full(loads, flow, demand)
+    links = np.flatnonzero(can_be_full)
+    number = np.cumsum(can_be_full) - 1
+    entry = can_be_full[routes.link] & streams[sent.stream][flow]
     has = np.bincount(flow[entry], minlength=routes.num_flows)
     # Flows in order of their streams, so that the classes of a stream follow each other.
     flows = np.flatnonzero(has)
     flows = flows[np.argsort(sent.stream[flows], kind="stable")]
     start = np.concatenate(([0], np.cumsum(has))).astype(np.int64)
     bound = Routes(start, number[routes.link[entry]].astype(np.int64), routes.share[entry]).rows(flows)
-    capacity = loads.bytes_per_s[kept]
+    capacity = loads.bytes_per_s[links]
     if aggregate:
-        facts = np.stack([sent.stream[flows].astype(np.float64), sent.factor[flows]], axis=1)
-        colour = np.unique(facts, axis=0, return_inverse=True)[1].ravel().astype(np.int64)
-        quotient = find_quotient(bound, capacity, colour)
+        factors, which = np.unique(sent.factor[flows], return_inverse=True)
+        colour = sent.stream[flows] * len(factors) + which
+        quotient = find_quotient(bound, capacity, colour, is_hasty=True)
     else:
         quotient = whole(bound, capacity)
     examples = flows[quotient.first_flow]
     first = np.searchsorted(sent.stream[examples], np.arange(len(sent.streams) + 1))
-    pairs = np.unique(np.stack([quotient.flow_class, sent.party[flows]]), axis=1)
-    num_parties = np.bincount(pairs[0], minlength=len(examples))
+    parties = int(sent.party.max(initial=0)) + 1
+    met = distinct(quotient.flow_class * parties + sent.party[flows])
+    num_parties = np.bincount(met // parties, minlength=len(examples))
     return FlowClasses(
         first=first.astype(np.int64),
         factor=sent.factor[examples],
         for_all=num_parties == sent.num_parties[sent.stream[examples]],
         quotient=quotient,
-        link=loads.link[kept][quotient.first_link],
+        link=links,
     )
+
+
+def _can_be_full(loads: LinkLoads, flow: Ints, demand: Floats) -> NDArray[np.bool_]:
+    """[links] whether a link can bound a flow, where nobody exceeds its demand or its interface."""
+    routes, limit = loads.routes, loads.bytes_per_s * (1.0 + _SLACK)
+    wanted = routes.share * demand[flow]
+    out = np.bincount(routes.link, wanted, minlength=len(limit)) > limit
+    at_interface = np.flatnonzero(loads.tier[routes.link] == 0)
+    for side in (at_interface[::-1], at_interface):  # of several assignments the last stays
+        above = np.flatnonzero((out & (loads.tier > 0))[routes.link])
+        if not len(above):
+            break
+        # A flow's first interface link, then its last: the sender's and the receiver's.
+        entry_of = np.full(routes.num_flows, -1, dtype=np.int64)
+        entry_of[flow[side]] = side
+        entry = entry_of[flow[above]]
+        interface = np.where(entry >= 0, routes.link[entry], -1)
+        # All flows of an interface over one link: as much as they want, or as the interface lets through.
+        pairs, which = np.unique(routes.link[above] * (len(limit) + 1) + interface + 1, return_inverse=True)
+        wants = np.bincount(which, wanted[above])
+        ratio = np.zeros(len(pairs))
+        np.maximum.at(ratio, which, routes.share[above] / routes.share[entry])
+        link, interface = np.divmod(pairs, len(limit) + 1)
+        lets = np.where(interface > 0, ratio * loads.bytes_per_s[interface - 1], np.inf)
+        held = np.bincount(link, np.minimum(wants, lets), minlength=len(limit))
+        out &= (loads.tier == 0) | (held > limit)
+    return out

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import simpy
@@ -20,7 +20,7 @@ from exactmap.sim.engine.carrier import call_at
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exactmap.sim.engine.shared_links import FlowClasses, SharedLinks
+    from exactmap.sim.engine.shared_links import SharedLinks
 
 __all__ = ["LinkClock", "StreamCarrier"]
 
@@ -42,22 +42,33 @@ class _Flight:
     version: int
     callback: Callable[[simpy.Event], None]
     value: object
+    after_ns: int
+
+
+class _Afterwards(simpy.Event):
+    """What comes after all else of this nanosecond."""
+
+    def __init__(self, env: simpy.Environment, callback: Callable[[simpy.Event], None]) -> None:
+        super().__init__(env)
+        self.callbacks = [callback]
+        self._ok, self._value = True, None
+        env.schedule(self, priority=_LAST)  # type: ignore[arg-type]  # simpy names 0 and 1 alone
 
 
 class LinkClock:
     """All transfers of one step; adds up what sharing has cost."""
 
     def __init__(self, env: simpy.Environment, links: SharedLinks) -> None:
-        num_streams, num_links = len(links.streams), len(links.classes.link)
+        num_streams = len(links.streams)
         self.env = env
-        self.classes: FlowClasses = links.classes
+        self.links = links
         self.num_sharings = 0
         self.num_transfers = [0] * num_streams
         self.moved_bytes = [0] * num_streams
         self.nominal_ns = [0] * num_streams
         self.delay_ns = [0] * num_streams
         self.is_uneven = [False] * num_streams
-        self.full_ns = np.zeros(num_links, dtype=np.int64)
+        self.full_ns = np.zeros(len(links.loads.link), dtype=np.int64)
         self._flights: dict[int, _Flight] = {}
         self._full = np.empty(0, dtype=np.int64)
         self._full_since_ns = 0
@@ -74,18 +85,19 @@ class LinkClock:
         num_bytes: int,
         callback: Callable[[simpy.Event], None],
         value: object,
+        after_ns: int,
     ) -> None:
         """Start a transfer now."""
         now = int(self.env.now)
         self.num_transfers[stream] += 1
         self.moved_bytes[stream] += num_bytes
         self.nominal_ns[stream] += work_ns
-        if not work_ns or not num_bytes or not self.classes.bounds(stream):
-            call_at(self.env, now + work_ns, callback, value)
+        if not work_ns or not num_bytes or not self.links.everything.bounds(stream):
+            call_at(self.env, now + work_ns + after_ns, callback, value)
             return
         assert stream not in self._flights, "a stream moves one transfer at a time"
         rate = num_bytes * 1e9 / work_ns
-        self._flights[stream] = _Flight(rate, work_ns << _BITS, now, 0, -1, callback, value)
+        self._flights[stream] = _Flight(rate, work_ns << _BITS, now, 0, -1, callback, value, after_ns)
         self.delay_ns[stream] -= now + work_ns
         self._change()
 
@@ -94,11 +106,7 @@ class LinkClock:
         if self._is_due:
             return
         self._is_due = True
-        event = simpy.Event(self.env)
-        event._ok, event._value = True, None  # noqa: SLF001 - how simpy triggers an event with a priority
-        assert event.callbacks is not None
-        event.callbacks.append(self._share)
-        self.env.schedule(event, priority=_LAST)  # type: ignore[arg-type]
+        _Afterwards(self.env, self._share)
 
     def _share(self, _: simpy.Event) -> None:
         """Give every transfer its speed, and the time at which it then ends."""
@@ -128,16 +136,21 @@ class LinkClock:
         if not active:
             return (), (), np.empty(0, dtype=np.int64)
         self.num_sharings += 1
-        shares = self.classes.shares(list(active))
+        groups = any(not self.links.streams[stream].is_channel for stream, _ in active)
+        classes = self.links.everything if groups else self.links.channels
+        shares = classes.shares(active)
+        is_full = np.zeros(len(classes.quotient.num_links), dtype=np.bool_)
+        is_full[shares.full] = True
+        full = classes.link[is_full[classes.quotient.link_class]]
         speeds = tuple(min(max(ceil(speed * _FULL - _NOISE), 1), _FULL) for speed in shares.speed.tolist())
         if len(self._known) >= _MAX_KEPT:
             self._known.clear()
-        self._known[active] = speeds, shares.uneven, shares.full
+        self._known[active] = speeds, tuple(shares.uneven.tolist()), full
         return self._known[active]
 
     def _end(self, event: simpy.Event) -> None:
         """A transfer is over, unless its speed has changed since this was foreseen."""
-        stream, version = event.value
+        stream, version = cast("tuple[int, int]", event.value)
         flight = self._flights.get(stream)
         if flight is None or flight.version != version:
             return
@@ -145,7 +158,7 @@ class LinkClock:
         now = int(self.env.now)
         self.delay_ns[stream] += now
         self._change()
-        call_at(self.env, now, flight.callback, flight.value)
+        call_at(self.env, now + flight.after_ns, flight.callback, flight.value)
 
 
 class StreamCarrier:
@@ -161,10 +174,12 @@ class StreamCarrier:
         num_bytes: int,
         callback: Callable[[simpy.Event], None],
         value: object = None,
+        *,
+        after_ns: int = 0,
     ) -> None:
-        """Call back when a transfer that starts at `start_ns` is over."""
+        """Call back `after_ns` later than the end of a transfer that starts at `start_ns`."""
 
         def launch(_: simpy.Event) -> None:
-            self.clock.launch(self.stream, work_ns, num_bytes, callback, value)
+            self.clock.launch(self.stream, work_ns, num_bytes, callback, value, after_ns)
 
         call_at(self.clock.env, start_ns, launch)

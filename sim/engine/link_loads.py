@@ -24,8 +24,8 @@ class LinkLoads:
         [links] number of each in the fabric.
     tier, bytes_per_s
         [links] tier and payload rate of each.
-    num_alike
-        [links] links that each stands for (`exactmap.topology.fabric.alike`).
+    num_cables
+        [links] links in each, where it is a bundle; else 1.
     flows
         Who sends.
     routes
@@ -35,7 +35,7 @@ class LinkLoads:
     link: Ints
     tier: Ints
     bytes_per_s: Floats
-    num_alike: Ints
+    num_cables: Ints
     flows: PlanFlows
     routes: Routes
 
@@ -43,4 +43,7 @@ class LinkLoads:
         """[links] bytes over each, where each stream has moved so much."""
         flow = np.repeat(np.arange(self.routes.num_flows), np.diff(self.routes.start))
         moved = stream_bytes.astype(np.float64)[self.flows.stream] * self.flows.factor
-        return np.bincount(self.routes.link, self.routes.share * moved[flow], minlength=len(self.link))
+        carried: Floats = np.bincount(
+            self.routes.link, self.routes.share * moved[flow], minlength=len(self.link)
+        ).astype(np.float64)
+        return carried

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -102,14 +103,14 @@ class LinkUse:
 
     Parameters
     ----------
-    spread, seed
+    spread, seed, paths
         How flows chose among equal paths.
     step_time_ns, unshared_step_time_ns
         Barrier makespan with links shared, and with every transfer alone.
     num_flows, num_links
         Flows that the plan starts between domains, links that they take.
-    num_flow_classes, num_link_classes
-        Classes by symmetry of those that can bound each other.
+    num_channel_classes, num_flow_classes
+        Classes by symmetry of flows that links can bound: of channels alone, and of all.
     num_sharings
         Different sets of transfers whose fair shares were worked out.
     tiers, hot, delays
@@ -118,12 +119,13 @@ class LinkUse:
 
     spread: str
     seed: int
+    paths: int
     step_time_ns: int
     unshared_step_time_ns: int
     num_flows: int
     num_links: int
+    num_channel_classes: int
     num_flow_classes: int
-    num_link_classes: int
     num_sharings: int
     tiers: tuple[TierUse, ...]
     hot: tuple[HotLinks, ...]
@@ -136,30 +138,30 @@ class LinkUse:
 
     def to_dict(self) -> dict[str, object]:
         """A JSON-ready document."""
-        return asdict(self) | {"uneven": list(self.uneven)}
+        document: dict[str, object] = asdict(self)
+        document["uneven"] = list(self.uneven)
+        return document
 
 
 def link_use(links: SharedLinks, clock: LinkClock, step_time_ns: int, unshared_step_time_ns: int) -> LinkUse:
     """Add up a step that is over."""
-    loads, classes = links.loads, links.classes
+    loads = links.loads
     carried = loads.carried_bytes(np.array(clock.moved_bytes, dtype=np.int64))
     room = loads.bytes_per_s * (step_time_ns / 1e9)
     use = np.divide(carried, room, out=np.zeros(len(room)), where=room > 0.0)
-    at = np.searchsorted(loads.link, classes.link)
-    full = np.zeros(len(loads.link), dtype=np.int64)
-    full[at] = clock.full_ns
     return LinkUse(
         spread=links.spread.value,
         seed=links.seed,
+        paths=links.paths,
         step_time_ns=step_time_ns,
         unshared_step_time_ns=unshared_step_time_ns,
         num_flows=loads.routes.num_flows,
-        num_links=int(loads.num_alike.sum()),
-        num_flow_classes=len(classes.factor),
-        num_link_classes=len(classes.link),
+        num_links=int(loads.num_cables.sum()),
+        num_channel_classes=len(links.channels.factor),
+        num_flow_classes=len(links.everything.factor),
         num_sharings=clock.num_sharings,
-        tiers=_tiers(links, carried, room, use, full),
-        hot=_hot(links, use, at, clock.full_ns),
+        tiers=_tiers(links, carried, room, use, clock.full_ns),
+        hot=_hot(links, use, clock.full_ns),
         delays=_delays(links, clock),
     )
 
@@ -168,12 +170,11 @@ def _tiers(links: SharedLinks, carried: Floats, room: Floats, use: Floats, full:
     out: list[TierUse] = []
     for tier in np.unique(links.loads.tier[carried > 0.0]).tolist():
         mine = (links.loads.tier == tier) & (carried > 0.0)
-        alike = links.loads.num_alike[mine]
-        possible, total = float((room[mine] * alike).sum()), float((carried[mine] * alike).sum())
+        possible, total = float(room[mine].sum()), float(carried[mine].sum())
         out.append(
             TierUse(
                 tier=tier,
-                num_links=int(alike.sum()),
+                num_links=int(links.loads.num_cables[mine].sum()),
                 carried_bytes=round(total),
                 mean_use=total / possible if possible else 0.0,
                 max_use=float(use[mine].max()),
@@ -183,23 +184,30 @@ def _tiers(links: SharedLinks, carried: Floats, room: Floats, use: Floats, full:
     return tuple(out)
 
 
-def _hot(links: SharedLinks, use: Floats, at: Ints, full_ns: Ints) -> tuple[HotLinks, ...]:
+def _hot(links: SharedLinks, use: Floats, full_ns: Ints) -> tuple[HotLinks, ...]:
     """Longest full first, then most used; what is alike in both is one entry, named by its lowest link."""
-    met: dict[tuple[int, float, int], list[int]] = {}
-    for number in np.flatnonzero(full_ns).tolist():
-        key = (-int(full_ns[number]), -float(f"{use[at[number]]:.9g}"), int(links.loads.tier[at[number]]))
-        met.setdefault(key, []).append(number)
-    num_alike = links.classes.quotient.num_links * links.loads.num_alike[at]
-    return tuple(
-        HotLinks(
-            name=links.fabric.links.name(int(links.classes.link[numbers].min())),
-            num_links=int(num_alike[numbers].sum()),
-            tier=tier,
-            use=-negative_use,
-            full_ns=-negative_ns,
+    loads = links.loads
+    full = np.flatnonzero(full_ns)
+    used = np.round(use[full], 9)
+    facts = (loads.tier[full], -used, -full_ns[full])
+    order = np.lexsort((full, *facts))
+    begins = np.ones(len(order), dtype=np.bool_)
+    begins[1:] = np.any([fact[order][1:] != fact[order][:-1] for fact in facts], axis=0)
+    out: list[HotLinks] = []
+    firsts = np.append(np.flatnonzero(begins), len(order)).tolist()
+    for low, high in pairwise(firsts[: _MAX_HOT + 1]):
+        numbers = full[order[low:high]]
+        lowest = int(numbers[0])
+        out.append(
+            HotLinks(
+                name=links.table.name(int(loads.link[lowest])),
+                num_links=int(loads.num_cables[numbers].sum()),
+                tier=int(loads.tier[lowest]),
+                use=float(use[lowest]),
+                full_ns=int(full_ns[lowest]),
+            )
         )
-        for (negative_ns, negative_use, tier), numbers in sorted(met.items())[:_MAX_HOT]
-    )
+    return tuple(out)
 
 
 def _delays(links: SharedLinks, clock: LinkClock) -> tuple[QueueDelay, ...]:

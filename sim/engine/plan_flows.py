@@ -24,6 +24,7 @@ from exactmap.sim.cost.plan_header import formats_of, mesh_of
 from exactmap.sim.engine.coordinates import group_instances
 from exactmap.sim.engine.encoded import KINDS, Ints
 from exactmap.sim.plan.instruction import Op
+from exactmap.topology.flows.distinct import distinct
 from exactmap.topology.mapping import Axis
 
 if TYPE_CHECKING:
@@ -151,8 +152,9 @@ class _Found:
 
     def add(self, stream: Ints, source: Ints, sink: Ints, factor: Floats, party: Ints, crosses: Ints) -> None:
         """Take in a channel or a group; of its flows those that cross domains."""
-        pairs = np.unique(np.stack([stream, party]), axis=1)
-        numbers, sizes = np.unique(pairs[0], return_counts=True)
+        span = int(party.max(initial=0)) + 1
+        pairs = distinct(stream * span + party)
+        numbers, sizes = np.unique(pairs // span, return_counts=True)
         self.num_parties.update(zip(numbers.tolist(), sizes.tolist(), strict=True))
         self.parts.append((stream[crosses], source[crosses], sink[crosses], factor[crosses], party[crosses]))
 

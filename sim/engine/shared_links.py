@@ -21,19 +21,22 @@ from exactmap.sim.engine.coordinates import group_instances
 from exactmap.sim.engine.flow_classes import FlowClasses, flow_classes
 from exactmap.sim.engine.link_loads import LinkLoads
 from exactmap.sim.engine.plan_flows import Stream, operation_bytes, plan_flows
-from exactmap.topology.fabric.alike import alike_routes
 from exactmap.topology.fabric.build import build_fabric
 from exactmap.topology.fabric.fabric import Spread
+from exactmap.topology.fabric.fat_tree import FatTree
+from exactmap.topology.flows.bundles import Bundles
+from exactmap.topology.flows.reduced import compact
 from exactmap.topology.links import Routes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from exactmap.sim.engine.durations import Durations
+    from exactmap.sim.engine.plan_flows import PlanFlows
     from exactmap.sim.plan.plan import Plan
     from exactmap.topology.fabric.fabric import Fabric
     from exactmap.topology.hardware import Cluster
-    from exactmap.topology.links import Floats, Ints
+    from exactmap.topology.links import Floats, Ints, LinkTable
 
 __all__ = ["SharedLinks", "share_links"]
 
@@ -48,27 +51,32 @@ class SharedLinks:
     ----------
     durations
         The durations that it was made for.
-    fabric
-        The network.
-    spread, seed
+    table
+        The network's links, or bundles of links that all spray on (`exactmap.topology.flows.bundles`).
+    spread, seed, paths
         How flows choose among equal paths.
     streams
         What starts flows.
     op_bytes
         (lane, pipeline rank) -> [instructions] bytes of its group operations.
-    classes
-        Flows by symmetry.
+    channels
+        Flows of channels by symmetry, for times in which no group is at work: these are most, and rings of
+        groups spread what is irregular about the map over all flows.
+    everything
+        Flows of all streams by symmetry.
     loads
         All links and flows.
     """
 
     durations: Durations
-    fabric: Fabric
+    table: LinkTable
     spread: Spread
     seed: int
+    paths: int
     streams: tuple[Stream, ...]
     op_bytes: Mapping[tuple[int, int], Ints]
-    classes: FlowClasses
+    channels: FlowClasses
+    everything: FlowClasses
     loads: LinkLoads
 
     @property
@@ -90,6 +98,7 @@ def share_links(
     fabric: Fabric | None = None,
     spread: Spread = Spread.SPRAY,
     seed: int = 0,
+    paths: int = 1,
     gpu_of_rank: Ints | None = None,
     aggregate: bool = True,
 ) -> SharedLinks:
@@ -105,6 +114,8 @@ def share_links(
         Its network; built from the cluster if left out.
     spread, seed
         How flows choose among equal paths.
+    paths
+        Paths by ECMP that each flow is striped over evenly, as several queue pairs do.
     gpu_of_rank
         [ranks] GPU of each rank; ranks fill the domains in order if left out.
     aggregate
@@ -119,42 +130,53 @@ def share_links(
     """
     if fabric is None:
         fabric = build_fabric(cluster)
-    gpus = _default_gpus(plan, cluster) if gpu_of_rank is None else gpu_of_rank
+    mesh = mesh_of(plan.mesh)
+    gpus = cluster.place(mesh).gpus(np.arange(mesh.num_ranks)) if gpu_of_rank is None else gpu_of_rank
     _check_map(gpus, plan, fabric)
     flows = plan_flows(plan, durations, gpus, cluster.scale_up.domain_size)
     used = np.flatnonzero(flows.stream >= 0)
     # A path may hang on the place in the list: it is looked up before flows that nobody starts are left out.
-    alike = alike_routes(fabric, flows.source, flows.sink, spread=spread, seed=seed)
-    all_links, at = np.unique(alike.routes.link, return_index=True)
-    flows, routes = flows.rows(used), alike.routes.rows(used)
-    links, where = np.unique(routes.link, return_inverse=True)
-    routes = Routes(routes.start, where.astype(np.int64), routes.share)
-    rate = fabric.links.capacity_bytes_per_s(links) * cluster.scale_out.efficiency
-    num_alike = alike.num_alike[at][np.searchsorted(all_links, links)]
+    table, routes = _routes(fabric, flows, spread, seed, paths)
+    flows, routes = flows.rows(used), routes.rows(used)
+    links, where = compact(routes.link, table.num_links)
+    routes = Routes(routes.start, where, routes.share)
+    num_cables = table.num_cables(links) if isinstance(table, Bundles) else np.ones_like(links)
+    rate = table.capacity_bytes_per_s(links) * cluster.scale_out.efficiency
     op_bytes = {
         id(actor.program): operation_bytes(plan, actor.program) for actor in durations.actors.values()
     }
     by_actor = {key: op_bytes[id(actor.program)] for key, actor in durations.actors.items()}
+    is_channel = np.array([stream.is_channel for stream in flows.streams], dtype=np.bool_)
     most = _most_rates(plan, durations, flows.streams, by_actor)
-    loads = LinkLoads(links, fabric.links.tier(links), rate, num_alike, flows, routes)
+    loads = LinkLoads(links, table.tier(links), rate, num_cables, flows, routes)
+    channels = flow_classes(loads, most, streams=is_channel, aggregate=aggregate)
     return SharedLinks(
         durations=durations,
-        fabric=fabric,
+        table=table,
         spread=spread,
         seed=seed,
+        paths=paths,
         streams=flows.streams,
         op_bytes=by_actor,
-        classes=flow_classes(loads, most, aggregate=aggregate),
+        channels=channels,
+        everything=channels
+        if is_channel.all()
+        else flow_classes(loads, most, streams=np.ones_like(is_channel), aggregate=aggregate),
         loads=loads,
     )
 
 
-def _default_gpus(plan: Plan, cluster: Cluster) -> Ints:
-    """Ranks fill the used GPUs of the domains in order."""
-    mesh = mesh_of(plan.mesh)
-    cluster.place(mesh)  # refuses what does not fit
-    domain, slot = np.divmod(np.arange(mesh.num_ranks), cluster.used_per_domain)
-    return (domain * cluster.scale_up.domain_size + slot).astype(np.int64)
+def _routes(
+    fabric: Fabric, flows: PlanFlows, spread: Spread, seed: int, paths: int
+) -> tuple[LinkTable, Routes]:
+    """Links of all flows; of a fat tree that all spray on, its bundles."""
+    if spread is Spread.SPRAY and isinstance(fabric, FatTree):
+        bundles = Bundles(fabric)
+        return bundles, bundles.routes(flows.source, flows.sink)
+    stripes = 1 if spread is Spread.SPRAY else paths
+    source, sink = np.repeat(flows.source, stripes), np.repeat(flows.sink, stripes)
+    found = fabric.routes(source, sink, spread=spread, seed=seed)
+    return fabric.links, Routes(found.start[::stripes], found.link, found.share / stripes)
 
 
 def _check_map(gpus: Ints, plan: Plan, fabric: Fabric) -> None:

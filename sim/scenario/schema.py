@@ -342,7 +342,12 @@ def scenario_json_schema() -> str:
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "exactmap scenario"
     properties = cast(dict[str, object], schema["properties"])
-    for section, key in (("cluster", "catalog or file"), ("model", "preset"), ("data", "path"), ("state", "use")):
+    for section, key in (
+        ("cluster", "catalog or file"),
+        ("model", "preset"),
+        ("data", "path"),
+        ("state", "use"),
+    ):
         short = {"type": "string", "description": f"short for {section}.{key}"}
         properties[section] = {"anyOf": [short, properties[section]]}
     return json.dumps(schema, indent=1, sort_keys=True) + "\n"

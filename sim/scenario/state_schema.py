@@ -42,7 +42,9 @@ _ONE: dict[str, object] = {
 Ids = Annotated[
     tuple[tuple[int, int], ...],
     BeforeValidator(checked(_ids)),
-    WithJsonSchema({"anyOf": [*cast(list[object], _ONE["anyOf"]), {"type": "array", "items": _ONE, "minItems": 1}]}),
+    WithJsonSchema(
+        {"anyOf": [*cast(list[object], _ONE["anyOf"]), {"type": "array", "items": _ONE, "minItems": 1}]}
+    ),
 ]
 Variation = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(gt=0.0, le=4.0)]

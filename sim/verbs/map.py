@@ -219,9 +219,10 @@ def _inputs(
         scenario = load_scenario(path, overrides)
         space = scenario.parallel
         choices = (space.tp, space.cp, space.ep, space.pp, space.dp)
-        sizes = [choice[0] for choice in choices if choice is not None and len(choice) == 1]
-        if len(sizes) == len(choices):
-            return Mesh(*sizes, order=scenario.cluster.map_request.order), scenario.cluster, None, []
+        if all(choice is not None and len(choice) == 1 for choice in choices):
+            tp, cp, ep, pp, dp = (choice[0] for choice in choices if choice is not None)
+            mesh = Mesh(tp, cp, ep, pp, dp, order=scenario.cluster.map_request.order)
+            return mesh, scenario.cluster, None, []
         from exactmap.sim.verbs.plan import plan as choose
 
         chosen = choose(path, overrides)

@@ -18,9 +18,13 @@ from exactmap.sim.verbs.folders import make_folder
 from exactmap.sim.verbs.input_kind import InputKind, refuse_others
 
 if TYPE_CHECKING:
+    from exactmap.sim.engine.durations import Durations
+    from exactmap.sim.engine.link_use import LinkUse
     from exactmap.sim.engine.trace import Trace
     from exactmap.sim.plan.plan import Plan
     from exactmap.sim.planner.search import Progress
+    from exactmap.sim.verbs.link_sharing import LinkSharing
+    from exactmap.topology.hardware import Cluster
 
 __all__ = ["ENGINES", "Simulation", "predict", "simulate"]
 
@@ -30,12 +34,16 @@ MAX_PROFILE_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """A prediction with what it was made from; `files` are those that were written."""
+    """A prediction with what it was made from; `files` are those that were written.
+
+    `links` is what sharing links has cost, where they were shared.
+    """
 
     plan: Plan
     trace: Trace
     result: StepResult
     files: tuple[Path, ...] = ()
+    links: LinkUse | None = None
 
     def to_dict(self) -> dict[str, object]:
         """The prediction as a JSON-ready document."""
@@ -50,6 +58,11 @@ def simulate(
     profile: str | Path | None = None,
     host: str | Path | None = None,
     mover: str | None = None,
+    links: bool = False,
+    cluster: str | Path | None = None,
+    spread: str = "spray",
+    link_seed: int = 0,
+    paths: int = 1,
     out: str | Path | None = None,
     pictures: bool = True,
     progress: Progress | None = None,
@@ -70,6 +83,13 @@ def simulate(
         What `calibrate` measured on a host: the plan is priced with it, instead of a profile.
     mover
         ``engine`` or ``inline``, instead of the profile's.
+    links
+        Whether transfers share the links of the cluster's fabric (engine ``events``).
+    cluster
+        For a plan with shared links: a name of the catalog, a cluster file, or a scenario.
+    spread, link_seed, paths
+        How flows choose among equal paths: ``ecmp`` or ``spray``; seed of ECMP; paths that a flow is
+        striped over.
     out
         Folder for ``prediction.json``, ``trace.tsv``, and the pictures.
     pictures
@@ -90,17 +110,43 @@ def simulate(
         raise InvalidInputError("unknown mover", got=repr(mover), expected=" or ".join(Mover))
     if profile is not None and host is not None:
         raise InvalidInputError("two prices for one plan", got=f"profile {profile} and host {host}")
+    if links and engine != "events":
+        raise InvalidInputError(
+            "links are shared by the event engine alone", got=f"engine {engine}", expected="engine events"
+        )
+    if links and host is not None:
+        raise InvalidInputError("a host has no fabric to share", got=f"host {host}")
+    if cluster is not None and not links:
+        raise InvalidInputError(
+            "a cluster is asked for where links are shared", got=str(cluster), hint="add --links"
+        )
+    machine: Cluster | None = None
     kind = refuse_others(path, "a plan or a scenario", InputKind.PLAN, InputKind.SCENARIO)
     if kind is InputKind.PLAN or Path(path).suffix == ".plan":
         if overrides:
             raise InvalidInputError("overrides are for scenarios", where=str(path), got=" ".join(overrides))
+        if links and cluster is None:
+            raise InvalidInputError(
+                "a plan does not say whose links are shared",
+                where=str(path),
+                expected="--cluster, a name of the catalog or a file",
+            )
         plan, sha256 = load_plan(path)
         shown_path = str(path)
+        if cluster is not None:
+            from exactmap.sim.scenario.cluster_source import read_cluster
+
+            machine = read_cluster(cluster)
     else:
         from exactmap.sim.verbs.plan import plan as choose
 
+        if cluster is not None:
+            raise InvalidInputError(
+                "a scenario has a cluster of its own", where=str(path), got=f"cluster {cluster}"
+            )
         chosen = choose(path, overrides, host=host, progress=progress)
         plan, sha256, shown_path = chosen.plan, chosen.sha256, f"(chosen for {path})"
+        machine = chosen.scenario.cluster if links else None
     band: tuple[float, float] | None = None
     if host is not None:
         from exactmap.sim.cost.host import read_host_profile
@@ -117,6 +163,13 @@ def simulate(
         costs, basis = Profile.from_json(text, profile), f"profile {profile}"
     if mover is not None:
         costs = replace(costs, mover=Mover(mover))
+    sharing: LinkSharing | None = None
+    if machine is not None:
+        from exactmap.sim.verbs.link_sharing import LinkSharing, priced_alone
+
+        sharing = LinkSharing(machine, spread, link_seed, paths)
+        if profile is None:
+            costs = priced_alone(plan, costs, machine)
     return predict(
         plan,
         costs,
@@ -125,6 +178,7 @@ def simulate(
         basis=basis,
         band=band,
         engine=engine,
+        sharing=sharing,
         out=out,
         pictures=pictures,
     )
@@ -139,6 +193,7 @@ def predict(
     basis: str,
     band: tuple[float, float] | None = None,
     engine: str = "replay",
+    sharing: LinkSharing | None = None,
     out: str | Path | None = None,
     pictures: bool = True,
 ) -> Simulation:
@@ -146,7 +201,10 @@ def predict(
     from exactmap.sim.engine.durations import resolve
 
     durations = resolve(plan, costs)
-    if engine == "events":
+    use: LinkUse | None = None
+    if sharing is not None:
+        trace, use = _shared(plan, durations, sharing, sha256)
+    elif engine == "events":
         from exactmap.sim.engine.events import simulate_events
 
         trace = simulate_events(plan, durations, plan_sha256=sha256)
@@ -167,8 +225,10 @@ def predict(
         peak_flop_per_s=_number(made.get("peak_flop_per_s", "")) or 0.0,
         band=band,
     )
+    if use is not None:
+        result = replace(result, extra={**result.extra, "shared_links": use.to_dict()})
     if out is None:
-        return Simulation(plan, trace, result)
+        return Simulation(plan, trace, result, links=use)
     from exactmap.sim.engine.trace_file import write_trace
     from exactmap.sim.report.pictures import write_pictures
 
@@ -179,7 +239,24 @@ def predict(
     write_atomically(files[0], result.to_json())
     if pictures:
         files += write_pictures(plan, trace, folder, f"predicted, {made.get('schedule', 'plan')}")
-    return Simulation(plan, trace, result, tuple(files))
+    return Simulation(plan, trace, result, tuple(files), use)
+
+
+def _shared(plan: Plan, durations: Durations, sharing: LinkSharing, sha256: str) -> tuple[Trace, LinkUse]:
+    from exactmap.sim.engine.events import simulate_shared
+    from exactmap.sim.engine.shared_links import share_links
+    from exactmap.topology.fabric.fabric import Spread
+
+    links = share_links(
+        plan,
+        durations,
+        sharing.cluster,
+        spread=Spread(sharing.spread),
+        seed=sharing.seed,
+        paths=sharing.paths,
+    )
+    step = simulate_shared(plan, durations, links, plan_sha256=sha256)
+    return step.trace, step.use
 
 
 def _model_flop(plan: Plan) -> int:

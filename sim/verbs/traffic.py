@@ -13,7 +13,7 @@ from exactmap.errors import InvalidInputError, Place
 from exactmap.sim.scenario.cluster_file import load_cluster
 from exactmap.sim.scenario.units import parse_bytes
 from exactmap.topology.fabric.build import build_fabric
-from exactmap.topology.fabric.fabric import Fabric, Spread
+from exactmap.topology.fabric.fabric import Spread
 from exactmap.topology.fabric.wiring import Wiring
 from exactmap.topology.flows.health import Health, find_links, rates_out_of_leaf
 from exactmap.topology.flows.patterns import Pattern, Traffic, all_to_all, incast, permutation, rail_rings
@@ -133,7 +133,7 @@ def traffic(
     flows = _flows(kind, num, found, seed=seed, shift=shift)
     domain = found.scale_up.domain_size
     is_outside = flows.first // domain != flows.second // domain
-    health = _health(fabric, lost, slow)
+    health = _health(fabric.links, lost, slow)
     num_bytes = 0 if size is None else parse_bytes(size)
     report = traffic_report(
         fabric,
@@ -146,7 +146,7 @@ def traffic(
         top=top,
     )
     out = None
-    if len(health.links) and isinstance(fabric.links, Wiring):
+    if len(health.links):
         out = Spreads.of(rates_out_of_leaf(fabric.links, health))
     return TrafficOutcome(
         found.name,
@@ -199,11 +199,9 @@ def _choice(kinds: type[Kind], text: str, field: str) -> Kind:
         ) from None
 
 
-def _health(fabric: Fabric, lost: Sequence[str], slow: Sequence[str]) -> Health:
+def _health(table: Wiring, lost: Sequence[str], slow: Sequence[str]) -> Health:
     if not lost and not slow:
         return Health.whole()
-    table = fabric.links
-    assert isinstance(table, Wiring)
     names, factors = list(lost), [0.0] * len(lost)
     for text in slow:
         name, _, factor = text.rpartition("=")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from exactmap.sim.verbs.catalog import catalog
     from exactmap.sim.verbs.check import check
     from exactmap.sim.verbs.cluster import cluster
+    from exactmap.sim.verbs.collective import collective
     from exactmap.sim.verbs.compare import compare
     from exactmap.sim.verbs.data import data
     from exactmap.sim.verbs.doctor import doctor
@@ -43,6 +44,7 @@ __all__ = [
     "catalog",
     "check",
     "cluster",
+    "collective",
     "compare",
     "data",
     "doctor",

@@ -29,7 +29,12 @@ PATH = ROOT / "topology" / "catalog" / CONSTANTS_FILE
 LINKS: Mapping[str, tuple[tuple[str, ...], float, int, str]] = {
     "NVLink 3": (("A100-80G",), 300e9, 0, "NVIDIA A100 data sheet, half of both directions"),
     "NVLink 4": (("H100", "H200"), 450e9, 16, "NVIDIA H100 data sheet, half of both directions"),
-    "NVLink 5": (("B200", "B300", "GB200", "GB300"), 900e9, 24, "NVIDIA B200 data sheet, half of both directions"),
+    "NVLink 5": (
+        ("B200", "B300", "GB200", "GB300"),
+        900e9,
+        24,
+        "NVIDIA B200 data sheet, half of both directions",
+    ),
 }
 """Link -> types, rate, channels of in-switch reduction, source of the rate."""
 SIBLINGS = {"GB200": "B200", "GB300": "B300"}
@@ -47,8 +52,18 @@ NETWORK = (
     ("tree_simple", 14.0 / 5.0, "recalled", _TUNER),
     ("nvls_tree", 20.9 / 5.0, "recalled", _TUNER),
     ("sharp", 18.0 / 5.0, "recalled", f"{_TUNER}; NVLS over several hosts"),
-    ("tree_ll_share", 0.09, "derived", "35 and 70 GB/s over 4 and more hosts in the same file, of 430 and 720 on Hopper and Blackwell"),
-    ("tree_chunk_bytes", 2.0**21, "derived", "16 channels x 128 KiB; enqueue.cc of NCCL shortens chunks to that on deep trees"),
+    (
+        "tree_ll_share",
+        0.09,
+        "derived",
+        "35 and 70 GB/s over 4 and more hosts in the same file, of 430 and 720 on Hopper and Blackwell",
+    ),
+    (
+        "tree_chunk_bytes",
+        2.0**21,
+        "derived",
+        "16 channels x 128 KiB; enqueue.cc of NCCL shortens chunks to that on deep trees",
+    ),
     ("message_ns", 550.0, "derived", "0.3 to 0.8 us in an interface's transmit path; kentino.com"),
     ("overlap", 4.0, "assumed", "two stages of a pipeline overlap well but not wholly; 1: not at all"),
 )
@@ -75,7 +90,15 @@ def main() -> int:
             rows += _type_rows(k, rate, source, has_nvls=bool(channels))
     for name, (lender, rate, source) in BORROWERS.items():
         rows.append((name, "link_bytes_per_s", rate, "datasheet", source))
-        rows.append((name, "borrowed_from", lender, "assumed", "no curves of its own: times as there, rates scaled with the link"))
+        rows.append(
+            (
+                name,
+                "borrowed_from",
+                lender,
+                "assumed",
+                "no curves of its own: times as there, rates scaled with the link",
+            )
+        )
     rows += [("network", name, value, confidence, source) for name, value, confidence, source in NETWORK]
     text = _text(rows)
     if args.write:
@@ -108,7 +131,9 @@ def _tell(link: str, k: LinkConstants) -> None:
     )
 
 
-def _type_rows(k: LinkConstants, rate: float, source: str, *, has_nvls: bool) -> Iterable[tuple[str, str, float | str, str, str]]:
+def _type_rows(
+    k: LinkConstants, rate: float, source: str, *, has_nvls: bool
+) -> Iterable[tuple[str, str, float | str, str, str]]:
     yield k.name, "link_bytes_per_s", rate, "datasheet", source
     for name in (*RING, "switch_bytes", *PAIR):
         yield k.name, name, float(getattr(k, name)), "derived", _FITTED
@@ -119,12 +144,20 @@ def _type_rows(k: LinkConstants, rate: float, source: str, *, has_nvls: bool) ->
         yield k.name, "nvls_channels", k.nvls_channels, "datasheet", "NVLS_NCHANNELS in NCCL's nvls.cc"
     yield k.name, "tree_max_domain", 8.0, "derived", "the 1,440 GPUs of published-collectives.csv took a ring"
     if k.name in SIBLINGS:
-        yield k.name, "siblings", SIBLINGS[k.name], "assumed", "the same link and generation, with 8 ranks measured"
+        yield (
+            k.name,
+            "siblings",
+            SIBLINGS[k.name],
+            "assumed",
+            "the same link and generation, with 8 ranks measured",
+        )
 
 
 def _text(rows: Iterable[tuple[str, str, float | str, str, str]]) -> str:
     out = io.StringIO()
-    out.write("# Constants of exactmap.topology.collectives: times in ns, rates in bytes/s, sizes in bytes. Meaning: docs/concepts/collectives.md.\n")
+    out.write(
+        "# Constants of exactmap.topology.collectives: times in ns, rates in bytes/s, sizes in bytes. Meaning: docs/concepts/collectives.md.\n"
+    )
     out.write("# Written by `python tests/bench/collectives_fit.py --write`; change that, not this.\n")
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(("gpu", "name", "value", "confidence", "source"))

@@ -3,8 +3,8 @@
     python tests/bench/wide.py [--quick] [--threads 2] [--plot scaling.svg]
 
 Each work and each message of each GPU has its own duration: a SplitMix64 counter over (GPU, instruction)
-gives words, four 16-bit numbers each, and these pick quantiles of a long-tailed distribution. Seconds are wall
-seconds; "stepping" is what is left when the same durations have been drawn once more without stepping.
+gives words, four 16-bit numbers each, and these pick quantiles of a long-tailed distribution. "Stepping" is
+what is left when the same durations have been drawn once more without stepping.
 """
 
 from __future__ import annotations
@@ -166,7 +166,8 @@ def draw_all(compiled: CompiledPlan, times: SeededTimes, block: int = 1024, rows
                 times.wire_ns(channels[name], first, min(first + rows, num), columns)
 
 
-def measure(case: Case, threads: int, *, draw: bool) -> None:
+def measure(case: Case, threads: int, *, draw: bool) -> tuple[int, float]:
+    """Print a row; gives GPUs and the processor's seconds."""
     before = time.perf_counter()
     compiled = compiled_plan(case.pp, case.dp, case.num_microbatches, sharded=case.sharded)
     made_s = time.perf_counter() - before
@@ -176,20 +177,46 @@ def measure(case: Case, threads: int, *, draw: bool) -> None:
     before, cpu_before = time.perf_counter(), time.process_time()
     result = replay_wide(compiled, times, num_threads=threads)
     wall, cpu = time.perf_counter() - before, time.process_time() - cpu_before
-    drawn = ""
+    drawn_s = float("nan")
     if draw:
         cpu_before = time.process_time()
         draw_all(compiled, times)
         drawn_s = time.process_time() - cpu_before
-        drawn = f"  drawing {drawn_s:6.2f} cpu s, stepping {cpu - drawn_s:6.2f}"
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak_gib = (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    )  # of all so far: run the largest alone
     print(
-        f"{case.pp:3} x {case.dp:5} x {case.num_microbatches:4} {'sharded' if case.sharded else '':8}"
-        f"{case.num_steps:5} steps {case.pp * case.dp:8,} GPUs {num_ops / 1e6:9,.1f} M ops  plan {made_s:5.2f} s"
-        f"  replay {wall:6.2f} s wall {cpu:6.2f} cpu  {num_ops / wall / 1e6:7.1f} M ops/s  peak {peak:5.2f} GiB"
-        f"  makespan {int(result.makespan_ns.max()) / 1e9:.3f} s{drawn}",
+        f"{case.pp:6} x {case.dp:4,} x {case.num_microbatches:4}{' sharded' if case.sharded else '':8}"
+        f"{case.num_steps:6,}{case.pp * case.dp:9,}{num_ops / 1e6:9,.1f}{made_s:8.2f}{wall:8.2f}{cpu:8.2f}"
+        f"{drawn_s:9.2f}{cpu - drawn_s:10.2f}{num_ops / wall / 1e6:9.1f}{peak_gib:7.2f}"
+        f"{int(result.makespan_ns.max()) / 1e9:10.4f}",
         flush=True,
     )
+    return case.pp * case.dp, cpu
+
+
+def show(points: list[tuple[int, float]]) -> None:
+    """Seconds over GPUs, both by powers of ten."""
+    print("\nprocessor seconds over GPUs; linear would be 12 dots more for 4 times as many GPUs")
+    least = min(seconds for _, seconds in points)
+    for num_gpus, seconds in points:
+        dots = 1 + round(20 * float(np.log10(seconds / least)))
+        print(f"{num_gpus:9,} {'.' * dots} {seconds:.2f} s, {seconds / num_gpus * 1e6:.1f} us per GPU")
+
+
+def plot(points: list[tuple[int, float]], path: str) -> None:
+    """The same as a picture, with a line for linear growth."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4))
+    axes = figure.subplots()
+    gpus, seconds = zip(*points, strict=True)
+    axes.loglog(gpus, seconds, "o-", label="wide replay")
+    axes.loglog(gpus, [seconds[-1] / gpus[-1] * num for num in gpus], "--", label="linear")
+    axes.set_xlabel("GPUs (64 stages, 256 microbatches)")
+    axes.set_ylabel("processor seconds")
+    axes.legend()
+    figure.savefig(path, bbox_inches="tight")
 
 
 def main() -> None:
@@ -197,13 +224,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes only")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--plot", help="a picture of seconds over GPUs, as .svg or .png")
     options = parser.parse_args()
-    cases = [Case(64, dp, 256) for dp in (16, 64, 256)]
+    print(
+        "stages x replicas x microbatches steps     GPUs    M ops  plan s  wall s   cpu s  drawing  stepping"
+        "  M ops/s    GiB  makespan s"
+    )
+    sizes = (16, 64, 256) if options.quick else (16, 64, 256, 1024, 3437)
+    points = [measure(Case(64, dp, 256), options.threads, draw=True) for dp in sizes]
+    show(points)
+    if options.plot:
+        plot(points, options.plot)
+    print()
+    measure(Case(16, 1024, 32, num_steps=4 if options.quick else 1000), options.threads, draw=False)
     if not options.quick:
-        cases += [Case(64, 1024, 256), Case(64, 3437, 256), Case(64, 3437, 256, sharded=True)]
-        cases += [Case(16, 1024, 32, num_steps=1000)]
-    for case in cases:
-        measure(case, options.threads, draw=case.num_steps == 1)
+        measure(Case(64, 3437, 256, sharded=True), options.threads, draw=True)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from __future__ import annotations
 from random import Random
 
 import pytest
+from lowered_plans import random_lowered, random_profile
 from random_plans import random_durations, random_plan, redrawn
-from tests.property.test_engines_lowered import random_lowered, random_profile
 
 from exactmap.errors import InvalidInputError
 from exactmap.sim.engine.compiled import CompiledPlan, compile_plan

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import doctest
+from pathlib import Path
+
 import numpy as np
 import pytest
 from flow_cases import LeafSpine, plain_rates
@@ -147,5 +150,14 @@ def test_a_link_that_is_not_there() -> None:
     """A route over an unknown link, or a rate below 0, is refused."""
     with pytest.raises(InvalidInputError, match="takes a link that is not there"):
         rates([[0, 3]], [1.0, 1.0])
-    with pytest.raises(InvalidInputError, match="a link's rate is no rate"):
+    with pytest.raises(
+        InvalidInputError, match="a link's rate cannot be below 0: got -1, expected 0 or more"
+    ):
         rates([[0]], [-1.0])
+
+
+def test_the_page_prints_what_it_says() -> None:
+    """The examples of docs/concepts/shared-links.md."""
+    page = Path(__file__).parents[2] / "docs" / "concepts" / "shared-links.md"
+    found = doctest.testfile(str(page), module_relative=False)
+    assert (found.failed, found.attempted) == (0, 8)

@@ -156,6 +156,15 @@ def test_same_input_same_ends() -> None:
     assert np.abs(mixed.end_ns - first.end_ns[order]).max() <= 1
 
 
+def test_links_without_end_and_shares_of_nothing() -> None:
+    """A flow that nothing bounds is over at once, whoever else is on its link; a share of 0 is no link."""
+    net = FlowNetwork(np.array([np.inf, 1 * GB]))
+    net.start(Routes.of([[0], [0, 1]]), ints(10**9, 1000))
+    net.start(Routes(ints(0, 2), ints(0, 1), np.array([0.5, 0.0])), ints(10**9))
+    done = net.advance(NEVER)
+    assert (done.flow.tolist(), done.end_ns.tolist()) == ([0, 2, 1], [0, 0, 1000])
+
+
 def test_time_does_not_run_backwards() -> None:
     """Nor can a flow have fewer bytes than none."""
     net = FlowNetwork(np.array([1.0]))

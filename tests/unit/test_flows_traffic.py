@@ -12,8 +12,8 @@ import pytest
 import exactmap
 from exactmap.errors import InvalidInputError
 from exactmap.sim.scenario.cluster_file import load_cluster
-from exactmap.topology.fabric.build import build_fabric
-from exactmap.topology.fabric.fabric import Fabric, Spread
+from exactmap.topology.fabric.build import BuiltFabric, build_fabric
+from exactmap.topology.fabric.fabric import Spread
 from exactmap.topology.flows.health import Health, find_links
 from exactmap.topology.flows.patterns import Traffic, all_to_all, incast, permutation, rail_rings, ring
 from exactmap.topology.flows.traffic import traffic_report
@@ -23,7 +23,7 @@ NIC = 1e11
 
 
 @cache
-def fabric(name: str = "gb300-nvl72", num_gpus: int = GPUS) -> Fabric:
+def fabric(name: str = "gb300-nvl72", num_gpus: int = GPUS) -> BuiltFabric:
     """The fabric of a cluster of the catalog."""
     return build_fabric(replace(load_cluster(name), num_gpus=num_gpus))
 
@@ -66,6 +66,16 @@ def test_more_paths_per_flow_collide_less() -> None:
     ]
     assert means == sorted(means)
     assert means[-1] > 1.3 * means[0]
+
+
+def test_paths_are_dealt_out_over_planes() -> None:
+    """One queue pair on four planes has a quarter of the interface at most; four have all of it."""
+    ethernet = fabric("gb300-nvl72-ethernet")
+    one_leaf = Traffic(np.arange(0, 72, 4), np.arange(72, 144, 4))
+    rates = [
+        traffic_report(ethernet, one_leaf, spread=Spread.ECMP, paths=paths).bytes_per_s for paths in (1, 4, 8)
+    ]
+    assert [(rate.least, rate.most) for rate in rates] == [(NIC / 4, NIC / 4), (NIC, NIC), (NIC, NIC)]
 
 
 def test_seeds_decide() -> None:
@@ -122,7 +132,7 @@ def test_utilisation_over_time_adds_up_to_the_bytes() -> None:
 def test_a_lost_uplink_shows_where_it_hurts() -> None:
     """Sprayed, 9 of 72 uplinks of a leaf lost: its flows get seven eighths at least, others keep theirs."""
     rails = rail_rings(16, 72, shift=1)
-    lost = np.concatenate(find_links(fabric().links, ["leaf 3 > spine 1"]))  # type: ignore[arg-type]
+    lost = np.concatenate(find_links(fabric().links, ["leaf 3 > spine 1"]))
     report = traffic_report(fabric(), rails, spread=Spread.SPRAY, health=Health.lost(lost))
     assert report.bytes_per_s.least == pytest.approx(0.875 * NIC)
     assert report.bytes_per_s.median == pytest.approx(NIC)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from tests.wide_cases import ArrayTimes, drawn_times, same_times
 
 from exactmap.errors import InvalidInputError
 from exactmap.sim.cost.profile import ChannelNs, Mover, Profile
@@ -24,10 +25,10 @@ from exactmap.sim.engine.wide.tape import make_tape
 from exactmap.sim.plan.instruction import Op
 from exactmap.sim.schedules.build import build_plan
 from exactmap.sim.workload.model import ModelConfig, ModelKind
-from tests.wide_cases import ArrayTimes, drawn_times, same_times
 
 if TYPE_CHECKING:
     from exactmap.sim.engine.compiled import CompiledPlan
+    from exactmap.sim.engine.encoded import Ints
 
 
 def compiled_plan(
@@ -126,7 +127,7 @@ def test_a_homogeneous_cluster_takes_what_its_one_lane_takes(
     assert wide.period_ns.tolist() == [int(lane.period_ns)]
 
 
-def with_slow_gpu(times: ArrayTimes, slowed: np.ndarray, pp: int, column: int) -> ArrayTimes:
+def with_slow_gpu(times: ArrayTimes, slowed: Ints, pp: int, column: int) -> ArrayTimes:
     """The same times, but that GPU's compute takes `slowed`."""
     comp = list(times.comp)
     comp[pp] = np.array(comp[pp])
@@ -136,7 +137,7 @@ def with_slow_gpu(times: ArrayTimes, slowed: np.ndarray, pp: int, column: int) -
 
 @pytest.mark.parametrize("sharded", [False, True])
 @pytest.mark.parametrize("dp", [2, 8, 512])
-def test_one_straggler_among_replicas_costs_what_the_event_engine_says(dp: int, sharded: bool) -> None:  # noqa: FBT001
+def test_one_straggler_among_replicas_costs_what_the_event_engine_says(dp: int, sharded: bool) -> None:
     """Rank 3 of a replica takes 1.37 times as long; the event engine gives that replica a lane of its own."""
     compiled = compiled_plan(pp=8, dp=dp, microbatches=12, sharded=sharded)
     lanes = slow_down(split_replica(compiled.durations, dp - 1), "1.37", pp=[3], dp=dp - 1)
@@ -271,13 +272,27 @@ def test_lanes_of_columns_that_are_not_of_one_step_are_refused(columns: list[int
         durations_of(compiled, times, columns)
 
 
+def test_lanes_of_columns_that_pay_for_free_posts_are_refused() -> None:
+    """The wide replay would not look at such times; the other engines would."""
+    compiled = compiled_plan(pp=2, dp=3)
+    times = same_times(compiled, Columns(dp=3))
+    post = int(compiled.linked.programs[1].post_at[0])
+    times.comp[1] = np.array(times.comp[1])
+    times.comp[1][post, 2] = 7
+
+    with pytest.raises(InvalidInputError, match="free in the compiled plan") as error:
+        durations_of(compiled, times, [2])
+
+    assert f"rank 1, instruction {post}" in str(error.value)
+
+
 def test_a_failure_in_a_thread_reaches_who_asked() -> None:
     """And nothing hangs: the durations' own errors come through."""
     compiled = compiled_plan(pp=2, dp=3)
 
     class Broken(ArrayTimes):
-        def wire_ns(self, channel: int, first: int, last: int, columns: slice) -> np.ndarray:
-            raise InvalidInputError("no such link")
+        def wire_ns(self, channel: int, first: int, last: int, columns: slice) -> Ints:
+            raise InvalidInputError("no such link", got=f"{channel} {first} {last} {columns}")
 
     whole = same_times(compiled, Columns(dp=3))
     broken = Broken(Columns(dp=3), whole.comp, whole.op, whole.wire, whole.lat)

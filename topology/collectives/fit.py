@@ -51,7 +51,13 @@ _SCALE = 0.05
 _PULL = 0.003
 
 
-def fit_link(curves: Mapping[str, Curves], start: Mapping[str, LinkConstants] | None = None) -> dict[str, LinkConstants]:
+Fits = dict[tuple[int, float], tuple[LinkConstants, float]]
+"""What was fitted before: (identity of the curves, threshold) -> constants, cost."""
+
+
+def fit_link(
+    curves: Mapping[str, Curves], start: Mapping[str, LinkConstants] | None = None, known: Fits | None = None
+) -> dict[str, LinkConstants]:
     """Fit the types on one link.
 
     Parameters
@@ -60,12 +66,15 @@ def fit_link(curves: Mapping[str, Curves], start: Mapping[str, LinkConstants] | 
         Type -> its curves inside one domain.
     start
         Type -> constants whose other numbers are kept; default: `START`.
+    known
+        Keeps the fits, for callers that fit again with few curves changed.
 
     Returns
     -------
     dict
         Type -> constants, all with the same `switch_bytes`.
     """
+    fits: Fits = {} if known is None else known
     begin = {
         name: replace((start or {}).get(name, START), name=name, **_numbers(START, RING + PAIR))
         for name in curves
@@ -74,9 +83,12 @@ def fit_link(curves: Mapping[str, Curves], start: Mapping[str, LinkConstants] | 
     for threshold in _THRESHOLDS:
         fitted, total = {}, 0.0
         for name, of_type in curves.items():
-            k = replace(begin[name], switch_bytes=threshold)
-            fitted[name], cost = _fit(k, RING, _points(of_type, RING_OPS))
-            total += cost
+            key = id(of_type), threshold
+            if key not in fits:
+                points = _points(of_type, RING_OPS)
+                fits[key] = _fit(replace(begin[name], switch_bytes=threshold), RING, points)
+            fitted[name] = fits[key][0]
+            total += fits[key][1]
         if best is None or total < best[0]:
             best = total, fitted
     assert best is not None, "the grid of thresholds is not empty"

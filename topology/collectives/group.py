@@ -234,9 +234,10 @@ class GroupTimes:
             ):
                 return candidate
         reasons = {way.algorithm: way.reason for way in self.rejected}
+        why = f": {reasons[algorithm]}" if algorithm in reasons else ""
         raise InvalidInputError(
-            f"{self.op} over this group cannot be carried out by {algorithm}",
-            got=reasons.get(algorithm, "it is no way of this operation"),
+            f"{self.op} over this group cannot be carried out so{why}",
+            got=algorithm.value,
             expected=", ".join(way.algorithm for way in self.candidates),
         )
 
@@ -262,7 +263,7 @@ class GroupTimes:
         return tuple(out)
 
     def _bound(self, time: CollectiveTime) -> str:
-        if time.latency_ns >= 0.5 * time.time_ns or max(time.scale_up_ns, time.scale_out_ns) < 0.5 * time.time_ns:  # noqa: PLR2004
+        if max(time.latency_ns, time.time_ns - time.scale_up_ns - time.scale_out_ns) >= 0.5 * time.time_ns:  # noqa: PLR2004
             return "latency"
         if time.scale_out_ns <= time.scale_up_ns:
             return "scale-up links"

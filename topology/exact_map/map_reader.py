@@ -192,12 +192,10 @@ def _mesh(found: re.Match[str], place: Place) -> Mesh:
     if not set(names) <= set(Axis):
         raise InvalidInputError("no such axis", where=place, got=found[6], expected=",".join(Axis))
     try:
-        mesh = Mesh(
-            *(int(found[number]) for number in range(1, 6)), order=tuple(Axis(name) for name in names)
-        )
+        tp, cp, ep, pp, dp = (int(found[number]) for number in range(1, 6))
+        return Mesh(tp, cp, ep, pp, dp, order=tuple(Axis(name) for name in names))
     except InvalidInputError as error:
         raise InvalidInputError(error.what, where=place, got=error.got, expected=error.expected) from None
-    return mesh
 
 
 def _parsed(parse: Callable[[str], _T], text: str, place: Place) -> _T:

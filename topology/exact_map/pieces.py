@@ -63,17 +63,20 @@ class Pieces:
     @property
     def num_domains(self) -> Ints:
         """[groups] pieces of each group."""
-        return np.count_nonzero(self.start == np.arange(self.start.shape[1]), axis=1)
+        count: Ints = np.count_nonzero(self.start == np.arange(self.start.shape[1]), axis=1)
+        return count
 
     @property
     def fewest(self) -> Ints:
         """[groups] members in its smallest piece."""
-        return self.size.min(axis=1)
+        least: Ints = self.size.min(axis=1)
+        return least
 
     @property
     def most(self) -> Ints:
         """[groups] members in its largest piece."""
-        return self.size.max(axis=1)
+        largest: Ints = self.size.max(axis=1)
+        return largest
 
     def counterparts(self) -> Ints:
         """[groups, members] whom of the next piece each sends to; itself in groups of one piece."""

@@ -126,7 +126,7 @@ def take_seats(seats: Seats, num_ranks: int, run: int) -> Ints | None:
 def _number_within(free: Bools, of: Ints) -> Ints:
     """How many free GPUs of the same rack (host, lane) come before each."""
     if np.all(of[1:] >= of[:-1]):
-        before = np.cumsum(free) - free
+        before: Ints = np.cumsum(free) - free
         starts = np.flatnonzero(np.diff(of, prepend=-1))
         return before - before[starts].repeat(np.diff(starts, append=len(of)))
     order = np.argsort(of, kind="stable")

@@ -6,13 +6,16 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from exactmap.errors import InfeasibleError, InvalidInputError, Place
-from exactmap.topology.fabric.dragonfly import Dragonfly, DragonflyShape
+from exactmap.topology.fabric.dragonfly import Dragonfly
+from exactmap.topology.fabric.dragonfly_links import DragonflyShape
 from exactmap.topology.fabric.fat_tree import FatTree
 from exactmap.topology.fabric.graph_fabric import GraphFabric
 from exactmap.topology.fabric.rail_only import RailOnly
 from exactmap.topology.fabric.spec import FabricKind, FabricSpec
 from exactmap.topology.fabric.torus import Torus, TorusShape
-from exactmap.topology.fabric.tree_shape import TreeShape, fit_tree
+from exactmap.topology.fabric.tree_fit import MAX_TIERS, fit_tree
+from exactmap.topology.fabric.tree_reach import tree_reach
+from exactmap.topology.fabric.tree_shape import TreeShape
 from exactmap.topology.hardware import Cluster
 
 __all__ = ["BuiltFabric", "build_fabric"]
@@ -60,7 +63,18 @@ def _rail_only(cluster: Cluster) -> RailOnly:
             expected="rails that divide the GPUs of a host, whole hosts, planes: 1",
         )
     inner = replace(spec, rails=1)
-    shape = fit_tree(cluster.num_gpus // rails, per_host // rails, inner, _port(cluster))
+    size = cluster.num_gpus // rails
+    tiers = spec.num_tiers or MAX_TIERS
+    most = rails * tree_reach(per_host // rails, inner, _port(cluster), tiers) if spec.switches else 0
+    if spec.switches and cluster.num_gpus > most > 0:
+        raise InfeasibleError(
+            f"{rails} rails that never meet stop at {most} GPUs in {tiers} tiers of {spec.switches[0].name}",
+            where=Place(field="cluster.fabric"),
+            got=f"{cluster.num_gpus} GPUs",
+            expected=f"at most {most}, {most // rails} per rail",
+            hint="a further tier, a larger switch, or fat_tree, whose rails meet",
+        )
+    shape = fit_tree(size, per_host // rails, inner, _port(cluster))
     built = replace(spec, rails=rails, num_tiers=shape.num_tiers)
     return RailOnly(built, shape, per_host, _port(cluster))
 

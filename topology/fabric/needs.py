@@ -21,7 +21,7 @@ from exactmap.topology.fabric.rail_only import RailOnly
 from exactmap.topology.fabric.spec import Cable, FabricKind, FabricSpec, Switch
 from exactmap.topology.fabric.torus import Torus
 from exactmap.topology.fabric.tree_links import TIER_NAMES
-from exactmap.topology.fabric.tree_shape import tree_reach
+from exactmap.topology.fabric.tree_reach import tree_reach
 from exactmap.topology.hardware import Cluster
 
 __all__ = ["CableNeeds", "FabricNeeds", "TierNeeds", "fabric_needs"]
@@ -211,7 +211,9 @@ def fabric_needs(cluster: Cluster, fabric: BuiltFabric) -> FabricNeeds:
 def _role(fabric: BuiltFabric, num_tiers: int, tier: int) -> str:
     if isinstance(fabric, FatTree | RailOnly):
         return TIER_NAMES[num_tiers][tier - 1]
-    return "router" if isinstance(fabric, Dragonfly | Torus) else f"switch of tier {tier}"
+    if isinstance(fabric, Dragonfly | Torus):
+        return "router"
+    return f"switch of tier {tier}" if num_tiers > 1 else "switch"
 
 
 def _length_m(cluster: Cluster, fabric: BuiltFabric, tier: int) -> float:

@@ -2,7 +2,7 @@
 
 Each link sends one chunk at a time, whole, before the next link has it (store and forward). Waiting chunks
 stand in one queue per flow, served in turn (round robin), or in one queue for all, first come first served.
-A flow has at most a window of chunks under way; one that arrives lets the next one start. Round robin at every
+A flow has at most a window of chunks under way; one that arrives lets the next one start. Round robin at each
 link with windows long enough gives each flow its max-min fair rate, up to the grain of chunks (Hahne,
 Round-Robin Scheduling for Max-Min Fairness in Data Networks, IEEE JSAC 9(7), 1991); first come first served
 does not. A window of 8 chunks of 16 KiB is what a 100 Gb/s interface has under way in 10 us.
@@ -96,7 +96,7 @@ def chunk_times(
     Two flows of two chunks share a link of 1 byte/ns; then the second crosses another one:
 
     >>> chunk_times([[[0]], [[0, 1]]], [200, 200], [1e9, 1e9], chunk_bytes=100)
-    [300, 500]
+    [200, 500]
     """
     if min(num_bytes, default=1) < 1 or min(bytes_per_s, default=1.0) <= 0.0:
         raise InvalidInputError("a flow needs bytes, and a link a rate")

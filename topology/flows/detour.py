@@ -17,7 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from exactmap.errors import InfeasibleError
-from exactmap.topology.fabric.fabric import Fabric, Spread
+from exactmap.topology.fabric.build import BuiltFabric
+from exactmap.topology.fabric.fabric import Spread
+from exactmap.topology.fabric.fat_tree import FatTree
+from exactmap.topology.fabric.hashing import Chooser
 from exactmap.topology.fabric.wiring import Wiring
 from exactmap.topology.flows.health import Health
 from exactmap.topology.links import Floats, Ints, Routes
@@ -29,13 +32,14 @@ MAX_HASHES = 16
 
 
 def live_routes(
-    fabric: Fabric,
+    fabric: BuiltFabric,
     first: Ints,
     second: Ints,
     health: Health,
     *,
     spread: Spread,
     seed: int = 0,
+    plane: int | None = None,
     minds_rates: bool = True,
 ) -> Routes:
     """Links of a flow between each pair that avoid lost links.
@@ -43,9 +47,11 @@ def live_routes(
     Parameters
     ----------
     fabric, first, second, spread, seed
-        As `Fabric.routes` takes them; the fabric's links must know their ends.
+        As `Fabric.routes` takes them.
     health
         What is left of the links.
+    plane
+        Plane of a fat tree that all flows by ECMP take while it is whole; each by its hash if left out.
     minds_rates
         Sprayed packets go to each link by its rate, as adaptive routing does; if not, evenly over live ones.
 
@@ -54,7 +60,11 @@ def live_routes(
     InfeasibleError
         If some pair is cut off: which, and which of its links are lost.
     """
-    routes = fabric.routes(first, second, spread=spread, seed=seed)
+    if plane is not None and isinstance(fabric, FatTree):
+        chooser = Chooser(first, second, seed)
+        routes = fabric.routes_on(first, second, np.full(len(first), plane), chooser)
+    else:
+        routes = fabric.routes(first, second, spread=spread, seed=seed)
     factor = health.of(routes.link)
     minds = minds_rates and spread is Spread.SPRAY
     broken = _flows(routes, factor < 1.0 if minds else factor == 0.0)
@@ -73,7 +83,6 @@ def live_routes(
             if not len(broken):
                 break
     table = fabric.links
-    assert isinstance(table, Wiring)
     for flow in broken.tolist():
         pair = np.array([flow])
         every = fabric.routes(first[pair], second[pair], spread=Spread.SPRAY)

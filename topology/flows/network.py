@@ -251,7 +251,9 @@ class FlowNetwork:
             # The even share of a link only grows as others freeze.
             load = np.bincount(rows.link, weight, len(rows.capacity))
             entries = np.repeat(is_new, rows.lengths)
-            even = rows.capacity[rows.link[entries]] / load[rows.link[entries]]
+            links = rows.link[entries]
+            even = np.full(len(links), np.inf)
+            np.divide(rows.capacity[links], load[links], out=even, where=load[links] > 0.0)
             floor = min(floor, float(even.min(initial=np.inf)), float(rows.most[is_new].min()))
         may = is_new | (rows.rate >= floor * (1.0 - SLACK))
         is_short = short_links(rows.lengths, rows.link, weight, rows.capacity, bound)
@@ -280,7 +282,8 @@ class FlowNetwork:
         weight = rows.weight()
         left = rows.capacity
         if len(flows) < len(rows.flow):
-            kept = rows.rate.copy()
+            # What has no bound is over at once, and takes only links without end.
+            kept = np.where(np.isfinite(rows.rate), rows.rate, 0.0)
             kept[flows] = 0.0
             taken = weight * kept[rows.row]
             left = np.maximum(left - np.bincount(rows.link, taken, len(left)), 0.0)

@@ -32,12 +32,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from exactmap.topology.flows.distinct import first_of_class, num_distinct
 from exactmap.topology.links import Floats, Ints, Routes
 
 __all__ = ["Quotient", "find_quotient", "whole"]
 
 _Words = NDArray[np.uint64]
-_MAX_ROUNDS = 10_000
+_MANY_ROUNDS = 16  # replicas of a pipeline take four
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,15 +72,17 @@ class Quotient:
     @property
     def first_flow(self) -> Ints:
         """[flow classes] lowest flow of each."""
-        return np.unique(self.flow_class, return_index=True)[1].astype(np.int64)
+        return first_of_class(self.flow_class, len(self.num_flows))
 
     @property
     def first_link(self) -> Ints:
         """[link classes] lowest link of each."""
-        return np.unique(self.link_class, return_index=True)[1].astype(np.int64)
+        return first_of_class(self.link_class, len(self.num_links))
 
 
-def find_quotient(routes: Routes, capacity: Floats, colour: Ints | None = None) -> Quotient:
+def find_quotient(
+    routes: Routes, capacity: Floats, colour: Ints | None = None, *, is_hasty: bool = False
+) -> Quotient:
     """Coarsest equitable partition that parts flows of different colour and links of different capacity.
 
     Colours are hashes of 64 bits: that two of a million colours meet by chance has a probability of 3e-8.
@@ -92,6 +95,9 @@ def find_quotient(routes: Routes, capacity: Floats, colour: Ints | None = None) 
         [links] rate of each link.
     colour
         [flows] whole numbers; flows that start at different times or differ in demand need different ones.
+    is_hasty
+        Whether to give up where classes turn out to be many, or a difference at one end of the network takes
+        many rounds to reach the other: then each flow and each link is a class by itself.
 
     Examples
     --------
@@ -112,22 +118,28 @@ def find_quotient(routes: Routes, capacity: Floats, colour: Ints | None = None) 
     start = np.zeros(num_flows, dtype=np.int64) if colour is None else colour.astype(np.int64)
     of_flow = _mixed(start.view(np.uint64))
     of_link = _mixed(capacity.astype(np.float64).view(np.uint64))
-    counts = (len(np.unique(of_flow)), len(np.unique(of_link)))
-    for _ in range(_MAX_ROUNDS):
+    num_rounds = 0
+    counts = (num_distinct(of_flow), num_distinct(of_link))
+    while True:
         met = _sums(_mixed(of_link[routes.link] + share), routes.start)
         of_flow = _mixed(of_flow * np.uint64(3) + met)
         met = _sums(_mixed(of_flow[flow_by_link] + share_by_link), link_start)
         of_link = _mixed(of_link * np.uint64(3) + met)
-        before, counts = counts, (len(np.unique(of_flow)), len(np.unique(of_link)))
+        before, counts = counts, (num_distinct(of_flow), num_distinct(of_link))
         if counts == before:
             break
+        num_rounds += 1
+        if is_hasty and (num_rounds > _MANY_ROUNDS or counts[0] > routes.num_flows // 2):
+            return whole(routes, capacity)
     return _classes(routes, capacity, _numbered(of_flow), _numbered(of_link))
 
 
 def whole(routes: Routes, capacity: Floats) -> Quotient:
     """The finest partition: each flow and each link by itself."""
     num_flows, num_links = routes.num_flows, len(capacity)
-    return _classes(routes, capacity, np.arange(num_flows), np.arange(num_links))
+    flows, links = np.arange(num_flows), np.arange(num_links)
+    ones = (np.ones(num_flows, dtype=np.int64), np.ones(num_links, dtype=np.int64))
+    return Quotient(flows, links, *ones, routes, capacity.astype(np.float64))
 
 
 def _classes(routes: Routes, capacity: Floats, flow_class: Ints, link_class: Ints) -> Quotient:
@@ -168,6 +180,9 @@ def _sums(values: _Words, start: Ints) -> _Words:
 def _mixed(value: _Words) -> _Words:
     """Finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
     z = value + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+    z ^= z >> np.uint64(30)
+    z *= np.uint64(0xBF58476D1CE4E5B9)
+    z ^= z >> np.uint64(27)
+    z *= np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    return z

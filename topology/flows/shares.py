@@ -52,7 +52,7 @@ class Shares:
         count: Floats | None = None,
         most: Floats | None = None,
     ) -> None:
-        _check(routes, capacity)
+        _check(routes, capacity, count, most)
         self.num_flows = routes.num_flows
         self.used, link = compact(routes.link, len(capacity))
         lengths = np.diff(routes.start)
@@ -124,7 +124,7 @@ class Shares:
         return np.asarray(np.bincount(link, weight, len(self.capacity)), dtype=np.float64)
 
 
-def _check(routes: Routes, capacity: Floats) -> None:
+def _check(routes: Routes, capacity: Floats, count: Floats | None, most: Floats | None) -> None:
     """Refuse what would give rates without meaning."""
     if len(routes.link) and not 0 <= int(routes.link.min()) <= int(routes.link.max()) < len(capacity):
         raise InvalidInputError(
@@ -132,8 +132,13 @@ def _check(routes: Routes, capacity: Floats) -> None:
             got=f"links {routes.link.min()} to {routes.link.max()}",
             expected=f"0 to {len(capacity) - 1}",
         )
-    for what, values in (("a share", routes.share), ("a link's rate", capacity)):
-        if not (values >= 0.0).all():
+    for what, values in (
+        ("a share", routes.share),
+        ("a link's rate", capacity),
+        ("a count", count),
+        ("a bound", most),
+    ):
+        if values is not None and not (values >= 0.0).all():
             raise InvalidInputError(
-                f"{what} is no rate", got=f"{values[~(values >= 0.0)][0]:g}", expected="0 or more"
+                f"{what} cannot be below 0", got=f"{values[~(values >= 0.0)][0]:g}", expected="0 or more"
             )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from exactmap.topology.fabric.fabric import Fabric, Spread
+from exactmap.topology.fabric.build import BuiltFabric
+from exactmap.topology.fabric.fabric import Spread
 from exactmap.topology.fabric.fat_tree import FatTree
 from exactmap.topology.fabric.wiring import Wiring
 from exactmap.topology.flows.bundles import Bundles
@@ -31,7 +32,7 @@ MAX_ENTRIES = 20_000_000
 
 
 def traffic_report(
-    fabric: Fabric,
+    fabric: BuiltFabric,
     traffic: Traffic,
     *,
     spread: Spread,
@@ -50,7 +51,7 @@ def traffic_report(
     spread, seed
         How flows choose their paths.
     paths
-        Paths by ECMP that each flow is striped over evenly, as several queue pairs do.
+        Paths by ECMP that each flow is striped over evenly, as several queue pairs do: plane after plane.
     health
         Lost and slow links, which routes avoid where they can; all whole if left out.
     num_bytes
@@ -112,7 +113,7 @@ def traffic_report(
 
 
 def _routes(
-    fabric: Fabric, traffic: Traffic, spread: Spread, seed: int, paths: int, health: Health
+    fabric: BuiltFabric, traffic: Traffic, spread: Spread, seed: int, paths: int, health: Health
 ) -> tuple[LinkTable, Routes, Floats]:
     """Links, routes, what each link can carry; over bundles where spraying makes their links alike."""
     first, second = traffic.first, traffic.second
@@ -121,8 +122,17 @@ def _routes(
         routes = bundles.routes(first, second)
         if not len(health.links) or int(bundles.num_cables(routes.link).sum()) > MAX_ENTRIES:
             return bundles, routes, bundles.capacity_bytes_per_s(np.arange(bundles.num_links))
+    # Queue pairs of a flow are dealt out over the ports of its interface in turn.
     stripes = [
-        live_routes(fabric, first, second, health, spread=spread, seed=seed + (stripe << 40))
+        live_routes(
+            fabric,
+            first,
+            second,
+            health,
+            spread=spread,
+            seed=seed + (stripe << 40),
+            plane=stripe % fabric.spec.planes if paths > 1 else None,
+        )
         for stripe in range(paths if spread is Spread.ECMP else 1)
     ]
     return fabric.links, _striped(stripes), health.capacity(fabric.links)
@@ -154,7 +164,7 @@ def _alone(table: LinkTable, routes: Routes, capacity: Floats, num_senders: int 
     return fair_rates(Routes(before[routes.start], routes.link[kept], routes.share[kept]), capacity)
 
 
-def _mean_sprayed(fabric: Fabric, traffic: Traffic) -> float | None:
+def _mean_sprayed(fabric: BuiltFabric, traffic: Traffic) -> float | None:
     """Mean rate if all were sprayed over a whole fat tree."""
     if not isinstance(fabric, FatTree) or not traffic.num_flows:
         return None

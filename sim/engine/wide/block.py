@@ -1,7 +1,7 @@
 """Stepping a block of columns along the tape: blocks of rows, a few numpy calls per step.
 
-A block holds the columns from `first` on, whole (tp, cp, ep) groups of them, so that columns that meet on those axes
-do so within the block. All that it needs of the others comes from the meetings between phases.
+A block holds whole (tp, cp, ep) groups of columns, so that columns that meet on those axes do so within the
+block. All that it needs of the others comes from the meetings between phases.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from exactmap.sim.engine.wide.columns import PickyTimes
 if TYPE_CHECKING:
     from exactmap.sim.engine.encoded import Ints
     from exactmap.sim.engine.wide.columns import WideTimes
-    from exactmap.sim.engine.wide.tape import Step, Tape
+    from exactmap.sim.engine.wide.step import Step
+    from exactmap.sim.engine.wide.tape import Tape
     from exactmap.sim.engine.wide.windows import OperationTimes, Transfers, Window
 
 __all__ = ["Block", "Buffers", "longest", "meet"]

@@ -70,7 +70,7 @@ class WideTimes(Protocol):
 
 @runtime_checkable
 class PickyTimes(WideTimes, Protocol):
-    """Durations that can be asked for some instructions alone: waits and posts, at which no time passes, stay out."""
+    """Durations that can be asked for of some instructions alone: those at which no time passes stay out."""
 
     def works_ns(self, pp: int, indices: Ints, columns: slice) -> Ints:
         """[indices, columns] `comp_ns` of the instructions `indices`, which ascend."""

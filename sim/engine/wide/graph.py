@@ -1,15 +1,15 @@
 """The rules of a compiled plan as nodes whose times are rows over columns.
 
 The replay of lanes keeps the delays of lines and puts sums D(x) on its edges
-(`exactmap.sim.engine.constraints`). Such sums would be a row per instruction here, so a node is a time itself:
-that after each instruction at which compute spends time, that at which a line is asked for its time, that of a
-message, that of a group's operation ::
+(`exactmap.sim.engine.constraints`). Such sums would be a row per instruction here, so a node is a time
+itself: that after each instruction at which compute spends time, that at which a line is asked for its time,
+that of a message, that of a group's operation ::
 
     t(node) = max over its edges (t(source) + what the edge takes, floor) + what the node takes
 
-Each duration of a work, a post or an operation is then used in one place, once. Which edges there are is taken
-over from the compiled plan, which has left out all that can never decide. Nodes at which columns meet (works
-that are coupled, operations of groups) know the axes on which they do.
+Each duration of a work, a post or an operation is then used in one place, once. Which edges there are is
+taken over from the compiled plan, which has left out all that can never decide. Nodes at which columns meet
+(works that are coupled, operations of groups) know the axes on which they do.
 """
 
 from __future__ import annotations
@@ -217,8 +217,7 @@ def _across(compiled: CompiledPlan, v: Ints, w: Ints) -> _Across:
     leads_in = (part == _INTO) | (part == _BEHIND_ARRIVE) | (part == _BEHIND_COPY)
     passes = leads_in & (w >= 0)
     several = np.bincount(number[passes], minlength=num) > 1
-    several[number[passes & (part != _INTO)]] = True
-    whole = passes & ~several[number]
+    whole = passes & ~several[number]  # its send always leads into it, so that is the one
     behind = messages.behind[number]
     late = (part == _ARRIVE) | (part == _BEHIND_ARRIVE)
     of = np.where((part == _BEHIND_ARRIVE) | (part == _BEHIND_COPY), behind, number)
@@ -236,7 +235,7 @@ def _number_events(at: Ints, created: Flags, line: Ints) -> _Lines:
     """Node of each event: its own, or that of the last event before on the same line that has one."""
     so_far = np.cumsum(created)
     starts = np.flatnonzero(np.diff(line, prepend=-1))
-    before_line = np.repeat((so_far - created)[starts], np.diff(np.append(starts, len(line))))
+    before_line: Ints = np.repeat((so_far - created)[starts], np.diff(np.append(starts, len(line))))
     node = np.where(so_far > before_line, so_far, 0)
     before = np.concatenate(([0], node[:-1]))
     before[starts] = 0

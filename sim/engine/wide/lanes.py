@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exactmap.errors import InvalidInputError
+from exactmap.errors import InvalidInputError, Place
 from exactmap.sim.engine.durations import ActorDurations, ChannelDurations, Durations, Lane
+from exactmap.sim.engine.encoded import WORK_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +42,8 @@ def durations_of(compiled: CompiledPlan, times: WideTimes, columns: Sequence[int
     Raises
     ------
     InvalidInputError
-        If columns are of several steps, do not ascend or do not exist, or a duration is negative.
+        If columns are of several steps, do not ascend or do not exist, a duration is negative, or time passes
+        where none does in the compiled plan.
     """
     chosen = np.array(columns, dtype=np.int64)
     step_columns = len(times.columns) // times.columns.num_steps
@@ -62,6 +64,15 @@ def durations_of(compiled: CompiledPlan, times: WideTimes, columns: Sequence[int
         own = compiled.durations.actors[0, pp]
         num = own.program.num_instructions
         comp = np.asarray(times.comp_ns(pp, 0, num, part))[:, which]
+        free = ~WORK_KINDS[own.program.kind] & (own.comp_ns == 0)
+        if comp[free].any():
+            raise InvalidInputError(
+                "a column spends time at a post or wait that is free in the compiled plan",
+                where=Place(
+                    field=f"pipeline rank {pp}, instruction {np.flatnonzero(free & comp.any(axis=1))[0]}"
+                ),
+                hint="give such posts a cost in the profile that the plan is compiled with",
+            )
         op = np.zeros_like(comp)
         for index in own.program.post_at[
             own.program.queue[own.program.post_at] >= 2 * len(compiled.plan.channels)

@@ -50,8 +50,8 @@ class WideResult:
     end_ns
         [pp, columns] END.
     own_ns
-        [pp, columns] when the rank first waits for other replicas after its last pass: its line reaches a wait
-        for an operation of a group over dp. Its END where it has no such wait.
+        [pp, columns] when the rank first waits for other replicas after its last pass: its line reaches a
+        wait for an operation of a group over dp. Its END where it has no such wait.
     makespan_ns
         [steps] the last END: the barrier clock.
     period_ns
@@ -86,8 +86,8 @@ def replay_wide(
     ----------
     compiled
         The plan, compiled for one lane. Which instructions take time is taken from it: a post that costs
-        nothing there costs nothing in any column. Copies out of receive buffers and what a host takes to issue
-        are its own, the same in all columns.
+        nothing there costs nothing in any column. Copies out of receive buffers and what a host takes to
+        issue are its own, the same in all columns.
     times
         Durations by column; asked for from `num_threads` threads at a time.
     num_threads
@@ -150,8 +150,7 @@ def _check(compiled: CompiledPlan, columns: Columns) -> None:
         raise InvalidInputError(
             "the wide replay steps one program per pipeline rank, the same in all replicas",
             got=f"{len(compiled.durations.lanes)} lanes",
-            hint="simulate a plan whose map lines override single replicas with --scale symmetric, or compile "
-            "it before its lanes are split",
+            hint="replicas with programs or lanes of their own are for the other engines",
         )
     mesh = compiled.plan.mesh
     for axis in ("dp", "ep", "cp", "tp"):

@@ -20,8 +20,8 @@ def assign_rows(num_nodes: Ints, last_use: Ints) -> tuple[Ints, int]:
     num_nodes
         [steps] how many nodes each settles.
     last_use
-        [nodes] the last step that needs a node's row; nodes are in the order of steps, behind one that has row
-        0 from the start. A step may write where what it reads alone lay.
+        [nodes] the last step that needs a node's row; nodes are in the order of steps, behind one that has
+        row 0 from the start. A step may write where what it reads for the last time lay.
 
     Returns
     -------

@@ -1,10 +1,10 @@
 """The tape: nodes in the order in which they are settled, where their rows lie, which durations they take.
 
-Nodes are sorted by (phase, level, axes on which columns meet): all nodes of one such step are settled by a few
-numpy calls on blocks of rows. A phase ends where columns meet that are not stepped together; there are as many
-phases as such meetings follow from each other, however many meetings there are. Rows lie in a pool; a node's
-row is given back once the last node that needs it is settled, so the pool holds what is on its way and nothing
-else. Durations fill another buffer, one window of steps at a time, in the order in which they are used.
+Nodes are sorted by (phase, level, axes on which columns meet): all nodes of one such step are settled by a
+few numpy calls on blocks of rows. A phase ends where columns meet that are not stepped together; there are as
+many phases as such meetings follow from each other, however many meetings there are. Rows lie in a pool; a
+node's row is given back once the last node that needs it is settled, so the pool holds what is on its way and
+nothing else. Durations fill another buffer, one window of steps at a time, in the order of their use.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from exactmap.sim.engine.levels import arrange, levels_of
 from exactmap.sim.engine.wide.graph import COMP, NOTHING, OPERATION, WIRE
 from exactmap.sim.engine.wide.rows import assign_rows
+from exactmap.sim.engine.wide.step import Run, Step
 from exactmap.sim.engine.wide.windows import RowSources, operation_times, windows_of
 
 if TYPE_CHECKING:
@@ -26,24 +27,7 @@ if TYPE_CHECKING:
     from exactmap.sim.engine.wide.graph import Flags, WideGraph
     from exactmap.sim.engine.wide.windows import OperationTimes, Window
 
-__all__ = ["Meeting", "Run", "Step", "Tape", "make_tape"]
-
-Run = tuple[int, int, int]  #: first row of the step, end, first row of durations
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Step:
-    """Nodes that are settled together."""
-
-    sources: Ints  #: [edges] pool rows
-    num_nodes: int
-    further: list[tuple[int, int]]  #: n-th edges: (number of nodes that have one, first of these edges)
-    edge_runs: list[Run]
-    node_runs: list[Run]
-    row: int  #: first pool row of the nodes
-    axes: int  #: mask of the axes on which columns meet within the step
-    floor: Ints | None  #: [nodes, 1]
-    results: list[tuple[int, int, int]]  #: (node within the step, kind in `ASKED`, line)
+__all__ = ["Meeting", "Tape", "make_tape"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,8 +77,7 @@ def make_tape(compiled: CompiledPlan, graph: WideGraph, *, apart: int, window_ro
     phase_ends = np.searchsorted(phase_of_step, np.arange(int(phase.max()) + 1), side="right")
     last_use = step_of + 1
     np.maximum.at(last_use, graph.src, step_of[graph.dst])
-    # A meeting writes to its row after the phase: not before may another node have it.
-    last_use[meets] = np.maximum(last_use[meets], phase_ends[phase[meets]])
+    # Whoever awaits a meeting does so in a later phase: until the meeting its row stays its own.
     last_use[0] = len(keys)
     row, num_rows = assign_rows(np.bincount(step_of[1:]), last_use[order])
     rows = np.empty(graph.num_nodes, dtype=np.int64)
@@ -149,8 +132,11 @@ def _durations(
         step=by_row(edge_step[edge_takes], node_step[node_takes]),
         instruction=by_row(nothing, np.where(takes == COMP, number, -1)),
         message=by_row(graph.message[edges], np.where(is_wire, number, -1)),
-        takes_wire=by_row(graph.takes_wire[edges], is_wire) > 0,
-        takes_lat=by_row(graph.takes_lat[edges], is_wire & compiled.inline) > 0,
+        takes_wire=by_row(graph.takes_wire[edges].astype(np.int64), is_wire.astype(np.int64)) > 0,
+        takes_lat=by_row(
+            graph.takes_lat[edges].astype(np.int64), (is_wire & compiled.inline).astype(np.int64)
+        )
+        > 0,
         constant=by_row(graph.constant[edges], np.zeros(len(nodes), dtype=np.int64)),
         operation=by_row(nothing, np.where(takes == OPERATION, number, -1)),
     )

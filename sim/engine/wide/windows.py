@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from exactmap.sim.engine.compiled import CompiledPlan
     from exactmap.sim.engine.wide.graph import Flags
-    from exactmap.sim.engine.wide.tape import Step
+    from exactmap.sim.engine.wide.step import Step
 
 __all__ = ["OperationTimes", "RowSources", "Transfers", "Window", "Works", "operation_times", "windows_of"]
 
@@ -33,6 +33,19 @@ class RowSources(NamedTuple):
     takes_lat: Flags
     constant: Ints
     operation: Ints
+
+    def part(self, first: int, last: int) -> RowSources:
+        """Rows first..last-1."""
+        rows = slice(first, last)
+        return RowSources(
+            self.step[rows],
+            self.instruction[rows],
+            self.message[rows],
+            self.takes_wire[rows],
+            self.takes_lat[rows],
+            self.constant[rows],
+            self.operation[rows],
+        )
 
 
 class Works(NamedTuple):
@@ -85,10 +98,8 @@ def windows_of(
     low = 0
     for high in range(1, len(steps) + 1):
         if high == len(steps) or bounds[high + 1] - bounds[low] > most_rows:
-            rows = slice(bounds[low], bounds[high])
-            out.append(
-                _window(compiled, RowSources(*(part[rows] for part in sources)), steps[low:high], bounds[low])
-            )
+            rows = sources.part(bounds[low], bounds[high])
+            out.append(_window(compiled, rows, steps[low:high], bounds[low]))
             low = high
     return out
 
