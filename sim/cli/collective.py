@@ -109,8 +109,8 @@ def _sweep(report: CollectiveReport) -> RenderableType:
             show_time(priced.time.time_ns),
             f"{priced.time.bus_bytes_per_s / 1e9:.2f}",
             next(way.bound for way in priced.candidates if way.chosen) if priced.candidates else "",
-            "no" if priced.time.extrapolated else "yes",
         )
         for priced in report.sizes
     ]
-    return table(_title(report), ("size", "algorithm", "time", "bus GB/s", "bound by", "measured"), rows)
+    columns = ("size", "algorithm", "time", "bus GB/s", "bound by")
+    return table(_title(report), columns, rows, whole_numbers=True)

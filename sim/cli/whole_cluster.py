@@ -24,7 +24,7 @@ def whole_tables(result: WholeResult) -> list[RenderableType]:
     run = result.run
     rows = [
         ("GPUs", f"{result.num_gpus_used:,} of {result.num_gpus_installed:,}, {result.num_replicas:,} replicas"),
-        ("step if all were alike", show_time(result.nominal_ns)),
+        ("step if all were alike", _exactly(result.nominal_ns)),
         ("step", _spread(result.step)),
         ("longer than nominal", f"{100 * result.slowdown:+.2f} %"),
         ("replicas alone", _spread(result.replica)),
@@ -50,6 +50,8 @@ def whole_tables(result: WholeResult) -> list[RenderableType]:
             for entry in entries[:2]
             if entry.total_ns > 0
         ]
+        if result.shorter_path_ns:
+            causes.append(("less: a path shorter by", show_time(-result.shorter_path_ns)))
         out.append(table("Where, and in what", ("place or cause", "excess"), [*places, *causes]))
     worst = result.worst()
     if result.healed:
@@ -58,7 +60,7 @@ def whole_tables(result: WholeResult) -> list[RenderableType]:
             (
                 f"{num}",
                 str(result.healed[num - 1].component) if num else "none",
-                show_time(step_ns),
+                _exactly(step_ns),
                 f"{100 * (step_ns / before - 1):+.2f} %",
             )
             for num, step_ns in worst
@@ -74,12 +76,19 @@ def whole_tables(result: WholeResult) -> list[RenderableType]:
 
 
 def _spread(times: Distribution) -> str:
-    from exactmap.sim.report.quantity import show_time
-
     if times.num == 1:
-        return show_time(times.mean_ns)
+        return _exactly(times.mean_ns)
     quantiles = ", ".join(
-        f"{name} {show_time(ns)}"
+        f"{name} {_exactly(ns)}"
         for name, ns in (("p50", times.p50_ns), ("p90", times.p90_ns), ("p99", times.p99_ns), ("max", times.max_ns))
     )
-    return f"{show_time(times.mean_ns)} +- {100 * times.variation:.2f} %; {quantiles}"
+    return f"{_exactly(times.mean_ns)} +- {100 * times.variation:.2f} %; {quantiles}"
+
+
+def _exactly(ns: int) -> str:
+    """A time with five digits: what a single component changes is small."""
+    for scale, unit in ((1e9, "s"), (1e6, "ms"), (1e3, "us")):
+        if ns >= scale:
+            whole = len(f"{ns // int(scale)}")
+            return f"{ns / scale:,.{max(0, 5 - whole)}f} {unit}"
+    return f"{ns} ns"

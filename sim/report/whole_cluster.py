@@ -89,6 +89,11 @@ class WholeResult:
         Mean excess per step by component, and summed over what hosts, racks and leaves hold.
     by_cause
         Mean excess per step by what took longer.
+    shorter_path_ns
+        Mean of what the paths that were found critical would take less than a nominal step, if all components
+        were alike: charges, less this, are how much longer the steps were.
+    rest_ns
+        Mean of what a step takes beyond the path of its latest replica: ends of other replicas.
     healed
         Components healed one after the other, in the first step, and its time then.
     first_step_ns
@@ -117,6 +122,8 @@ class WholeResult:
     by_rack: tuple[Blamed, ...]
     by_leaf: tuple[Blamed, ...]
     by_cause: Mapping[str, int]
+    shorter_path_ns: int
+    rest_ns: int
     healed: tuple[Healed, ...]
     first_step_ns: int
     run: RunFacts
@@ -159,6 +166,8 @@ class WholeResult:
                 "racks": [entry.to_dict() for entry in self.by_rack],
                 "leaves": [entry.to_dict() for entry in self.by_leaf],
                 "causes": dict(self.by_cause),
+                "shorter_path_ns": self.shorter_path_ns,
+                "rest_ns": self.rest_ns,
                 "steps": [
                     {
                         "step": blame.step,

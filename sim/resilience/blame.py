@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exactmap.sim.engine.encoded import KINDS
+from exactmap.sim.resilience.replica import replica_columns, step_columns
 from exactmap.topology.state.components import Component, ComponentKind
 from exactmap.topology.state.factors import ONE
 
@@ -88,7 +89,7 @@ class StepBlame:
 
 
 def charge_path(
-    whole: WholeCluster, times: ClusterTimes, step: int, dp: int, path: Iterable[Piece]
+    whole: WholeCluster, times: ClusterTimes, step: int, dp: int, tail: int, path: Iterable[Piece]
 ) -> tuple[Charge, ...]:
     """Charge what the pieces of a path took beyond their nominal time.
 
@@ -100,10 +101,12 @@ def charge_path(
         Durations of all columns.
     step, dp
         Whose path it is; `step` counts from the first of `times`.
+    tail
+        The replica that needs longest after all have met.
     path
         Its pieces.
     """
-    book = _Book(whole, times, step, dp)
+    book = _Book(whole, times, step, dp, tail)
     for piece in path:
         # What posts cost, latencies and copies are the same everywhere.
         if piece.what == "work":
@@ -123,17 +126,13 @@ def charge_path(
 class _Book:
     """Sums by component and cause."""
 
-    def __init__(self, whole: WholeCluster, times: ClusterTimes, step: int, dp: int) -> None:
-        columns = times.columns
+    def __init__(self, whole: WholeCluster, times: ClusterTimes, step: int, dp: int, tail: int) -> None:
         self.whole, self.times, self.state = whole, times, whole.state
-        self.inner = columns.ep * columns.cp * columns.tp
-        per_step = columns.dp * self.inner
-        self.whole_step = slice(step * per_step, (step + 1) * per_step)
-        self.part = slice(self.whole_step.start + dp * self.inner, self.whole_step.start + (dp + 1) * self.inner)
-        self.places = slice(dp * self.inner, (dp + 1) * self.inner)
+        self.step, self.dp, self.tail = step, dp, tail
+        self.whole_step = step_columns(times, step)
         self.sums: dict[tuple[Component, Cause], list[int]] = defaultdict(lambda: [0, 0])
         self.number_of = {channel.name: number for number, channel in enumerate(whole.plan.channels)}
-        self.slowest: dict[int, tuple[int, int, int, int]] = {}
+        self.slowest: dict[tuple[int, int], tuple[int, int, int, int]] = {}
 
     def add(self, kind: ComponentKind, number: int, cause: Cause, lasting_ns: int, passing_ns: int = 0) -> None:
         """Charge something."""
@@ -147,7 +146,7 @@ class _Book:
         row = int(np.searchsorted(rows.at, piece.index))
         kind = rows.kinds[int(rows.which[row])]
         work_ns = kind.base_ns - sum(meeting.time_ns for meeting in kind.meetings)
-        gpu, rack, host, own = self._slowest(piece.pp)
+        gpu, rack, host, own = self._slowest(piece.pp, self._replica(piece))
         racked = _times(work_ns, rack)
         hosted = _times(racked, host)
         lasting = _times(hosted, own)
@@ -160,8 +159,9 @@ class _Book:
         """The slowest component on its way; of a group the member whose message took longest."""
         channel = self.number_of[piece.channel]
         base_ns = int(self.whole.compiled.durations.channels[0, piece.channel].wire_ns[piece.message])
-        wire = self.times.wire_ns(channel, piece.message, piece.message + 1, self.part)[0]
-        column = self.places.start + int(np.argmax(wire))
+        part = replica_columns(self.times, self.step, self.dp)
+        wire = self.times.wire_ns(channel, piece.message, piece.message + 1, part)[0]
+        column = part.start - self.whole_step.start + int(np.argmax(wire))
         ends = self.whole.plan.channels[channel]
         source, target = (int(self.times.links.flat[pp][column]) for pp in (ends.src, ends.dst))
         leaf = self.state.leaves.leaf
@@ -181,10 +181,13 @@ class _Book:
         base_ns = int(self.whole.compiled.durations.actors[0, piece.pp].op_ns[piece.index])
         if not 0 <= group < len(plan.groups):
             return  # copies to the host are the same everywhere
-        spans_replicas = "dp" in plan.groups[group].axes
-        where = self.whole_step if spans_replicas else self.part
+        where = (
+            self.whole_step
+            if "dp" in plan.groups[group].axes
+            else replica_columns(self.times, self.step, self._replica(piece))
+        )
         took = self.times.op_ns(piece.pp, piece.index, where)
-        column = int(np.argmax(took)) + (0 if spans_replicas else self.places.start)
+        column = where.start - self.whole_step.start + int(np.argmax(took))
         op = KINDS[int(program.kind[piece.index])].value
         gpu = int(self.times.links.flat[piece.pp][column])
         owners = ((ComponentKind.INTERFACE, gpu), (ComponentKind.LEAF, int(self.state.leaves.leaf[gpu])))
@@ -204,21 +207,25 @@ class _Book:
         self.add(*owners[slowest], cause, lasting)
         self.add(*owners[0], cause, 0, took_ns - base_ns - lasting)
 
-    def _slowest(self, pp: int) -> tuple[int, int, int, int]:
+    def _replica(self, piece: Piece) -> int:
+        """Whose piece it is: after all have met, the tail's."""
+        return self.dp if piece.index < self.whole.first_waits[piece.pp] else self.tail
+
+    def _slowest(self, pp: int, dp: int) -> tuple[int, int, int, int]:
         """GPU, and the factors of rack, host and itself, of the slowest member of a pipeline rank."""
-        if pp not in self.slowest:
+        if (pp, dp) not in self.slowest:
             state = self.state
-            gpu, step = self.times.gpus(pp, self.part)
+            gpu, step = self.times.gpus(pp, replica_columns(self.times, self.step, dp))
             at = int(np.argmax(state.work_factor(gpu, step)))
             one = gpu[at : at + 1]
             own = state.work_factor(one, step[at : at + 1])[0] / state.place_factor(one)[0]
-            self.slowest[pp] = (
+            self.slowest[pp, dp] = (
                 int(one[0]),
                 int(state.rack[state.rack_of(one)][0]),
                 int(state.host[state.host_of(one)][0]),
                 round(own * ONE),
             )
-        return self.slowest[pp]
+        return self.slowest[pp, dp]
 
 
 def _took(piece: Piece) -> int:

@@ -52,7 +52,7 @@ def heal_worst(
     while len(done) < most:
         path = critical_path(whole.compiled, latest.durations(dp))
         lasting: dict[Component, int] = defaultdict(int)
-        for charge in charge_path(latest.whole, latest.times, latest.step, dp, path):
+        for charge in charge_path(latest.whole, latest.times, latest.step, dp, latest.meeting.tail, path):
             lasting[charge.component] += charge.lasting_ns
         worst = max(lasting, key=lambda component: (lasting[component], component), default=None)
         if worst is None or lasting[worst] <= 0:

@@ -144,7 +144,7 @@ def step_whole(
 def _blame(whole: WholeCluster, latest: Latest, step: int, makespan_ns: int) -> StepBlame:
     dp, path_ns = latest.find()
     path = critical_path(whole.compiled, latest.durations(dp))
-    charges = charge_path(whole, latest.times, latest.step, dp, path)
+    charges = charge_path(whole, latest.times, latest.step, dp, latest.meeting.tail, path)
     return StepBlame(
         step=step,
         dp=dp,

@@ -10,6 +10,7 @@ import numpy as np
 from exactmap.sim.cost.meetings import pass_meetings
 from exactmap.sim.cost.plan_header import formats_of, mesh_of, model_of
 from exactmap.sim.engine.compiled import CompiledPlan, compile_plan
+from exactmap.sim.engine.encoded import BUSY_KINDS
 from exactmap.sim.engine.replay import replay_times
 from exactmap.sim.engine.wide.cluster_times import ClusterTimes
 from exactmap.sim.engine.wide.columns import Columns
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from exactmap.sim.cost.meetings import Meeting
     from exactmap.sim.cost.profile import Profile
-    from exactmap.sim.engine.encoded import Ints
+    from exactmap.sim.engine.encoded import EncodedProgram, Ints
     from exactmap.sim.plan.plan import Plan
     from exactmap.topology.hardware import Cluster
     from exactmap.topology.state.spec import StateSpec
@@ -53,6 +54,9 @@ class WholeCluster:
         What the plan needs of uplinks.
     rows
         Works of each pipeline rank.
+    first_waits
+        Of each pipeline rank the instruction at which it first waits for other replicas, after its last pass;
+        its END where it never does.
     nominal_ns
         Step time when all components are alike.
     nominal_period_ns
@@ -66,6 +70,7 @@ class WholeCluster:
     gpu: Ints
     demand: Demand
     rows: Sequence[WorkRows]
+    first_waits: Sequence[int]
     nominal_ns: int
     nominal_period_ns: int
 
@@ -122,6 +127,7 @@ def set_up(plan: Plan, profile: Profile, cluster: Cluster, spec: StateSpec) -> W
         gpu=placement.gpus(_ranks(mesh)),
         demand=demand_of(plan, cluster, max(tiers, default=1), nominal_ns, num_messages),
         rows=rows_of_plan(compiled.durations, plan, _meetings(plan, mesh, cluster)),
+        first_waits=[_first_wait(plan, compiled.durations.actors[0, pp].program) for pp in range(plan.mesh.pp)],
         nominal_ns=nominal_ns,
         nominal_period_ns=int(nominal.period_ns),
     )
@@ -134,6 +140,17 @@ def _ranks(mesh: Mesh) -> Ints:
         places = np.arange(mesh.size(axis), dtype=np.int64) * mesh.stride(axis)
         ranks += places.reshape([-1 if other == number else 1 for other in range(len(_AXES))])
     return ranks
+
+
+def _first_wait(plan: Plan, program: EncodedProgram) -> int:
+    group = program.queue[program.post_at] - 2 * len(plan.channels)
+    shared = [number for number, one in enumerate(plan.groups) if "dp" in one.axes]
+    passes = np.flatnonzero(BUSY_KINDS[program.kind])
+    last = int(passes[-1]) if len(passes) else -1
+    wait = np.empty(len(program.post_at), dtype=np.int64)
+    wait[program.post_of_wait] = program.wait_at
+    later = wait[np.isin(group, shared)]
+    return int(later[later > last].min(initial=program.num_instructions - 1))
 
 
 def _meetings(plan: Plan, mesh: Mesh, cluster: Cluster) -> dict[tuple[str, int], tuple[Meeting, ...]]:

@@ -232,7 +232,7 @@ def _graph(
 ) -> tuple[Edge, ...]:
     """Edges of a graph of one's own, checked; what is wrong is told with its line."""
     where = document.place(("fabric", "graph"))
-    if (section.kind == FabricKind.GRAPH) != (section.graph is not None):
+    if (section.kind == "graph") != (section.graph is not None):
         what = "a fabric of this kind needs its edges" if section.graph is None else "only a graph has edges"
         hint = "fabric.graph: my-edges.csv, with columns a,b,rate,tier" if section.graph is None else None
         problems.add(InvalidInputError(what, where=where, got=f"kind {section.kind}", hint=hint))

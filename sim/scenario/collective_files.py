@@ -32,7 +32,11 @@ def read_collective_files(spec: ClusterSection, document: Marked, problems: Prob
         try:
             curves = _read(path, spec)
         except InvalidInputError as error:
-            problems.add(error, document.place(("collectives", index)))
+            place = document.place(("collectives", index))
+            if not isinstance(error.where, Place):
+                # The file cannot be read at all.
+                error = InvalidInputError(error.what, where=place, got=f"{path}: {error.got}")
+            problems.add(error, place)
             continue
         found = curves if found is None else found.over(curves)
     return found

@@ -223,7 +223,7 @@ def _shape(machine: Cluster, ranks: int, per_domain: int | None) -> GroupShape:
         raise InfeasibleError(
             "the group is larger than the cluster",
             got=f"{ranks} ranks in {num_domains} domains",
-            expected=f"at most {machine.usable_gpus} usable GPUs of {machine.name}, {installed} domain(s)",
+            expected=f"at most {machine.usable_gpus} usable GPUs of {machine.name}, in {installed} of its domains",
             hint=f"--gpus {num_domains * machine.scale_up.domain_size} makes the cluster as large",
         )
     if num_domains == 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -214,7 +214,14 @@ def _result(given: _Given, whole: WholeCluster, steps: WholeSteps, run: RunFacts
         by_rack=blame_by_place(steps.blames, ComponentKind.RACK, state),
         by_leaf=blame_by_place(steps.blames, ComponentKind.LEAF, state),
         by_cause={cause: round(ns / len(steps.blames)) for cause, ns in sorted(by_cause.items())},
+        shorter_path_ns=_mean(whole.nominal_ns - blame.nominal_path_ns for blame in steps.blames),
+        rest_ns=_mean(blame.makespan_ns - blame.path_ns for blame in steps.blames),
         healed=steps.healed,
         first_step_ns=steps.first_step_ns,
         run=run,
     )
+
+
+def _mean(numbers: Iterable[int]) -> int:
+    given = list(numbers)
+    return round(sum(given) / len(given))

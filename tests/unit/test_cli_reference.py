@@ -118,6 +118,7 @@ def test_the_other_documents(tmp_path: Path) -> None:
         exactmap.compare(tmp_path / "predicted", tmp_path / "predicted").to_dict(),
         exactmap.data([text], tmp_path / "tokens", val_fraction=0.25).to_dict(),
         exactmap.doctor().to_dict(),
+        exactmap.cluster("gb300-nvl72", num_gpus=720).to_dict(),
         exactmap.catalog("gb300-nvl72").to_dict(),
         exactmap.traffic("h100-8", gpus=1024, size="1 MB", slow=["leaf 3 > spine 1=0.5"]).to_dict(),
     ]

@@ -15,6 +15,7 @@ from exactmap.sim.cost.links import price_channels
 from exactmap.sim.plan.plan import Channel
 from exactmap.sim.scenario.cluster_file import load_cluster
 from exactmap.topology.collectives import hop_time
+from exactmap.topology.exact_map import tiers
 from exactmap.topology.exact_map.budget import RackCount, count_gpus
 from exactmap.topology.exact_map.crossing import axis_traffic
 from exactmap.topology.exact_map.exact_map import ExactMap
@@ -22,11 +23,13 @@ from exactmap.topology.exact_map.map_file import find_runs, write_map
 from exactmap.topology.exact_map.map_reader import read_map
 from exactmap.topology.exact_map.place import exact_map_of, fabric_of
 from exactmap.topology.exact_map.request import Constraint, Exclusion, MapRequest, Spares
+from exactmap.topology.fabric.spec import FabricKind, FabricSpec
 from exactmap.topology.hardware import Cluster
 from exactmap.topology.mapping import Axis, GroupShape, Mesh, Tier
 
 ROOT = Path(__file__).parents[2]
 RACKS = replace(load_cluster("gb300-nvl72"), num_gpus=220_000, used_per_domain=64)
+_SWITCHES = RACKS.fabric.switches
 LAYOUT = Mesh(tp=16, cp=2, pp=96, dp=63)
 
 
@@ -152,6 +155,48 @@ def test_hops_and_links_add_up() -> None:
             for tier in range(len(traffic.by_tier))
             if sum(climbs[tier + 1 :])
         }
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        FabricSpec(FabricKind.DUAL_TOR, _SWITCHES, rails=4),
+        FabricSpec(FabricKind.FAT_TREE, _SWITCHES, planes=4, rails=4),
+        FabricSpec(FabricKind.RAIL_ONLY, _SWITCHES, rails=4),
+        FabricSpec(FabricKind.DRAGONFLY, _SWITCHES, shape=(16, 8, 8)),
+        FabricSpec(FabricKind.TORUS, _SWITCHES, shape=(16, 16, 16)),
+    ],
+    ids=lambda spec: spec.kind,
+)
+def test_every_kind_of_fabric_tells_its_tiers(spec: FabricSpec) -> None:
+    """Arithmetic and array agree on it, and each hop has one tier."""
+    cluster = replace(RACKS, num_gpus=4096, fabric=spec)
+    mesh = Mesh(tp=8, pp=8, dp=50)
+    laid, placement = exact_map_of(cluster, mesh), cluster.place(mesh)
+
+    for axis in (Axis.DP, Axis.PP):
+        traffic = axis_traffic(laid, axis)
+        assert placement.group_shape([axis]) == laid.group_shape([axis])
+        assert placement.hop_fabric_tier(axis) == laid.hop_fabric_tier(axis) == len(traffic.by_tier)
+        assert traffic.outside == {Axis.DP: mesh.num_ranks, Axis.PP: mesh.num_ranks * 7 // 8}[axis]
+        assert sum(use.num_links for use in traffic.links) > 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_highest_tier_is_exact_where_a_sample_does_not_settle_it(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few pairs climb at all, the sample mostly misses them, and still all are looked at."""
+    monkeypatch.setattr(tiers, "NUM_SAMPLED", 3)
+    fabric_from = exact_map_of(small_cluster(512, 4, 4, 4), Mesh()).fabric_of
+    assert fabric_from is not None
+    fabric = fabric_from()
+    random = np.random.default_rng(seed)
+    first = random.integers(0, 512, 200)
+    second = np.where(random.random(200) < 0.01, random.integers(0, 512, 200), first ^ 1)
+
+    found = tiers.highest_tier(fabric, 200, lambda items: (first[items], second[items]))
+    assert found == fabric.tier_between(first, second).max()
 
 
 def test_messages_pay_for_the_tier_that_they_climb_to() -> None:

@@ -150,6 +150,12 @@ REFUSED = [
         "a switch of tier 1 has too few ports: got 8 down and 8 up",
     ),
     (FabricSpec(TREE, (switch(8),), num_tiers=3, shape=(4, 2)), 8, "one size per tier: got 2 sizes, 3 tiers"),
+    (FabricSpec(TREE, (S8,), num_tiers=3), 8, "too few ports .* host: got 8 GPUs on 1 leaves of 8 ports"),
+    (
+        FabricSpec(FabricKind.RAIL_ONLY, (S8,)),
+        1_000_000,
+        "8 rails that never meet stop at 4096 GPUs in 4 tiers",
+    ),
     (FabricSpec(FabricKind.RAIL_ONLY, (S8,), rails=3), 8, "need whole hosts and one plane"),
     (FabricSpec(FLY, (S8,), shape=(2, 2)), 8, "a dragonfly has three sizes: got .2, 2."),
     (FabricSpec(FLY, (S8,), shape=(4, 4, 2)), 64, "more ports than S8 has at 400 Gb/s: got 9 ports"),

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from exactmap.topology.collectives.blend import blended_ns, log_ratio
 from exactmap.topology.collectives.constants import LinkConstants, NetworkConstants, network_constants
 from exactmap.topology.collectives.inside import no_nvls
-from exactmap.topology.collectives.model import PIECES, num_steps, nvls_fill_bytes, step_ns
+from exactmap.topology.collectives.model import PIECES, num_steps, nvls_fill_bytes, step_ns, switched
 from exactmap.topology.collectives.operations import Algorithm, Collective, num_passes
 from exactmap.topology.collectives.times import Candidate, Rejected, Standing
 from exactmap.topology.curves import Curves
@@ -133,7 +133,7 @@ def ring_candidate(x: Crossing) -> Candidate:
     if shape.per_domain == 1:
         streamed = np.minimum(low, simple)
     else:
-        streamed = np.where(chunk > k.switch_bytes * steps / (steps + 1), simple, low)
+        streamed = switched(k, chunk, steps, low, simple)
     total = k.base_ns + streamed + chunk * (1e9 / k.copy_bytes_per_s)
     return x.candidate(
         Algorithm.RING,

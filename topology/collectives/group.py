@@ -263,7 +263,7 @@ class GroupTimes:
         return tuple(out)
 
     def _bound(self, time: CollectiveTime) -> str:
-        if time.latency_ns >= 0.5 * time.time_ns or max(time.scale_up_ns, time.scale_out_ns) < 0.5 * time.time_ns:  # noqa: PLR2004
+        if max(time.latency_ns, time.time_ns - time.scale_up_ns - time.scale_out_ns) >= 0.5 * time.time_ns:  # noqa: PLR2004
             return "latency"
         if time.scale_out_ns <= time.scale_up_ns:
             return "scale-up links"

@@ -3,7 +3,7 @@
 Ring, n members, buffer S, chunk c = S/n, as many steps as it takes ((n-1), all-reduce 2(n-1)) ::
 
     T = base + steps x step(c) + c / copy                      copy: a member's own share
-    step(c) = min(h_LL + c/r_LL, h_LL128 + c/r_LL128)          c <= c* steps/(steps + 1)
+    step(c) = min(h_LL + c/r_LL, h_LL128 + c/r_LL128)          up to about c* steps/(steps + 1)
               (h_S^p + (c/r_S)^p)^(1/p)                        beyond: the Simple protocol
 
 The library's tuner weighs a protocol's latency per step and once against its rate, so its threshold grows with
@@ -23,6 +23,7 @@ Sources: NCCL's tuner and enqueue.cc (github.com/NVIDIA/nccl) for the form; the 
 
 from __future__ import annotations
 
+from math import isinf
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,11 +34,13 @@ from exactmap.topology.collectives.operations import Collective, num_passes
 if TYPE_CHECKING:
     from exactmap.topology.collectives.constants import LinkConstants
 
-__all__ = ["PIECES", "broadcast_ns", "inside_ns", "num_steps", "nvls_fill_bytes", "nvls_ns", "pair_ns", "ring_ns", "step_ns"]
+__all__ = ["PIECES", "broadcast_ns", "inside_ns", "num_steps", "nvls_fill_bytes", "nvls_ns", "pair_ns", "ring_ns", "step_ns", "switched"]
 
 Floats = NDArray[np.float64]
 
 _CHUNK_BYTES = 128 * 1024
+_SWITCH_DOUBLINGS = 1.5
+"""Doublings over which the change of protocol is spread: so far apart are those of the measured curves by one law."""
 PIECES = (1, 8, 64)
 """Parts of a buffer that a chain may pass on one by one."""
 
@@ -55,7 +58,19 @@ def step_ns(k: LinkConstants, chunk: Floats, steps: int) -> Floats:
     )
     moving = chunk * (1e9 / k.simple_bytes_per_s)
     simple = (k.simple_step_ns**k.sharpness + moving**k.sharpness) ** (1.0 / k.sharpness)
-    return np.where(chunk > k.switch_bytes * steps / (steps + 1), simple, low)
+    return switched(k, chunk, steps, low, simple)
+
+
+def switched(k: LinkConstants, chunk: Floats, steps: int, low: Floats, simple: Floats) -> Floats:
+    """Change from the times of the low protocols to those of Simple, about the threshold.
+
+    Where a library changes over is known to a doubling or so; a jump at the wrong place would err by all of it.
+    """
+    if isinf(k.switch_bytes):
+        return low
+    doublings = np.log2(chunk / (k.switch_bytes * steps / (steps + 1)))
+    share = np.clip(0.5 + doublings / _SWITCH_DOUBLINGS, 0.0, 1.0)
+    return low ** (1.0 - share) * simple**share
 
 
 def ring_ns(k: LinkConstants, op: Collective, num_ranks: int, sizes: Floats) -> Floats:

@@ -119,7 +119,7 @@ def _reasons(exact_map: ExactMap, num_excluded: int) -> list[str]:
     word = machine.rack_word
     out: list[str] = []
     full, rest = divmod(machine.num_gpus, machine.domain_size)
-    if rest:
+    if full and rest:
         out.append(
             f"{machine.num_gpus:,} is no multiple of {machine.domain_size}: "
             f"{full:,} {word}s of {machine.domain_size} and {rest} GPUs"

@@ -20,7 +20,7 @@ from exactmap.topology.mesh import Axis
 __all__ = ["AxisTraffic", "LinkUse", "axis_traffic", "tier_name"]
 
 _NAMES = {1: "leaf", 2: "spine", 3: "core", 4: "super core"}
-_TREES = {FabricKind.IDEAL, FabricKind.FAT_TREE, FabricKind.DUAL_TOR}
+_TREES = {FabricKind.IDEAL, FabricKind.FAT_TREE, FabricKind.DUAL_TOR, FabricKind.RAIL_ONLY}
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ def highest_tier(fabric: Fabric, num: int, pairs: Callable[[Ints], tuple[Ints, I
     num_sampled = max(NUM_SAMPLED // each, 1)
     if num > 2 * num_sampled:
         found = _highest(fabric, pairs(np.arange(0, num, num // num_sampled, dtype=np.int64)))
-        if found >= fabric.spec.num_tiers:
+        if found >= fabric.spec.num_tiers > 0:
             return found
     return _highest(fabric, pairs(np.arange(num, dtype=np.int64)))
 

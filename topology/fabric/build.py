@@ -6,13 +6,16 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from exactmap.errors import InfeasibleError, InvalidInputError, Place
-from exactmap.topology.fabric.dragonfly import Dragonfly, DragonflyShape
+from exactmap.topology.fabric.dragonfly import Dragonfly
+from exactmap.topology.fabric.dragonfly_links import DragonflyShape
 from exactmap.topology.fabric.fat_tree import FatTree
 from exactmap.topology.fabric.graph_fabric import GraphFabric
 from exactmap.topology.fabric.rail_only import RailOnly
 from exactmap.topology.fabric.spec import FabricKind, FabricSpec
 from exactmap.topology.fabric.torus import Torus, TorusShape
-from exactmap.topology.fabric.tree_shape import MAX_TIERS, TreeShape, fit_tree, tree_reach
+from exactmap.topology.fabric.tree_fit import MAX_TIERS, fit_tree
+from exactmap.topology.fabric.tree_reach import tree_reach
+from exactmap.topology.fabric.tree_shape import TreeShape
 from exactmap.topology.hardware import Cluster
 
 __all__ = ["BuiltFabric", "build_fabric"]

@@ -15,150 +15,36 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from exactmap.topology.fabric.dragonfly_links import DragonflyLinks, DragonflyShape
 from exactmap.topology.fabric.fabric import Spread
 from exactmap.topology.fabric.gather import Pieces
 from exactmap.topology.fabric.hashing import Chooser
 from exactmap.topology.fabric.spec import FabricSpec
-from exactmap.topology.fabric.wiring import Wiring
 from exactmap.topology.links import Floats, Ints, Routes
 
-__all__ = ["Dragonfly", "DragonflyLinks", "DragonflyShape"]
+__all__ = ["Dragonfly"]
 
 
 @dataclass(frozen=True, slots=True)
-class DragonflyShape:
-    """Sizes of one plane.
+class _Choices:
+    """Global cables that a minimal route may take, as two runs of numbers, and its hops between routers."""
 
-    Parameters
-    ----------
-    num_gpus
-        GPUs attached.
-    endpoints, routers, global_links
-        e GPUs per router, a routers per group, h global cables per router.
-    """
-
-    num_gpus: int
-    endpoints: int
-    routers: int
-    global_links: int
+    hops: Ints
+    start: Ints
+    length: Ints
+    further_start: Ints
+    further: Ints
 
     @property
-    def num_groups(self) -> int:
-        """Groups; the last may have fewer GPUs, but has all its routers."""
-        return -(-self.num_gpus // (self.endpoints * self.routers))
+    def num(self) -> Ints:
+        """Cables to choose from."""
+        return self.length + self.further
 
-    @property
-    def copies(self) -> int:
-        """Global cables between two groups."""
-        others = self.num_groups - 1
-        return self.routers * self.global_links // others if others else 0
-
-    @property
-    def reach(self) -> int:
-        """Most GPUs that such groups can join."""
-        return self.endpoints * self.routers * (self.routers * self.global_links + 1)
-
-
-class DragonflyLinks(Wiring):
-    """Links of a dragonfly: of GPUs (up, then down), then local, then global, each by its sender."""
-
-    def __init__(self, shape: DragonflyShape, num_planes: int, port_bytes_per_s: float) -> None:
-        self.shape = shape
-        self._num_planes = num_planes
-        self._rate = port_bytes_per_s
-        groups, routers = shape.num_groups, shape.routers
-        self._first_local = 2 * shape.num_gpus
-        self._first_global = self._first_local + groups * routers * (routers - 1)
-        self._end = self._first_global + groups * (groups - 1) * shape.copies
-
-    @property
-    def num_gpus(self) -> int:
-        """GPUs: the first nodes."""
-        return self.shape.num_gpus
-
-    @property
-    def num_planes(self) -> int:
-        """Equal networks side by side."""
-        return self._num_planes
-
-    @property
-    def plane_links(self) -> int:
-        """Links of one plane."""
-        return self._end
-
-    @property
-    def plane_switches(self) -> int:
-        """Routers of one plane."""
-        return self.shape.num_groups * self.shape.routers
-
-    def capacity_bytes_per_s(self, links: Ints) -> Floats:
-        """Rate of each: that of an interface's port."""
-        return np.full(len(links), self._rate)
-
-    def tier(self, links: Ints) -> Ints:
-        """0 at a GPU, 1 inside a group, 2 between groups."""
-        inside = links % self._end
-        return (inside >= self._first_local).astype(np.int64) + (inside >= self._first_global)
-
-    def node_tier(self, nodes: Ints) -> Ints:
-        """0 for a GPU, 1 for a router."""
-        return (nodes >= self.num_gpus).astype(np.int64)
-
-    def switch_name(self, switch: int) -> str:
-        """Group and place of a router."""
-        group, place = divmod(switch, self.shape.routers)
-        return f"router {place} of group {group}"
-
-    def local(self, first: Ints, second: Ints) -> Ints:
-        """Link between two routers of one group, inside a plane."""
-        place = second % self.shape.routers
-        skipped = place - (place > first % self.shape.routers)
-        return self._first_local + first * (self.shape.routers - 1) + skipped
-
-    def global_link(self, group: Ints, port: Ints) -> Ints:
-        """Global link of a group, inside a plane."""
-        return self._first_global + group * (self.shape.num_groups - 1) * self.shape.copies + port
-
-    def port(self, group: Ints, other: Ints, copy: int) -> Ints:
-        """Global port of a group towards another."""
-        return ((other - group) % self.shape.num_groups - 1) * self.shape.copies + copy
-
-    def router_of_port(self, group: Ints, port: Ints) -> Ints:
-        """Router that a global port sits on."""
-        return group * self.shape.routers + port // self.shape.global_links
-
-    def lane(self, links: Ints) -> Ints:
-        """Which of the cables between two groups a global link is; negative where there is one."""
-        port = (links % self._end - self._first_global) % max(
-            (self.shape.num_groups - 1) * self.shape.copies, 1
-        )
-        is_one_of_many = (links % self._end >= self._first_global) & (self.shape.copies > 1)
-        return np.where(is_one_of_many, port % max(self.shape.copies, 1), -1)
-
-    def ends(self, links: Ints) -> tuple[Ints, Ints]:
-        """Nodes that each link leads from and to."""
-        plane, inside = np.divmod(links, self._end)
-        shape = self.shape
-        gpu = inside % max(shape.num_gpus, 1)
-        base = self.num_gpus + plane * self.plane_switches
-        first = np.where(inside < shape.num_gpus, gpu, base + gpu // shape.endpoints)
-        second = np.where(inside < shape.num_gpus, base + gpu // shape.endpoints, gpu)
-        local = np.flatnonzero((inside >= self._first_local) & (inside < self._first_global))
-        router, place = np.divmod(inside[local] - self._first_local, max(shape.routers - 1, 1))
-        group, own = np.divmod(router, shape.routers)
-        first[local] = base[local] + router
-        second[local] = base[local] + group * shape.routers + place + (place >= own)
-        far = np.flatnonzero(inside >= self._first_global)
-        ports = max((shape.num_groups - 1) * shape.copies, 1)
-        group, port = np.divmod(inside[far] - self._first_global, ports)
-        offset, copy = np.divmod(port, max(shape.copies, 1))
-        other = (group + offset + 1) % shape.num_groups
-        back = (shape.num_groups - offset - 2) * shape.copies + copy
-        first[far] = base[far] + self.router_of_port(group, port)
-        second[far] = base[far] + self.router_of_port(other, back)
-        return first, second
+    def copy(self, row: Ints, which: Ints) -> Ints:
+        """The cable with a place among those of a row."""
+        beyond = which - self.length[row]
+        return np.where(beyond < 0, self.start[row] + which, self.further_start[row] + beyond)
 
 
 class Dragonfly:
@@ -215,7 +101,7 @@ class Dragonfly:
 
     def latency_ns(self, first: Ints, second: Ints) -> Ints:
         """Routers and cables on the minimal route of each pair."""
-        hops = self._num_hops(self.leaf(first), self.leaf(second))[0]
+        hops = self._choices(self.leaf(first), self.leaf(second)).hops
         time = (hops + 1) * self.spec.hop_ns(1) + hops * self.spec.cable_ns
         return np.where(first == second, 0, time)
 
@@ -232,18 +118,20 @@ class Dragonfly:
         a, b = self.leaf(first), self.leaf(second)
         near = np.flatnonzero((a != b) & (a // self.shape.routers == b // self.shape.routers))
         pieces.add(near, links.local(a[near], b[near]))
-        hops, counts = self._num_hops(a, b)
         far = np.flatnonzero(a // self.shape.routers != b // self.shape.routers)
+        choices = self._choices(a[far], b[far])
         chooser = Chooser(first, second, seed)
-        wanted = chooser.choose_among(1, np.maximum(counts, 1))
-        seen = np.zeros(len(first), dtype=np.int64)
-        for copy in range(self.shape.copies):
-            is_short = self._hops_by(copy, a, b) == hops
-            taken = is_short if spread is Spread.SPRAY else is_short & (seen == wanted)
-            seen += is_short
-            flows = far[taken[far]]
-            share = 1.0 / counts[flows] if spread is Spread.SPRAY else np.ones(len(flows))
-            self._add_far(pieces, copy, flows, a[flows], b[flows], share)
+        if spread is Spread.SPRAY:
+            # Each flow as many times as it has cables to choose from.
+            times = choices.num
+            row = np.repeat(np.arange(len(far)), times)
+            which = np.arange(len(row)) - np.repeat(np.cumsum(times) - times, times)
+        else:
+            row = np.arange(len(far))
+            which = chooser.choose_among(1, np.maximum(self._scatter(choices.num, far, len(first)), 1))[far]
+        flows = far[row]
+        share = 1.0 / choices.num[row] if spread is Spread.SPRAY else np.ones(len(flows))
+        self._add_far(pieces, choices.copy(row, which), flows, a[flows], b[flows], share)
         pieces.add(moving, second[moving] + self.num_gpus)
         if spread is Spread.SPRAY:
             return pieces.routes(planes=self.spec.planes, plane_links=links.plane_links, merge=True)
@@ -251,8 +139,8 @@ class Dragonfly:
         plane = np.repeat(chooser.choose(0, self.spec.planes), np.diff(found.start))
         return Routes(found.start, found.link + plane * links.plane_links, found.share)
 
-    def _add_far(self, pieces: Pieces, copy: int, flows: Ints, a: Ints, b: Ints, share: Floats) -> None:
-        """Local, global and local link of flows that take one copy of the cables between their groups."""
+    def _add_far(self, pieces: Pieces, copy: Ints, flows: Ints, a: Ints, b: Ints, share: Floats) -> None:
+        """Local, global and local link of flows, each through one copy of the cables between its groups."""
         links, routers = self._links, self.shape.routers
         group_a, group_b = a // routers, b // routers
         port = links.port(group_a, group_b, copy)
@@ -263,21 +151,39 @@ class Dragonfly:
         pieces.add(flows, links.global_link(group_a, port), share)
         pieces.add(flows[after], links.local(into[after], b[after]), share[after])
 
-    def _hops_by(self, copy: int, a: Ints, b: Ints) -> Ints:
-        """Cables between routers on the way that takes one copy; meaningless inside a group."""
-        links, routers = self._links, self.shape.routers
-        group_a, group_b = a // routers, b // routers
-        out = links.router_of_port(group_a, links.port(group_a, group_b, copy))
-        into = links.router_of_port(group_b, links.port(group_b, group_a, copy))
-        return 1 + (a != out).astype(np.int64) + (b != into)
+    def _choices(self, a: Ints, b: Ints) -> _Choices:
+        """The global cables that give each pair of routers its shortest route.
 
-    def _num_hops(self, a: Ints, b: Ints) -> tuple[Ints, Ints]:
-        """Fewest cables between routers, and how many global cables give them (1 inside a group)."""
-        inside: NDArray[np.bool_] = a // self.shape.routers == b // self.shape.routers
-        hops = np.where(inside, a != b, 4).astype(np.int64)
-        counts = np.where(inside, 1, 0).astype(np.int64)
-        for copy in range(self.shape.copies):
-            here = np.where(inside, 5, self._hops_by(copy, a, b))
-            counts = np.where(here < hops, 1, counts + (here == hops))
-            hops = np.minimum(hops, here)
-        return hops, counts
+        The cables between two groups are numbered 0 to copies - 1, and those on a given router are a run of
+        them. If the runs at a and at b overlap, the overlap needs no local cable; else the cables of either
+        run need one, at the other end; else every cable needs two.
+        """
+        copies, routers = self.shape.copies, self.shape.routers
+        group_a, group_b = a // routers, b // routers
+        low_a, high_a = self._run(group_a, group_b, a % routers)
+        low_b, high_b = self._run(group_b, group_a, b % routers)
+        low, high = np.maximum(low_a, low_b), np.minimum(high_a, high_b)
+        len_a, len_b = high_a - low_a, high_b - low_b
+        both, either = high > low, len_a + len_b > 0
+        inside = group_a == group_b
+        hops = np.where(both, 1, np.where(either, 2, 3))
+        return _Choices(
+            hops=np.where(inside, a != b, hops).astype(np.int64),
+            start=np.where(both, low, np.where(either, low_a, 0)),
+            length=np.where(both, high - low, np.where(either, len_a, copies)),
+            further_start=low_b,
+            further=np.where(both | ~either, 0, len_b),
+        )
+
+    def _run(self, group: Ints, other: Ints, place: Ints) -> tuple[Ints, Ints]:
+        """First cable towards another group that sits on a router, and the one after the last."""
+        first = self._links.port(group, other, 0)
+        low = place * self.shape.global_links - first
+        copies = self.shape.copies
+        return np.clip(low, 0, copies), np.clip(low + self.shape.global_links, 0, copies)
+
+    @staticmethod
+    def _scatter(values: Ints, places: Ints, size: int) -> Ints:
+        out = np.zeros(size, dtype=np.int64)
+        out[places] = values
+        return out

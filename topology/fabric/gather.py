@@ -43,7 +43,7 @@ class Pieces:
             width = int(link.max()) + 1
             key, place = np.unique(flow * width + link, return_inverse=True)
             flow, link = key // width, key % width
-            share = np.bincount(place, share)
+            share = np.bincount(place, share).astype(np.float64)
         if planes > 1:
             flow = np.tile(flow, planes)
             link = (link + np.arange(planes)[:, np.newaxis] * plane_links).ravel()

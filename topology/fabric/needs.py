@@ -21,7 +21,7 @@ from exactmap.topology.fabric.rail_only import RailOnly
 from exactmap.topology.fabric.spec import Cable, FabricKind, FabricSpec, Switch
 from exactmap.topology.fabric.torus import Torus
 from exactmap.topology.fabric.tree_links import TIER_NAMES
-from exactmap.topology.fabric.tree_shape import tree_reach
+from exactmap.topology.fabric.tree_reach import tree_reach
 from exactmap.topology.hardware import Cluster
 
 __all__ = ["CableNeeds", "FabricNeeds", "TierNeeds", "fabric_needs"]

@@ -17,7 +17,8 @@ from exactmap.topology.fabric.fat_tree import FatTree
 from exactmap.topology.fabric.hashing import Chooser
 from exactmap.topology.fabric.spec import FabricSpec
 from exactmap.topology.fabric.tree_links import TreeLinks
-from exactmap.topology.fabric.tree_shape import TreeShape, tree_reach
+from exactmap.topology.fabric.tree_reach import tree_reach
+from exactmap.topology.fabric.tree_shape import TreeShape
 from exactmap.topology.fabric.wiring import Wiring
 from exactmap.topology.links import Floats, Ints, Routes
 

@@ -50,7 +50,7 @@ _HALF = ONE >> 1
 _DRAWS_AT_ONCE = 2**15  # so many lie in the cache with what is made of them
 _FEW_COLUMNS = 128
 _MAX_VARIATION = 1.0
-_AXIS = {"ep": 1, "cp": 2, "tp": 3}
+_AXIS = {"ep": 2, "cp": 3, "tp": 4}  # of [works, replicas, ep, cp, tp]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,224 @@
+"""Durations of every GPU: what they are made of, and that nobody changes them by how he asks."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from math import sqrt
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from whole_cases import JITTERY, priced, slow, whole
+
+from exactmap.sim.cost.meetings import pass_meetings
+from exactmap.sim.cost.plan_header import formats_of, mesh_of, model_of
+from exactmap.sim.cost.stages import tensor_parallel_parts
+from exactmap.sim.engine.encoded import KINDS
+from exactmap.sim.engine.wide.cluster_times import ClusterTimes
+from exactmap.sim.workload.operators import Pass
+from exactmap.topology.state.components import ComponentKind
+from exactmap.topology.state.factors import ONE, factor_of_rate, factor_table, scale
+from exactmap.topology.state.spec import HOMOGENEOUS, StateSpec
+from exactmap.topology.state.streams import Stream, draws16, stream_keys
+
+
+def all_rows(times: ClusterTimes, pp: int, columns: slice) -> NDArray[np.int64]:
+    num = times.base.actors[0, pp].program.num_instructions
+    return np.array(times.comp_ns(pp, 0, num, columns))
+
+
+@pytest.mark.parametrize("sizes", [{"pp": 4, "dp": 6}, {"pp": 2, "dp": 3, "tp": 4, "cp": 2}], ids=["plain", "tp"])
+def test_how_durations_are_asked_for_changes_nothing(sizes: dict[str, int]) -> None:
+    """Row by row, in blocks, columns cut anywhere, from several threads: the same numbers."""
+    times = whole(JITTERY, **sizes).times(num_steps=2)
+    num = len(times.columns)
+    expected = [all_rows(times, pp, slice(0, num)) for pp in range(sizes["pp"])]
+    wires = [np.array(times.wire_ns(channel, 0, 8, slice(0, num))) for channel in range(2)]
+
+    def ask(first: int) -> None:
+        part = slice(first, min(first + 5, num))
+        for pp, whole_rows in enumerate(expected):
+            for x in range(len(whole_rows) - 1, -1, -3):
+                assert times.comp_ns(pp, x, x + 1, part)[0].tolist() == whole_rows[x, part].tolist()
+            at = times.rows(pp).at[1::2]
+            assert times.works_ns(pp, at, part).tolist() == whole_rows[at, part].tolist()
+        for channel, rows in enumerate(wires):
+            for n in (7, 2, 3):
+                assert times.wire_ns(channel, n, n + 1, part)[0].tolist() == rows[n, part].tolist()
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(ask, range(0, num, 5)))
+
+
+def test_a_step_has_the_durations_that_it_has_alone() -> None:
+    case = whole(JITTERY, pp=2, dp=4)
+    together, alone = case.times(num_steps=3), case.times(num_steps=1, first_step=2)
+
+    assert all_rows(together, 1, slice(8, 12)).tolist() == all_rows(alone, 1, slice(0, 4)).tolist()
+    assert together.wire_ns(0, 0, 8, slice(8, 12)).tolist() == alone.wire_ns(0, 0, 8, slice(0, 4)).tolist()
+
+
+def test_a_work_takes_its_base_times_the_factors_of_its_components() -> None:
+    """One duration by hand: GPU, host, rack, step and the draw of the work."""
+    spec = replace(JITTERY, hiccups_per_gpu_hour=0.0, stragglers=(slow(ComponentKind.RACK, 0, 0.5),))
+    case = whole(spec, pp=4, dp=6)
+    times, state = case.times(num_steps=2), case.state
+    pp, dp, step, work = 2, 3, 1, 5
+    gpu = case.gpu[pp, dp, 0, 0, 0]
+    rows = times.rows(pp)
+    base = rows.kinds[rows.which[work]].base_ns
+    factor = state.work_factor(np.array([gpu]), np.array([step]))
+    draw = draws16(stream_keys(spec.seed, Stream.GPU_WORK, np.array([gpu]), step), 1, 2)[0, 0, 1]
+
+    took = times.works_ns(pp, rows.at[work : work + 1], slice(6 * step + dp, 6 * step + dp + 1))[0, 0]
+
+    assert took == scale(scale(np.array([base]), factor), factor_table(0.03)[draw])[0]
+    assert factor[0] > 1.9 * ONE
+
+
+def test_jitter_has_the_variation_that_was_asked_for() -> None:
+    times = whole(StateSpec(gpu_jitter=0.05, interface_jitter=0.2), pp=2, dp=60, m=32).times()
+    rows = times.rows(1)
+    forward = rows.at[rows.which == rows.which[0]]
+    took = times.works_ns(1, forward, slice(0, 60)) / rows.kinds[rows.which[0]].base_ns
+    wire = times.wire_ns(0, 0, 32, slice(0, 60)) / times.base.channels[0, "f0_1"].wire_ns[0]
+
+    assert took.std() == pytest.approx(0.05, rel=0.06)
+    assert took.mean() == pytest.approx(1, abs=0.005)
+    assert wire.std() == pytest.approx(0.2, rel=0.08)
+
+
+def test_a_slow_interface_slows_messages_between_racks_and_collectives_alone() -> None:
+    """36 replicas on a rack and a half: messages that leave the rack wait for the interface, works do not."""
+    case = whole(StateSpec(stragglers=(slow(ComponentKind.INTERFACE, 30, 0.25),)), pp=4, dp=36)
+    times = case.times()
+    base = times.base.channels[0, "f1_2"].wire_ns[0]
+
+    inside, outside = (times.wire_ns(channel, 0, 1, slice(0, 36))[0] for channel in (0, 1))
+    numbers = [case.plan.channels[channel].name for channel in (0, 1)]
+    assert numbers == ["f0_1", "f1_2"]
+    assert set(inside.tolist()) == {int(times.base.channels[0, "f0_1"].wire_ns[0])}
+    assert set(outside.tolist()) == {int(base)}
+    post = post_of(times, "AR")
+    # A group of 36 lies in one rack: nothing of it goes through interfaces.
+    assert set(times.op_ns(0, post, slice(0, 36)).tolist()) == {int(times.base.actors[0, 0].op_ns[post])}
+
+    case = whole(StateSpec(stragglers=(slow(ComponentKind.INTERFACE, 80, 0.25),)), pp=2, dp=96)
+    times = case.times()
+    took, base = times.op_ns(0, post_of(times, "AR"), slice(0, 96)), times.base.actors[0, 0].op_ns
+    assert (took != base[post_of(times, "AR")]).nonzero()[0].tolist() == [80]
+    assert took[80] == 4 * base[post_of(times, "AR")]
+    wire = times.wire_ns(0, 0, 1, slice(0, 96))[0]
+    assert (wire != wire[0]).nonzero()[0].tolist() == [80]
+
+
+def post_of(times: ClusterTimes, word: str, pp: int = 0) -> int:
+    program = times.base.actors[0, pp].program
+    return next(index for index in program.post_at.tolist() if KINDS[program.kind[index]].value == word)
+
+
+def test_messages_hardly_mind_a_lost_uplink_and_collectives_do() -> None:
+    case = whole(StateSpec(stragglers=(slow(ComponentKind.LEAF, 5, 1.0, 36),)), pp=4, dp=144)
+    times = case.times()
+    ring = times.op_ns(2, post_of(times, "AR", 2), slice(0, 144))
+    on_leaf = case.state.leaves.leaf[case.gpu[2].ravel()] == 5
+
+    assert case.demand.messages < 0.5 < case.demand.collective
+    assert set(times.wire_ns(1, 0, 1, slice(0, 144))[0].tolist()) == {
+        int(times.base.channels[0, "f1_2"].wire_ns[0])
+    }
+    base = int(times.base.actors[0, 2].op_ns[post_of(times, "AR", 2)])
+    assert on_leaf.any()
+    assert np.allclose(ring[on_leaf] / base, 1.86, atol=1e-3)
+    assert set(ring[~on_leaf].tolist()) == {base}
+
+
+def test_a_pass_meets_at_each_of_its_collectives() -> None:
+    """The sum of the maxima, from the draws, over a tensor group; no less than the maximum of the sums."""
+    spec = StateSpec(seed=3, gpu_spread=0.05, gpu_jitter=0.05)
+    case = whole(spec, pp=2, dp=2, tp=4)
+    times, rows = case.times(), case.times().rows(0)
+    kind = rows.kinds[rows.which[1]]
+    num = kind.num_stretches
+    gpus = case.gpu[0, 1, 0, 0]
+    factor = case.state.work_factor(gpus, 0)
+    draws = draws16(stream_keys(spec.seed, Stream.GPU_WORK, gpus, 0), 0, 100).transpose(0, 2, 1).reshape(-1, 4)
+    table = factor_table(0.05 * sqrt(num))
+    first = rows.first_draw[1]
+    work = [
+        scale(scale(np.array([kind.last_ns if n == num - 1 else kind.stretch_ns] * 4), factor), table[draws[first + n]])
+        for n in range(num)
+    ]
+    meetings = sum(meeting.time_ns for meeting in kind.meetings)
+
+    took = times.works_ns(0, rows.at[1:2], slice(4, 8))[0].tolist()
+
+    assert num == 16 * 4 + 1 + 1  # 16 layers of four collectives, one of the embedding
+    assert took == [sum(int(part.max()) for part in work) + meetings] * 4
+    assert took[0] > int(np.sum(work, axis=0).max()) + meetings
+
+
+def test_without_jitter_meetings_cost_nothing() -> None:
+    """Equal members meet without waiting, and of unequal ones the slowest sets the pace once."""
+    case = whole(HOMOGENEOUS, pp=2, dp=2, tp=4, cp=2)
+    times = case.times()
+    for pp in range(2):
+        base = times.base.actors[0, pp].comp_ns
+        assert (all_rows(times, pp, slice(0, 16)) == base[:, None]).all()
+
+    case = whole(StateSpec(stragglers=(slow(ComponentKind.GPU, 2, 0.5),)), pp=2, dp=2, tp=4, cp=2)
+    times, rows = case.times(), case.times().rows(0)
+    kind = rows.kinds[rows.which[1]]
+    took = times.works_ns(0, rows.at[1:2], slice(0, 16))[0]
+    meetings = sum(meeting.time_ns for meeting in kind.meetings)
+    assert set(took[:8].tolist()) == {2 * (kind.base_ns - meetings) + meetings}
+    assert set(took[8:].tolist()) == {kind.base_ns}
+
+
+@pytest.mark.parametrize("step", list(Pass))
+@pytest.mark.parametrize(("tp", "cp"), [(4, 1), (1, 4), (4, 2)])
+def test_meetings_are_what_the_cost_model_counts_as_communication(step: Pass, tp: int, cp: int) -> None:
+    """What the pass is priced at for its collectives, they take: layer by layer, embedding and head."""
+    plan, _, cluster = priced(2, 2, tp, cp)
+    mesh, model, formats = mesh_of(plan.mesh), model_of(plan.model), formats_of(plan)
+    for stage in plan.stages:
+        meetings = pass_meetings(model, stage, step, 1, 4096, mesh, cluster, formats)
+        gather, scatter = tensor_parallel_parts(model, 1, 4096, mesh, cluster, formats)
+        of_tp = [meeting.time_ns for meeting in meetings if meeting.axis == "tp"]
+        layers = stage.num_layers
+        in_layers = 2 * layers * (gather if step is Pass.W else gather + scatter) if tp > 1 else 0
+        ends = 0
+        if tp > 1 and stage.embedding:
+            ends += {Pass.F: scatter, Pass.I: 0, Pass.W: gather}[step]
+        if tp > 1 and stage.head:
+            ends += {Pass.F: gather + scatter, Pass.I: 0, Pass.W: gather}[step]
+        assert sum(of_tp) == in_layers + ends
+        of_cp = [meeting for meeting in meetings if meeting.axis == "cp"]
+        assert len(of_cp) == (layers if cp > 1 and step is not Pass.W else 0)
+
+
+def test_hiccups_come_as_often_as_they_should() -> None:
+    """Their total is what the rate says, within four deviations of a Poisson count."""
+    spec = StateSpec(seed=9, hiccups_per_gpu_hour=2000.0, hiccup_ns=10_000_000)
+    case = whole(spec, pp=4, dp=18)
+    times = case.times(num_steps=40)
+    extra = 0
+    for pp in range(4):
+        rows = times.rows(pp)
+        base = np.array([kind.base_ns for kind in rows.kinds])[rows.which]
+        extra += int((times.works_ns(pp, rows.at, slice(0, 720)) - base[:, None]).sum())
+    expected = 2000 * 72 * 40 * case.nominal_ns / 3.6e12
+
+    assert extra % 10_000_000 == 0
+    assert abs(extra / 10_000_000 - expected) < 4 * sqrt(expected)
+
+
+def test_a_rate_is_a_rate() -> None:
+    case = whole(StateSpec(stragglers=(slow(ComponentKind.GPU, 7, 0.8),)), pp=2, dp=4)
+    times, rows = case.times(), case.times().rows(1)
+    took = times.works_ns(1, rows.at[:1], slice(0, 4))[0]
+    base = rows.kinds[rows.which[0]].base_ns
+
+    assert took.tolist() == [base, base, base, int(scale(np.array([base]), factor_of_rate(0.8))[0])]
+    assert took[3] == pytest.approx(base / 0.8, rel=1e-6)
