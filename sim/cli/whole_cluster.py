@@ -67,11 +67,12 @@ def whole_tables(result: WholeResult) -> list[RenderableType]:
         ]
         out.append(table("Healing the worst, first step", ("healed", "the last of them", "step", "gain"), gained))
     ops = run.num_works + run.num_messages
-    out.append(
-        f"{show_count(ops)} works and messages in {run.stepping_s:.1f} s on {run.num_threads} threads "
-        f"({show_count(run.ops_per_s)}/s); blame {run.blame_s:.1f} s, healing {run.healing_s:.1f} s, "
-        f"planning {run.plan_s:.1f} s"
-    )
+    seconds = [
+        ("works and messages", f"{show_count(ops)}, {show_count(run.ops_per_s)} per second"),
+        ("stepping", f"{run.stepping_s:.1f} s on {run.num_threads} threads"),
+        ("planning, blame, healing", f"{run.plan_s:.1f} s, {run.blame_s:.1f} s, {run.healing_s:.1f} s"),
+    ]
+    out.append(facts("This simulation", seconds))
     return out
 
 

@@ -22,6 +22,7 @@ from exactmap.sim.cost.host import (
     HostProfile,
     PassSample,
 )
+from exactmap.sim.verbs.whole_cluster import simulate_whole
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
