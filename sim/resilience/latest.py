@@ -5,8 +5,8 @@ The wide replay says when each rank first waits for other replicas. What follows
 
     bound(r) = max over ranks of (own(rank, r) + what follows at most)
 
-Replicas are replayed exactly in order of their bounds, until no bound exceeds the latest time found. A replica's
-exact time is a better bound from then on, and it only falls when components are healed.
+Replicas are replayed exactly in order of their bounds, until no bound exceeds the latest time found. A
+replica's exact time is a better bound from then on, and it only falls when components are healed.
 """
 
 from __future__ import annotations
