@@ -1,8 +1,9 @@
 """Measured times of collectives, by operation, ranks, domains and size.
 
-The catalog's table (``catalog/nvlink-collectives.csv``) holds NCCL times for 2, 4 and 8 ranks inside a domain,
-from 512 B to 512 MiB. A user's own come from nccl-tests (`exactmap.topology.nccl_tests`) or from a CSV of the
-same form. What is between, beside and beyond the points is for `exactmap.topology.collectives` to say.
+The catalog's table (``catalog/nvlink-collectives.csv``) holds NCCL times for 2, 4 and 8 ranks inside a
+domain, from 512 B to 512 MiB. A user's own come from nccl-tests (`exactmap.topology.nccl_tests`) or from a
+CSV of the same form. What is between, beside and beyond the points is for `exactmap.topology.collectives`
+to say.
 """
 
 from __future__ import annotations
@@ -153,7 +154,7 @@ def _point(
         num_bytes, time_ns = int(cells["bytes"]), float(cells["us"]) * 1000.0
     except ValueError:
         raise wrong("a line of the table holds no numbers", "whole ranks and bytes, us") from None
-    if ranks < 2 or domains < 1 or ranks % domains or num_bytes < 1 or not isfinite(time_ns) or time_ns <= 0:  # noqa: PLR2004
+    if ranks < 2 or domains < 1 or ranks % domains or num_bytes < 1 or not isfinite(time_ns) or time_ns <= 0:
         raise wrong("a number is out of range", "ranks from 2 that domains divide, bytes and us above 0")
     if cells["op"] not in _OPS:
         raise wrong("unknown operation", ", ".join(_OPS))

@@ -1,11 +1,13 @@
 """Read what the programs of nccl-tests print (``all_reduce_perf`` and its kin) as measured curves.
 
-A run begins with its header (``# nThread``, ``# Collective test starting``), lists its ranks with their hosts, then has
-a line per size: out-of-place time, algorithm and bus bandwidth, wrong values, and the same in place. The out-of-place
-time counts: programs rarely communicate in place. A file may hold many runs, and lines of other programs between them.
+A run begins with its header (``# nThread``, ``# Collective test starting``), lists its ranks with their
+hosts, then has a line per size: out-of-place time, algorithm and bus bandwidth, wrong values, and the same
+in place. The out-of-place time counts: programs rarely communicate in place. A file may hold many runs, and
+lines of other programs between them.
 
-Each line is held against itself, since logs of many ranks get mixed up: bus bandwidth must follow from size and time. A
-run that ends before its ``# Avg bus bandwidth`` was cut short. Both are refused with their line.
+Each line is held against itself, since logs of many ranks get mixed up: bus bandwidth must follow from size
+and time. A run that ends before its ``# Avg bus bandwidth`` was cut short. Both are refused with their
+line.
 """
 
 from __future__ import annotations
@@ -33,8 +35,8 @@ _PROGRAM = re.compile(r"\b([a-z_]+)_perf\b")
 _RANK = re.compile(r"#\s+Rank\s+(\d+)\s+.*?\bon\s+(\S+)\s+device\s+\d+\s+\[[^\]]*\]\s*(.*)")
 _VERSION = re.compile(r"NCCL version ([0-9][\w.+-]*)|nccl-library=(\d+)")
 _TAG = re.compile(r"^\[[\d,]+\]<std(?:out|err)>:\s?")
-_SIZE, _RELATIVE, _ABSOLUTE = 0, 0.02, 0.02
-"""Column of the size; how far a bus bandwidth may be from what its line gives, relative and in GB/s."""
+_RELATIVE, _ABSOLUTE = 0.02, 0.02
+"""How far a bus bandwidth may be from what its line gives, as a share and in GB/s."""
 
 
 @dataclass(slots=True)
@@ -90,7 +92,9 @@ class _Reader:
         self.program = self._program_in(Path(path).name, 0)
         self.number = 0
 
-    def wrong(self, what: str, got: str = "", expected: str = "", line: int | None = None) -> InvalidInputError:
+    def wrong(
+        self, what: str, got: str = "", expected: str = "", line: int | None = None
+    ) -> InvalidInputError:
         """Make the error of a line."""
         place = Place(str(self.path), self.number if line is None else line)
         return InvalidInputError(what, where=place, got=got[:100], expected=expected)
@@ -101,7 +105,9 @@ class _Reader:
                 return str(name)
             if line:
                 raise self.wrong(
-                    "a program of nccl-tests that is not used", f"{name}_perf", ", ".join(f"{op}_perf" for op in _OPS)
+                    "a program of nccl-tests that is not used",
+                    f"{name}_perf",
+                    ", ".join(f"{op}_perf" for op in _OPS),
                 )
         return None
 
@@ -131,7 +137,7 @@ class _Reader:
         line = _TAG.sub("", text).strip()
         version = _VERSION.search(line)
         if line.startswith("#"):
-            self._comment(line, version)
+            self._comment(line)
         elif self.run is not None and self.run.columns and line[:1].isdigit():
             self._row(self.run, line)
         elif _PROGRAM.search(line) and self.run is None:
@@ -140,14 +146,15 @@ class _Reader:
         if version and self.run is not None:
             self.run.version = version[1] or version[2]
 
-    def _comment(self, line: str, version: re.Match[str] | None) -> None:
+    def _comment(self, line: str) -> None:
         if line.startswith(("# nThread", "# Collective test starting", "# nccl-tests version")):
             self.begin()
             if line.startswith("# Collective"):
                 self.program = self._program_in(line, self.number)
         rank = _RANK.match(line)
         if rank:
-            self.begin() if self.run is None else None
+            if self.run is None:
+                self.begin()
             assert self.run is not None
             self.run.hosts[int(rank[1])] = rank[2]
             self.run.gpu = rank[3].strip() or self.run.gpu
@@ -162,10 +169,10 @@ class _Reader:
         if self.program is None:
             raise self.wrong(
                 "which program was run is not said",
-                expected="a line '# Collective test starting: all_reduce_perf', the command, or the file named so",
+                expected="'# Collective test starting: all_reduce_perf', the command, or the file named so",
             )
         missing = sorted(set(range(max(run.hosts, default=-1) + 1)) - set(run.hosts))
-        if run.num_ranks < 2 or missing:  # noqa: PLR2004
+        if run.num_ranks < 2 or missing:
             raise self.wrong(
                 "the ranks of a run are not all listed",
                 f"{run.num_ranks} '# Rank' lines" + (f", rank {missing[0]} missing" if missing else ""),
@@ -173,14 +180,18 @@ class _Reader:
             )
         shares = set(Counter(run.hosts.values()).values())
         if len(shares) > 1:
-            raise self.wrong("hosts of a run have unequal numbers of ranks", ", ".join(map(str, sorted(shares))))
+            raise self.wrong(
+                "hosts of a run have unequal numbers of ranks", ", ".join(map(str, sorted(shares)))
+            )
         run.op, run.columns = _OPS[self.program], columns
 
     def _row(self, run: NcclRun, line: str) -> None:
         cells = line.split()
         if len(cells) != len(run.columns):
             raise self.wrong(
-                "a line is cut short or holds two", line, f"{len(run.columns)} columns: {' '.join(run.columns)}"
+                "a line is cut short or holds two",
+                line,
+                f"{len(run.columns)} columns: {' '.join(run.columns)}",
             )
         first = {name: cells[run.columns.index(name)] for name in ("size", "time", "busbw")}
         wrong = next((cells[run.columns.index(name)] for name in ("#wrong",) if name in run.columns), "0")
@@ -197,7 +208,9 @@ class _Reader:
             raise self.wrong(
                 "a line contradicts itself",
                 line,
-                f"a bus bandwidth of {follows:.2f} GB/s from size and time" if follows >= 0 else "a time above 0",
+                f"a bus bandwidth of {follows:.2f} GB/s from size and time"
+                if follows >= 0
+                else "a time above 0",
             )
         run.points.append((size, time_us * 1e3))
 
@@ -257,7 +270,7 @@ def curves_of_runs(
                 "a run does not fit the cluster",
                 where=Place(str(path), run.line),
                 got=f"{run.num_ranks} ranks on {run.num_hosts} hosts",
-                expected=f"at most {gpus_per_host} ranks per host, as many in each domain of {domain_size} GPUs",
+                expected=f"at most {gpus_per_host} ranks per host, as many in each domain of {domain_size}",
             )
         key = CurveKey(run.op, run.num_ranks, num_domains)
         points += [Point(key, size, time_ns) for size, time_ns in run.points]

@@ -1,4 +1,4 @@
-"""Time of one collective on a cluster: by which algorithm, how it spreads over the tiers, and why not another."""
+"""Time of one collective on a cluster: by which algorithm, over which tiers, and why not another."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def collective(
 
 
 def _named(kind: type[_Name], text: str, what: str) -> _Name:
-    names = [name.value for name in kind if name != Algorithm.NONE]
+    names = [name.value for name in kind if name.value != Algorithm.NONE.value]
     plain = text.strip().lower().replace("-", "_").replace(" ", "_")
     if plain in names:
         return kind(plain)
@@ -179,11 +179,13 @@ def _sizes(size: str | int | None, sizes: str | None) -> list[int]:
         return [size if isinstance(size, int) else _bytes(str(size))]
     first, dots, last = sizes.partition("..")
     if not dots:
-        raise InvalidInputError("not a range of sizes", got=repr(sizes), expected="two sizes, like 1KiB..8GiB")
+        raise InvalidInputError(
+            "not a range of sizes", got=repr(sizes), expected="two sizes, like 1KiB..8GiB"
+        )
     low, high = _bytes(first), _bytes(last)
     if not 0 < low <= high:
         raise InvalidInputError("a range of sizes must ascend", got=repr(sizes), expected="like 1KiB..8GiB")
-    out = []
+    out: list[int] = []
     while low <= high and len(out) < MAX_SIZES:
         out.append(low)
         low *= 2
@@ -223,7 +225,7 @@ def _shape(machine: Cluster, ranks: int, per_domain: int | None) -> GroupShape:
         raise InfeasibleError(
             "the group is larger than the cluster",
             got=f"{ranks} ranks in {num_domains} domains",
-            expected=f"at most {machine.usable_gpus} usable GPUs of {machine.name}, in {installed} of its domains",
+            expected=f"at most {machine.usable_gpus} GPUs to use, {installed} domains, in {machine.name}",
             hint=f"--gpus {num_domains * machine.scale_up.domain_size} makes the cluster as large",
         )
     if num_domains == 1:
@@ -231,4 +233,3 @@ def _shape(machine: Cluster, ranks: int, per_domain: int | None) -> GroupShape:
     ends = np.array([0]), np.array([(num_domains - 1) * machine.scale_up.domain_size])
     tier = int(build_fabric(machine).tier_between(*ends)[0])
     return GroupShape(ranks, width, num_domains, tier)
-

@@ -4,7 +4,7 @@ Usage: python tests/bench/collectives.py [--record]
 Prints the tables; `--record` also writes them into docs/accuracy.md. Ends with 5 if a bar is missed.
 (a) Every third size left out, constants fitted without them; thrice, so that each size is left out once.
 (b) Each curve (an operation at a number of ranks) left out, constants fitted without it.
-(c) Published results, none of them in the curves: those of 72 and 1,440 GB200 have no constant fitted on them.
+(c) Published results, none of them in the curves; no constant is fitted on those of 72 and 1,440 GB200.
 """
 
 from __future__ import annotations
@@ -190,8 +190,7 @@ def render(
 ) -> str:
     """The tables as Markdown."""
     lines = [
-        "| GPU | (a) every third size left out: median, 95th percentile, by phase | (b) whole curves left out: median, "
-        "95th percentile |",
+        "| GPU | (a) sizes left out: median, 95th percentile, by phase | (b) curves left out |",
         "|---|---|---|",
     ]
     for of_curve in curves:
@@ -207,17 +206,17 @@ def render(
         ),
         f"- all of them together: median {_percent(float(np.median([v for e in large for v in e.values])))}",
         "",
-        "(c) Published results. *As it ran*: by the algorithm that ran, where that is known. *As we take it*: by what "
-        "`exactmap collective` says.",
+        "(c) Published results: as it ran, where that is known, and as `exactmap collective` takes it.",
         "",
         "| GPU | operation, ranks (domains) | size | published | as it ran | as we take it |",
         "|---|---|---|---|---|---|",
     ]
     for point, ran, ran_name, taken, taken_name in results:
+        what = f"{point.op.value}, {point.num_ranks} ({point.num_domains})"
         lines.append(
-            f"| {point.gpu} | {point.op.value}, {point.num_ranks} ({point.num_domains}) | {show_bytes(point.num_bytes)} | "
-            f"{show_time(point.time_ns)} | {ran_name}, {100 * (ran / point.time_ns - 1):+.1f} % | "
-            f"{taken_name}, {100 * (taken / point.time_ns - 1):+.1f} % |"
+            f"| {point.gpu} | {what} | {show_bytes(point.num_bytes)} | {show_time(point.time_ns)} "
+            f"| {ran_name}, {100 * (ran / point.time_ns - 1):+.1f} % "
+            f"| {taken_name}, {100 * (taken / point.time_ns - 1):+.1f} % |"
         )
     return "\n".join(lines)
 

@@ -133,6 +133,13 @@ def test_the_other_documents(tmp_path: Path) -> None:
         assert keys <= _document(kind), keys - _document(kind)
 
 
+def test_collective_document() -> None:
+    document = exactmap.collective("all_reduce", cluster="h100-8", gpus=64, ranks=16, size="1MiB").to_dict()
+    keys = _keys(document, free=frozenset({"tier_ns"}))
+
+    assert keys <= _document("collective"), keys - _document("collective")
+
+
 def test_run_and_sample_documents() -> None:
     """Their keys are read off the code: they need a run."""
     for name, kind in (("run", "run"), ("sample", "sample")):

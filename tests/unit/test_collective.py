@@ -57,7 +57,7 @@ def test_every_measured_point_is_met(name: str) -> None:
 
 
 def test_whole_rack_sums_in_its_switches_at_about_the_published_rate() -> None:
-    """72 GB200: bus 681 GB/s at 1 GiB, 839 at 4 GiB (coreweave/nccl-tests pull 43); a ring would be far slower."""
+    """72 GB200: bus 681 GB/s at 1 GiB, 839 at 4 (coreweave/nccl-tests pull 43); a ring is far slower."""
     for num_bytes, bus in ((2**30, 681e9), (4 * 2**30, 839e9)):
         shape = GroupShape(72, 72, 1)
         time = collective_time(GB300, Collective.ALL_REDUCE, shape, num_bytes)
@@ -160,7 +160,7 @@ def test_a_flat_ring_leaves_a_domain_with_all_but_its_own_share() -> None:
 
 
 def test_a_tree_sends_less_from_few_domains() -> None:
-    """Interfaces send S/k over 2 domains, 1.5 S/k over 3, 2 S/k over more; 484 against 394 GB/s over 3 (NCCL 1801)."""
+    """Interfaces send S/k over 2 domains, 1.5 S/k over 3, 2 S/k over more (NVIDIA/nccl issue 1801)."""
     share = {
         domains: collective_time(
             H100, Collective.ALL_REDUCE, GroupShape(8 * domains, 8, domains), 2**33, Algorithm.TREE
@@ -194,7 +194,12 @@ def test_every_way_is_explained() -> None:
 
     assert ways[0].chosen
     assert (ways[0].algorithm, ways[0].time_ns) == (time.algorithm, time.time_ns)
-    assert {way.algorithm for way in ways} >= {Algorithm.RING, Algorithm.TREE, Algorithm.NVLS_TREE, Algorithm.SHARP}
+    assert {way.algorithm for way in ways} >= {
+        Algorithm.RING,
+        Algorithm.TREE,
+        Algorithm.NVLS_TREE,
+        Algorithm.SHARP,
+    }
     assert all(way.why for way in ways)
     ethernet = replace(
         H100,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from exactmap.errors import InvalidInputError
 from exactmap.sim.scenario.cluster_document import cluster_document
 from exactmap.sim.scenario.cluster_file import load_cluster
+from exactmap.sim.scenario.scenario import load_scenario
 from exactmap.topology.catalog import catalog_path
 from exactmap.topology.collectives import Collective, Confidence, collective_time
 from exactmap.topology.curves import CurveKey, read_curves
@@ -16,15 +18,15 @@ from exactmap.topology.mapping import GroupShape
 from exactmap.topology.nccl_tests import curves_of_runs, read_nccl_tests
 
 HEAD = """\
-#                                                              out-of-place                       in-place
-#       size         count      type   redop    root     time   algbw   busbw #wrong     time   algbw   busbw #wrong
-#        (B)    (elements)                               (us)  (GB/s)  (GB/s)            (us)  (GB/s)  (GB/s)
+#                                                out-of-place                       in-place
+#       size         count    type redop root     time   algbw   busbw #wrong     time   algbw   busbw #wrong
+#        (B)    (elements)                        (us)  (GB/s)  (GB/s)            (us)  (GB/s)  (GB/s)
 """
 RACK = """\
-   536870912     134217728     float     sum      -1   1806.7  297.16  586.06      0   1835.9  292.43  576.74      0
-  1073741824     268435456     float     sum      -1   3108.8  345.38  681.17      0   2924.7  367.13  724.06      0
-  2147483648     536870912     float     sum      -1   5589.1  384.22  757.78      0   5474.6  392.26  773.62      0
-  4294967296    1073741824     float     sum      -1    10094  425.49  839.16      0    10141  423.54  835.32      0
+   536870912     134217728   float   sum   -1   1806.7  297.16  586.06      0   1835.9  292.43  576.74      0
+  1073741824     268435456   float   sum   -1   3108.8  345.38  681.17      0   2924.7  367.13  724.06      0
+  2147483648     536870912   float   sum   -1   5589.1  384.22  757.78      0   5474.6  392.26  773.62      0
+  4294967296    1073741824   float   sum   -1    10094  425.49  839.16      0    10141  423.54  835.32      0
 """
 """72 GB200, github.com/coreweave/nccl-tests pull 43."""
 TAIL = "# Out of bounds values : 0 OK\n# Avg bus bandwidth    : 745.53\n#\n"
@@ -38,7 +40,9 @@ def _ranks(count: int, per_host: int) -> str:
     )
 
 
-def _run(rows: str = RACK, *, op: str = "all_reduce", ranks: int = 72, per_host: int = 4, tail: str = TAIL) -> str:
+def _run(
+    rows: str = RACK, *, op: str = "all_reduce", ranks: int = 72, per_host: int = 4, tail: str = TAIL
+) -> str:
     return (
         "# nccl-tests version 2.17.6 nccl-headers=22808 nccl-library=22808\n"
         f"# Collective test starting: {op}_perf\n"
@@ -48,7 +52,8 @@ def _run(rows: str = RACK, *, op: str = "all_reduce", ranks: int = 72, per_host:
 
 
 def _row(size: int, micros: float, bus: float) -> str:
-    return f"{size} {size // 4} float sum -1 {micros} {size / micros / 1e3:.2f} {bus:.2f} 0 {micros} 1.00 1.00 N/A\n"
+    out_of_place = f"{micros} {size / micros / 1e3:.2f} {bus:.2f} 0"
+    return f"{size} {size // 4} float sum -1 {out_of_place} {micros} 1.00 1.00 N/A\n"
 
 
 def test_a_run_of_a_rack_is_read_whole() -> None:
@@ -75,8 +80,8 @@ def test_old_output_is_known_by_its_file() -> None:
     """Before 2.14 the program does not say its name; columns were fewer."""
     old = (
         f"# nThread 1 nGpus 8\n{_ranks(8, 8)}"
-        "#       size         count      type   redop     time   algbw   busbw  error     time   algbw   busbw  error\n"
-        "     1048576        262144     float     sum    93.00   11.28   19.73  2e-07    92.00   11.40   19.95  2e-07\n"
+        "#     size       count    type  redop    time  algbw  busbw  error    time  algbw  busbw  error\n"
+        "   1048576      262144   float    sum   93.00  11.28  19.73  2e-07   92.00  11.40  19.95  2e-07\n"
         + TAIL
     )
 
@@ -127,13 +132,14 @@ def own(tmp_path: Path) -> Path:
     (tmp_path / "rack.txt").write_text(_run(), encoding="utf-8")
     path = tmp_path / "my.yaml"
     path.write_text(
-        catalog_path("gb200-nvl72").read_text(encoding="utf-8") + "collectives: [rack.txt]\n", encoding="utf-8"
+        catalog_path("gb200-nvl72").read_text(encoding="utf-8") + "collectives: [rack.txt]\n",
+        encoding="utf-8",
     )
     return path
 
 
 def test_a_cluster_is_as_fast_as_its_owner_measured(own: Path) -> None:
-    """Inside the sizes the run's times; beyond them its ratio to the model fades; another group is near it."""
+    """Inside the sizes the run's times; beyond them its ratio to the model fades."""
     mine, catalog = load_cluster(own), load_cluster("gb200-nvl72")
     rack = GroupShape(72, 72, 1)
 
@@ -218,3 +224,21 @@ def test_a_broken_table_is_refused(text: str, message: str) -> None:
     """With file and line."""
     with pytest.raises(InvalidInputError, match=message):
         read_curves(text, "t.csv")
+
+
+def test_a_scenario_names_measurements_too(tmp_path: Path) -> None:
+    """`cluster: {catalog: ..., collectives: [...]}`, relative to the scenario; a copy forgets prices."""
+    (tmp_path / "rack.txt").write_text(_run(), encoding="utf-8")
+    scenario = tmp_path / "s.yaml"
+    scenario.write_text(
+        "exactmap: 1\ncluster: {catalog: gb200-nvl72, collectives: [rack.txt]}\nmodel: gpt2\n"
+        "training: {sequence: 1024, batch: 64 sequences}\n",
+        encoding="utf-8",
+    )
+    mine = load_scenario(scenario).cluster
+    rack = GroupShape(72, 72, 1)
+
+    assert collective_time(mine, Collective.ALL_REDUCE, rack, 2**31).time_ns == 5_589_100
+    without = replace(mine, collectives=None)
+    assert collective_time(without, Collective.ALL_REDUCE, rack, 2**31).time_ns < 5_200_000
+    assert collective_time(mine, Collective.ALL_REDUCE, rack, 2**31).time_ns == 5_589_100

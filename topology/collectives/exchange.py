@@ -3,8 +3,8 @@
 Each of n members has S/n for each other; n - k of them are in other domains ::
 
     direct         each pair by itself: S (n-k)/n through the interface, inside at the same time
-    rail-aligned   first over NVLink to the GPU at the receiver's place, whose interface is on the receiver's rail
-                   (PXN): the same bytes, d-1 messages instead of n-k, and no climb to another rail's leaf
+    rail-aligned   first over NVLink to the GPU at the receiver's place, whose interface is on its rail (PXN):
+                   the same bytes, d-1 messages instead of n-k, and no climb to another rail's leaf
     hierarchical   all-to-all inside, then between equal places: two phases, one after the other
 
 Every message takes `message_ns` of an interface. An all-to-all never gets more than one interface per GPU.
@@ -54,9 +54,7 @@ def _direct(x: Crossing) -> Candidate:
     if x.cluster.fabric.rails > 1 and k > 1:
         # Most receivers are on another rail: their leaf is reached over a spine.
         x = replace(x, shape=replace(x.shape, fabric_tier=max(x.shape.fabric_tier, 2)))
-    inside = (
-        blended_ns(x.curves, x.k, x.op, k, x.sizes * k / n) if k > 1 else np.zeros(len(x.sizes))
-    )
+    inside = blended_ns(x.curves, x.k, x.op, k, x.sizes * k / n) if k > 1 else np.zeros(len(x.sizes))
     busy, fixed = _outside(x, n - k)
     return x.candidate(
         Algorithm.DIRECT,

@@ -1,8 +1,8 @@
 """All that is known of one collective on one group: its ways, on a grid of sizes, and the time at any size.
 
-The ways are priced once for a group, with eight sizes per doubling and those that were measured; a time is then a
-straight line between two of them (exact where latency and rate are constant). Inside measured sizes the measured
-time holds, and the library's choice with it; elsewhere the fastest of the library's own ways.
+The ways are priced once for a group, with eight sizes per doubling and those that were measured; a time is
+then a straight line between two of them (exact where latency and rate are constant). Inside measured sizes
+the measured time holds, and the library's choice with it; elsewhere the fastest of the library's own ways.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _across(x: Crossing) -> list[Candidate | Rejected]:
 def _calibrated(
     x: Crossing, ways: list[Candidate | Rejected], own: Curve | None
 ) -> list[Candidate | Rejected]:
-    """Scale the ways by what was measured over domains: at this group, or less and less by how far away it is."""
+    """Scale the ways by what was measured over domains: of another group less and less, the further it is."""
     keys = [key for key in x.curves.by_key if key.op == x.op and key.num_domains > 1] if x.curves else []
     if not keys or x.curves is None:
         return ways
@@ -188,7 +188,7 @@ class GroupTimes:
 
     def _compute(self, num_bytes: int, algorithm: Algorithm | None) -> CollectiveTime:
         sizes = self.sizes
-        size = num_bytes if num_bytes > 1 else 1
+        size = max(1, num_bytes)
         right = min(max(bisect_right(sizes, size), 1), len(sizes) - 1)
         left = right - 1
         share = (size - sizes[left]) / (sizes[right] - sizes[left])
@@ -245,7 +245,7 @@ class GroupTimes:
         """Every way at a size, the fastest first, with what decides it and why it was taken or not."""
         taken = self.at(num_bytes, algorithm)
         name = self.library[0].algorithm if taken.algorithm is Algorithm.MEASURED else taken.algorithm
-        out = []
+        out: list[CandidateTime] = []
         for way in self.candidates:
             time = self.at(num_bytes, way.algorithm)
             chosen = way.algorithm is name
@@ -258,12 +258,12 @@ class GroupTimes:
                     _why(way, time, taken, chosen=chosen, forced=algorithm is not None),
                 )
             )
-        out.sort(key=lambda each: (not each.chosen, each.time_ns, each.algorithm))
+        out.sort(key=lambda each: (not each.chosen, each.time_ns or 0, each.algorithm))
         out += [CandidateTime(way.algorithm, None, "", chosen=False, why=way.reason) for way in self.rejected]
         return tuple(out)
 
     def _bound(self, time: CollectiveTime) -> str:
-        if max(time.latency_ns, time.time_ns - time.scale_up_ns - time.scale_out_ns) >= 0.5 * time.time_ns:  # noqa: PLR2004
+        if max(time.latency_ns, time.time_ns - time.scale_up_ns - time.scale_out_ns) >= 0.5 * time.time_ns:
             return "latency"
         if time.scale_out_ns <= time.scale_up_ns:
             return "scale-up links"
@@ -288,5 +288,3 @@ def _why(way: Candidate, time: CollectiveTime, taken: CollectiveTime, *, chosen:
     else:
         parts = (f"{100 * slower:+.0f} %", way.note)
     return "; ".join(part for part in parts if part)
-
-
