@@ -1,8 +1,9 @@
 """What it buys to replace the worst components, one after the other.
 
 Greedy: of the latest replica's critical path the component with the largest lasting charge is healed, the
-replicas that it touches are replayed with the durations that this gives them, and the latest replica is found anew
-(`exactmap.sim.resilience.latest`). Nobody's jitter changes. It ends when the path is slowed by jitter alone.
+replicas that it touches are replayed with the durations that this gives them, and the latest replica is found
+anew (`exactmap.sim.resilience.latest`). Nobody's jitter changes. It ends when the path is slowed by jitter
+alone.
 """
 
 from __future__ import annotations
@@ -30,9 +31,7 @@ class Healed:
     step_ns: int
 
 
-def heal_worst(
-    whole: WholeCluster, latest: Latest, *, most: int, first_step: int = 0
-) -> tuple[Healed, ...]:
+def heal_worst(whole: WholeCluster, latest: Latest, *, most: int, first_step: int = 0) -> tuple[Healed, ...]:
     """Heal the worst components of one step, up to `most` of them.
 
     Parameters
