@@ -214,11 +214,12 @@ def _shape(machine: Cluster, ranks: int, per_domain: int | None) -> GroupShape:
             "members per domain are out of range", got=str(width), expected=f"1 to {usable} in {machine.name}"
         )
     if ranks % width:
+        most = next(each for each in range(usable, 0, -1) if ranks % each == 0)
         raise InvalidInputError(
             "the group does not divide evenly over domains",
             got=f"{ranks} ranks, {width} in each domain",
             expected="a multiple",
-            hint=f"--per-domain takes a number that divides {ranks}, up to {usable}",
+            hint=f"--per-domain {most} is the most that divides {ranks}",
         )
     num_domains = ranks // width
     installed = machine.num_gpus // machine.scale_up.domain_size or 1
