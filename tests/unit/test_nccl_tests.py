@@ -257,6 +257,25 @@ def test_a_run_over_hosts_calibrates_groups_over_hosts(tmp_path: Path) -> None:
     assert 1.05 < slower[1] < 1.5
 
 
+def test_links_are_busy_no_longer_than_a_fast_run_took(tmp_path: Path) -> None:
+    """16 H100 that are twice as fast as the model: the whole is halved, so no part of it is longer."""
+    shape = GroupShape(16, 8, 2)
+    micros = round(
+        0.5 * collective_time(load_cluster("h100-8"), Collective.ALL_GATHER, shape, 2**30).time_ns / 1e3, 1
+    )
+    (tmp_path / "two.csv").write_text(
+        f"\ufeffgpu,op,ranks,domains,bytes,us\nH100,all_gather,16,2,{2**30},{micros}\n", encoding="utf-8"
+    )
+    path = tmp_path / "my.yaml"
+    path.write_text(
+        catalog_path("h100-8").read_text(encoding="utf-8") + "collectives: [two.csv]\n", encoding="utf-8"
+    )
+    time = collective_time(load_cluster(path), Collective.ALL_GATHER, shape, 2**30)
+
+    assert time.time_ns == pytest.approx(micros * 1e3, abs=2)
+    assert max(time.scale_up_ns, time.scale_out_ns) <= time.time_ns
+
+
 def test_a_written_out_cluster_names_its_measurements(own: Path) -> None:
     """`check --print-config` gives a cluster that reads the same files."""
     mine = load_cluster(own)
