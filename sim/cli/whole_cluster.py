@@ -23,7 +23,10 @@ def whole_tables(result: WholeResult) -> list[RenderableType]:
 
     run = result.run
     rows = [
-        ("GPUs", f"{result.num_gpus_used:,} of {result.num_gpus_installed:,}, {result.num_replicas:,} replicas"),
+        (
+            "GPUs",
+            f"{result.num_gpus_used:,} of {result.num_gpus_installed:,}, {result.num_replicas:,} replicas",
+        ),
         ("step if all were alike", _exactly(result.nominal_ns)),
         ("step", _spread(result.step)),
         ("longer than nominal", f"{100 * result.slowdown:+.2f} %"),
@@ -65,7 +68,9 @@ def whole_tables(result: WholeResult) -> list[RenderableType]:
             )
             for num, step_ns in worst
         ]
-        out.append(table("Healing the worst, first step", ("healed", "the last of them", "step", "gain"), gained))
+        out.append(
+            table("Healing the worst, first step", ("healed", "the last of them", "step", "gain"), gained)
+        )
     ops = run.num_works + run.num_messages
     seconds = [
         ("works and messages", f"{show_count(ops)}, {show_count(run.ops_per_s)} per second"),
@@ -81,7 +86,12 @@ def _spread(times: Distribution) -> str:
         return _exactly(times.mean_ns)
     quantiles = ", ".join(
         f"{name} {_exactly(ns)}"
-        for name, ns in (("p50", times.p50_ns), ("p90", times.p90_ns), ("p99", times.p99_ns), ("max", times.max_ns))
+        for name, ns in (
+            ("p50", times.p50_ns),
+            ("p90", times.p90_ns),
+            ("p99", times.p99_ns),
+            ("max", times.max_ns),
+        )
     )
     return f"{_exactly(times.mean_ns)} +- {100 * times.variation:.2f} %; {quantiles}"
 

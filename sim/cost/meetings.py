@@ -48,7 +48,9 @@ def pass_meetings(
     """
     gather, scatter = (
         Meeting("tp", round(ns))
-        for ns in (tensor_parallel_parts(model, microbatch, seq, mesh, cluster, formats) if mesh.tp > 1 else (0, 0))
+        for ns in (
+            tensor_parallel_parts(model, microbatch, seq, mesh, cluster, formats) if mesh.tp > 1 else (0, 0)
+        )
     )
     exchange: tuple[Meeting, ...] = ()
     if mesh.cp > 1 and step is not Pass.W and stage.num_layers:

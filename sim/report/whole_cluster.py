@@ -192,12 +192,12 @@ class WholeResult:
 
 def blame_by_component(blames: Iterable[StepBlame]) -> tuple[Blamed, ...]:
     """Mean charges per step by component, the largest first."""
-    return _means(
-        list(blames), lambda component: component
-    )
+    return _means(list(blames), lambda component: component)
 
 
-def blame_by_place(blames: Iterable[StepBlame], kind: ComponentKind, state: ClusterState) -> tuple[Blamed, ...]:
+def blame_by_place(
+    blames: Iterable[StepBlame], kind: ComponentKind, state: ClusterState
+) -> tuple[Blamed, ...]:
     """Mean charges per step by the host, rack or leaf that a component is, or lies in."""
 
     def place(component: Component) -> Component | None:

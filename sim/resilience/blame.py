@@ -134,7 +134,9 @@ class _Book:
         self.number_of = {channel.name: number for number, channel in enumerate(whole.plan.channels)}
         self.slowest: dict[tuple[int, int], tuple[int, int, int, int]] = {}
 
-    def add(self, kind: ComponentKind, number: int, cause: Cause, lasting_ns: int, passing_ns: int = 0) -> None:
+    def add(
+        self, kind: ComponentKind, number: int, cause: Cause, lasting_ns: int, passing_ns: int = 0
+    ) -> None:
         """Charge something."""
         entry = self.sums[Component(kind, number), cause]
         entry[0] += lasting_ns

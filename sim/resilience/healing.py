@@ -30,9 +30,7 @@ class Healed:
     step_ns: int
 
 
-def heal_worst(
-    whole: WholeCluster, latest: Latest, *, most: int, first_step: int = 0
-) -> tuple[Healed, ...]:
+def heal_worst(whole: WholeCluster, latest: Latest, *, most: int, first_step: int = 0) -> tuple[Healed, ...]:
     """Heal the worst components of one step, up to `most` of them.
 
     Parameters

@@ -88,7 +88,9 @@ def step_whole(
     mesh = whole.plan.mesh
     per_step = mesh.dp * mesh.ep * mesh.cp * mesh.tp
     at_once = max(1, _MOST_ENTRIES // (mesh.pp * per_step))
-    close = set(np.unique(np.linspace(0, num_steps - 1, min(num_steps, MOST_BLAMED_STEPS)).astype(int)).tolist())
+    close = set(
+        np.unique(np.linspace(0, num_steps - 1, min(num_steps, MOST_BLAMED_STEPS)).astype(int)).tolist()
+    )
     makespans: list[Ints] = []
     periods: list[Ints] = []
     replicas: list[Ints] = []

@@ -55,7 +55,9 @@ class Meeting:
     tail: int
 
 
-def replica_durations(whole: WholeCluster, times: ClusterTimes, step: int, dp: int, meeting: Meeting) -> Durations:
+def replica_durations(
+    whole: WholeCluster, times: ClusterTimes, step: int, dp: int, meeting: Meeting
+) -> Durations:
     """Durations of replica `dp` in one step, as one lane of the compiled plan.
 
     Parameters
@@ -71,11 +73,15 @@ def replica_durations(whole: WholeCluster, times: ClusterTimes, step: int, dp: i
     """
     base = whole.compiled.durations
     part = replica_columns(times, step, dp)
-    actors = {(0, pp): rank_durations(whole, times, step, dp, pp, meeting) for pp in range(whole.plan.mesh.pp)}
+    actors = {
+        (0, pp): rank_durations(whole, times, step, dp, pp, meeting) for pp in range(whole.plan.mesh.pp)
+    }
     number_of = {channel.name: number for number, channel in enumerate(whole.plan.channels)}
     channels = {
         (lane, name): ChannelDurations(
-            _longest(times.wire_ns(number_of[name], 0, len(nominal.wire_ns), part)), nominal.lat_ns, nominal.copy_ns
+            _longest(times.wire_ns(number_of[name], 0, len(nominal.wire_ns), part)),
+            nominal.lat_ns,
+            nominal.copy_ns,
         )
         for (lane, name), nominal in base.channels.items()
     }

@@ -127,7 +127,9 @@ def set_up(plan: Plan, profile: Profile, cluster: Cluster, spec: StateSpec) -> W
         gpu=placement.gpus(_ranks(mesh)),
         demand=demand_of(plan, cluster, max(tiers, default=1), nominal_ns, num_messages),
         rows=rows_of_plan(compiled.durations, plan, _meetings(plan, mesh, cluster)),
-        first_waits=[_first_wait(plan, compiled.durations.actors[0, pp].program) for pp in range(plan.mesh.pp)],
+        first_waits=[
+            _first_wait(plan, compiled.durations.actors[0, pp].program) for pp in range(plan.mesh.pp)
+        ],
         nominal_ns=nominal_ns,
         nominal_period_ns=int(nominal.period_ns),
     )

@@ -173,7 +173,7 @@ def _read_base(
 
 
 def _require(section: BaseModel, path: KeyPath, document: Marked, problems: Problems) -> None:
-    """Every number of a cluster must be given somewhere; a section with an unknown part is told of already."""
+    """Every number must be given somewhere; what is wrong with a section's part has been said already."""
     if getattr(section, "part", None) is not None:
         return
     for key in type(section).model_fields:

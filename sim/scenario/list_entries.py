@@ -1,8 +1,8 @@
-"""Overrides that reach into a list of the document below: ``fabric.switches.0.part=SN5600`` over a catalog's list.
+"""Overrides that reach into a list of the document below: ``fabric.switches.0.part=SN5600`` on a catalog's.
 
-`exactmap.sim.scenario.document.apply_override` knows only the document that it changes. Where that one leaves a
-list to the cluster that it names, the override becomes ``switches: {"0": {"part": "SN5600"}}``. Here, where both
-are at hand, it becomes the whole list with that entry changed.
+`exactmap.sim.scenario.document.apply_override` knows only the document that it changes. Where that one leaves
+a list to the cluster that it names, the override becomes ``switches: {"0": {"part": "SN5600"}}``. Here, where
+both are at hand, it becomes the whole list with that entry changed.
 """
 
 from __future__ import annotations

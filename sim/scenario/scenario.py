@@ -59,6 +59,12 @@ def load_scenario(path: str | Path, overrides: Sequence[str] = ()) -> Scenario:
         raise InvalidInputError(
             "not a scenario", where=Place(path, 1), expected="fields, such as exactmap: 1"
         )
+    if "exactmap-cluster" in (as_mapping(document.value) or {}):
+        raise InvalidInputError(
+            "a cluster file is no scenario",
+            where=Place(path, 1),
+            hint=f"a scenario names it, cluster: {path.name}; exactmap cluster shows what is in it",
+        )
     for text in overrides:
         try:
             document = _expand(apply_override(document, text))
@@ -103,7 +109,7 @@ def _has(document: Marked) -> bool:
 
 
 def _without_cluster(document: Marked) -> Marked:
-    """The document for the schema; what its cluster section says is checked where it has been put together."""
+    """The document for the schema; the cluster section is checked where it has been put together."""
     root = as_mapping(document.value) or {}
     return Marked({**root, "cluster": {}}, document.places, document.prefix) if _has(document) else document
 

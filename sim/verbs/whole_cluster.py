@@ -126,9 +126,7 @@ def simulate_whole(
     spec = given.state if seed is None else replace(given.state, seed=seed)
     whole = set_up(given.plan, given.profile, given.cluster, spec)
     ready = perf_counter()
-    steps = step_whole(
-        whole, num_steps, num_threads=num_threads, most_healed=most_healed, progress=progress
-    )
+    steps = step_whole(whole, num_steps, num_threads=num_threads, most_healed=most_healed, progress=progress)
     run = RunFacts(
         num_threads=num_threads,
         plan_s=round(planned - start, 3),
@@ -164,17 +162,24 @@ def _given(
         state = state_of_overrides(overrides, machine)
         if profile is None:
             basis = dict(plan.made).get("priced_with", "the plan's cost lines")
-            return _Given(plan, sha256, str(path), profile_from_cost_lines(plan.cost, str(path)), basis, machine, state)
+            return _Given(
+                plan, sha256, str(path), profile_from_cost_lines(plan.cost, str(path)), basis, machine, state
+            )
         return _Given(plan, sha256, str(path), *_read_profile(profile), machine, state)
     if cluster is not None:
         raise InvalidInputError(
-            "a scenario has its own cluster", where=str(path), got=f"--cluster {cluster}", hint="use --set cluster=.."
+            "a scenario has its own cluster",
+            where=str(path),
+            got=f"--cluster {cluster}",
+            hint="use --set cluster=..",
         )
     from exactmap.sim.verbs.plan import plan as choose
 
     chosen = choose(path, overrides, progress=progress)
     winner, scenario = chosen.ranking.winner, chosen.scenario
-    prices = (winner.profile, dict(chosen.plan.made)["priced_with"]) if profile is None else _read_profile(profile)
+    prices = (
+        (winner.profile, dict(chosen.plan.made)["priced_with"]) if profile is None else _read_profile(profile)
+    )
     return _Given(
         chosen.plan, chosen.sha256, f"(chosen for {path})", *prices, scenario.cluster, scenario.state
     )

@@ -112,7 +112,9 @@ class ClusterState:
 
     def healed(self, components: Iterable[Component]) -> ClusterState:
         """The same cluster with some components as they should be; nobody's draws change."""
-        arrays = {kind: self._factors(kind).copy() for kind in ComponentKind if kind is not ComponentKind.LEAF}
+        arrays = {
+            kind: self._factors(kind).copy() for kind in ComponentKind if kind is not ComponentKind.LEAF
+        }
         left = self.uplinks_left.copy()
         gpus = set(self.healed_gpus)
         for component in components:

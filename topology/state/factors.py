@@ -68,9 +68,7 @@ def factor_table(variation: float) -> Ints:
     else:
         sigma = sqrt(log(1.0 + variation * variation))
         normal = NormalDist()
-        raw = [
-            exp(sigma * normal.inv_cdf((place + 0.5) / _NUM_QUANTILES)) for place in range(_NUM_QUANTILES)
-        ]
+        raw = [exp(sigma * normal.inv_cdf((place + 0.5) / _NUM_QUANTILES)) for place in range(_NUM_QUANTILES)]
         per_unit = ONE * _NUM_QUANTILES / fsum(raw)
         table = np.array([round(value * per_unit) for value in raw], dtype=np.int64)
     table.setflags(write=False)

@@ -111,7 +111,10 @@ class StateSpec:
                 value = float(getattr(self, entry.name))
                 if not 0.0 <= value <= _MAX_VARIATION:
                     raise InvalidInputError(
-                        "out of range", where=Place(field=f"state.{entry.name}"), got=f"{value:g}", expected="0 to 1"
+                        "out of range",
+                        where=Place(field=f"state.{entry.name}"),
+                        got=f"{value:g}",
+                        expected="0 to 1",
                     )
         for name, least, value in (
             ("seed", 0, self.seed),

@@ -110,7 +110,8 @@ class ClusterTimes:
     ) -> None:
         if len(base.lanes) != 1:
             raise InvalidInputError(
-                "replicas with programs of their own cannot be simulated GPU by GPU", got=f"{len(base.lanes)} classes"
+                "replicas with programs of their own cannot be simulated GPU by GPU",
+                got=f"{len(base.lanes)} classes",
             )
         self.base = base
         self.links = links
@@ -194,7 +195,9 @@ class ClusterTimes:
         post = int(np.searchsorted(actor.program.post_at, index))
         number = int(actor.program.order_of_post[post])
         gpu, step = self.gpus(pp, columns)
-        factor = self._cached("op", pp, group, op in {"NORM", "CHK"}, lambda: self.links.operation(pp, group, op))
+        factor = self._cached(
+            "op", pp, group, op in {"NORM", "CHK"}, lambda: self.links.operation(pp, group, op)
+        )
         scaled = scale(np.full(stop - start, base_ns, dtype=np.int64), factor[self._places(start, stop)])
         variation = self.state.spec.interface_jitter
         if not variation:
@@ -208,7 +211,10 @@ class ClusterTimes:
         start, stop = self._span(columns)
         block = self._kept("wire", channel)
         if block is None or not (
-            block.start == start and block.stop == stop and block.low <= first and last <= block.low + len(block.rows)
+            block.start == start
+            and block.stop == stop
+            and block.low <= first
+            and last <= block.low + len(block.rows)
         ):
             at_once = _rows_at_once(stop - start)
             low = first - first % at_once
@@ -253,7 +259,9 @@ class ClusterTimes:
         ends = self.plan.channels[channel]
         base = self.base.channels[0, ends.name].wire_ns
         factor = self._cached("wire", 0, channel, False, lambda: self.links.message(channel))
-        scaled = scale(np.full(stop - start, int(base[low]), dtype=np.int64), factor[self._places(start, stop)])
+        scaled = scale(
+            np.full(stop - start, int(base[low]), dtype=np.int64), factor[self._places(start, stop)]
+        )
         variation = self.state.spec.interface_jitter
         if not variation:
             return np.broadcast_to(scaled, (high - low, stop - start))
@@ -268,7 +276,10 @@ class ClusterTimes:
         """Works low..high-1 of a pipeline rank, [works, columns]."""
         block = self._kept("comp", pp)
         if block is None or not (
-            block.start == start and block.stop == stop and block.low <= low and high <= block.low + len(block.rows)
+            block.start == start
+            and block.stop == stop
+            and block.low <= low
+            and high <= block.low + len(block.rows)
         ):
             at_once = _rows_at_once(stop - start)
             base = low - low % at_once
@@ -356,7 +367,9 @@ class ClusterTimes:
         rows, spec = self._rows[pp], self.state.spec
         factor = self.state.work_factor(gpu, step)
         # [2, columns] a stretch and the last one; of a pass without meetings the last is all of it.
-        base_ns = [[kind.stretch_ns, kind.last_ns] if kind.meetings else [kind.base_ns] * 2 for kind in rows.kinds]
+        base_ns = [
+            [kind.stretch_ns, kind.last_ns] if kind.meetings else [kind.base_ns] * 2 for kind in rows.kinds
+        ]
         scaled = scale(np.array(base_ns, dtype=np.int64).reshape(-1, 2, 1), factor)
         hiccups = find_hiccups(self.state, rows, gpu, step, self.step_ns)
         made = _Actor(start, stop, stream_keys(spec.seed, Stream.GPU_WORK, gpu, step), scaled, hiccups)

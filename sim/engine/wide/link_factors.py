@@ -51,7 +51,9 @@ class Demand:
     messages: float
 
 
-def demand_of(plan: Plan, cluster: Cluster, tier: int, step_ns: int, num_messages: Mapping[str, int]) -> Demand:
+def demand_of(
+    plan: Plan, cluster: Cluster, tier: int, step_ns: int, num_messages: Mapping[str, int]
+) -> Demand:
     """Demand of a plan on the uplinks of its cluster.
 
     Parameters
@@ -129,7 +131,9 @@ class LinkFactors:
         """Factors of one message: interface of its source, of its target, uplinks of both."""
         ends = self.plan.channels[channel]
         at = slice(column, column + 1)
-        return [int(part[0]) for part in self._message_parts(self.flat[ends.src, at], self.flat[ends.dst, at])]
+        return [
+            int(part[0]) for part in self._message_parts(self.flat[ends.src, at], self.flat[ends.dst, at])
+        ]
 
     def operation_parts(self, pp: int, group: int, op: str, column: int) -> list[int]:
         """Factors of one member's part: its interface, its leaf's uplinks."""
