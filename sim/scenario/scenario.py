@@ -64,7 +64,7 @@ def load_scenario(path: str | Path, overrides: Sequence[str] = ()) -> Scenario:
             document = _expand(apply_override(document, text))
         except ExactmapError as error:
             problems.add(error)
-    spec = validate(document, ScenarioFile, problems)
+    spec = validate(_without_cluster(document), ScenarioFile, problems)
     cluster = (
         resolve_cluster(_section(document, "cluster"), path.parent, problems)
         if spec or _has(document)
@@ -100,6 +100,12 @@ def _has(document: Marked) -> bool:
     """Whether there is a cluster section worth resolving beside the schema's own complaints."""
     root = as_mapping(document.value) or {}
     return as_mapping(root.get("cluster")) is not None
+
+
+def _without_cluster(document: Marked) -> Marked:
+    """The document for the schema; what its cluster section says is checked where it has been put together."""
+    root = as_mapping(document.value) or {}
+    return Marked({**root, "cluster": {}}, document.places, document.prefix) if _has(document) else document
 
 
 def _expand(document: Marked) -> Marked:
