@@ -23,7 +23,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Blamed:
-    """Mean excess per step that is charged to a component or a place; `lasting_ns` is what healing could take away."""
+    """Mean excess per step charged to a component or a place; healing could take away `lasting_ns`."""
 
     component: Component
     total_ns: int

@@ -1,15 +1,15 @@
-"""Who was waited for: the excess of each piece of a step's critical path, charged to the component that caused it.
+"""Who was waited for: the excess of each piece of a step's critical path, charged to its component.
 
 The step ends with its latest replica (`exactmap.sim.resilience.latest`). Along its critical path each piece
 took what it took instead of what it takes nominally, and the difference is charged ::
 
     work        rack, host, then GPU: nominal x (rack - 1), x rack (host - 1), the rest to the GPU
     message     the slowest of its interfaces and uplinks; its jitter to the sender's interface
-    operation   the member whose part took longest: its interface or its leaf's uplinks; jitter to its interface
+    operation   the member whose part took longest: its interface or its leaf; jitter to its interface
 
-Charges are exact in sum: step - nominal step = sum of charges - (nominal step - nominal time of this path), since
-the path need not be the one that is critical when all are alike. A charge has a *lasting* part, which comes from a
-component's rate and would go if it were healed, and a *passing* one, its jitter.
+Charges are exact in sum: step - nominal step = sum of charges - (nominal step - nominal time of this path),
+since the path need not be the one that is critical when all are alike. A charge has a *lasting* part, which
+comes from a component's rate and would go if it were healed, and a *passing* one, its jitter.
 """
 
 from __future__ import annotations

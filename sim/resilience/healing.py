@@ -1,8 +1,9 @@
 """What it buys to replace the worst components, one after the other.
 
 Greedy: of the latest replica's critical path the component with the largest lasting charge is healed, the
-replicas that it touches are replayed with the durations that this gives them, and the latest replica is found anew
-(`exactmap.sim.resilience.latest`). Nobody's jitter changes. It ends when the path is slowed by jitter alone.
+replicas that it touches are replayed with the durations that this gives them, and the latest replica is found
+anew (`exactmap.sim.resilience.latest`). Nobody's jitter changes. It ends when the path is slowed by jitter
+alone.
 """
 
 from __future__ import annotations

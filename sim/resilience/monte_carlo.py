@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exactmap.sim.engine.critical_path import critical_path
-from exactmap.sim.engine.wide.replay_wide import replay_wide
+from exactmap.sim.engine.wide.replay_wide import Progress, replay_wide
 from exactmap.sim.resilience.blame import StepBlame, charge_path
 from exactmap.sim.resilience.healing import Healed, heal_worst
 from exactmap.sim.resilience.latest import Latest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from exactmap.sim.engine.encoded import Ints
     from exactmap.sim.resilience.whole_cluster import WholeCluster
 
@@ -67,7 +65,7 @@ def step_whole(
     *,
     num_threads: int = 2,
     most_healed: int = 16,
-    progress: Callable[[float, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> WholeSteps:
     """Step a whole cluster.
 
@@ -84,7 +82,7 @@ def step_whole(
     progress
         Told how far it is.
     """
-    tell = progress or (lambda _fraction, _what: None)
+    tell = progress or _silent
     mesh = whole.plan.mesh
     per_step = mesh.dp * mesh.ep * mesh.cp * mesh.tp
     at_once = max(1, _MOST_ENTRIES // (mesh.pp * per_step))
@@ -106,7 +104,7 @@ def step_whole(
             whole.compiled,
             times,
             num_threads=num_threads,
-            progress=lambda done, what, first=first, num=num: tell((first + done * num) / num_steps, what),
+            progress=_within(tell, first / num_steps, num / num_steps),
         )
         stepping_s += perf_counter() - start
         num_works += times.num_works
@@ -155,3 +153,12 @@ def _blame(whole: WholeCluster, latest: Latest, step: int, makespan_ns: int) -> 
         nominal_path_ns=path_ns - sum(charge.total_ns for charge in charges),
         charges=charges,
     )
+
+
+def _silent(_fraction: float, _what: str) -> None:
+    """Progress that nobody watches."""
+
+
+def _within(tell: Progress, start: float, share: float) -> Progress:
+    """Progress of a part of the whole."""
+    return lambda done, what: tell(start + share * done, what)

@@ -1,10 +1,10 @@
 """One replica of a whole cluster, as the ordinary engines see it.
 
 A replica becomes one lane: members of its tensor and context groups are folded into one, each duration the
-longest of theirs (exact where these groups have one member; else a message counts as its slowest member's). An
-operation over replicas takes what it takes in the step, the longest part of any member. What follows the first
-such meeting is done by all replicas at once, so it is taken from the one that needs longest for it, the *tail*. The
-lane then ends when the step would end if no other replica came later to the meeting.
+longest of theirs (exact where these groups have one member; else a message counts as its slowest member's).
+An operation over replicas takes what it takes in the step, the longest part of any member. What follows the
+first such meeting is done by all replicas at once, so it is taken from the one that needs longest for it, the
+*tail*. The lane then ends when the step would end if no other replica came later to the meeting.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Operations = dict[tuple[int, int], int]
 
 
 def shared_operations(whole: WholeCluster, times: ClusterTimes, step: int) -> Operations:
-    """Durations in one step of all operations that replicas share; `step` counts from the first of `times`."""
+    """Durations in one step of all operations that replicas share; `step` counts within `times`."""
     part = step_columns(times, step)
     return {
         (pp, post): int(times.op_ns(pp, post, part).max())

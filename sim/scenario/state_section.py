@@ -94,7 +94,7 @@ def resolve_state(section: StateSection, cluster: Cluster, document: Marked, pro
 
 
 def state_of_overrides(overrides: Sequence[str], cluster: Cluster) -> StateSpec:
-    """The state of a cluster that no scenario speaks of: that of everybody, changed by ``state.…=`` overrides.
+    """The state of a cluster that no scenario speaks of: the defaults, changed by ``state.`` overrides.
 
     Raises
     ------

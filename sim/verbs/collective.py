@@ -175,7 +175,8 @@ def _named(kind: type[_Name], text: str, what: str) -> _Name:
 def _sizes(size: str | int | None, sizes: str | None) -> list[int]:
     if (size is None) == (sizes is None):
         raise InvalidInputError(
-            "the size is given twice" if size else "a size is missing", expected="one of --size, --sizes"
+            "the size is given twice" if size is not None else "a size is missing",
+            expected="one of --size, --sizes",
         )
     if sizes is None:
         return [size if isinstance(size, int) else _bytes(str(size))]

@@ -1,11 +1,12 @@
 """How fast a whole cluster is simulated, from the command to the tables: the two bars, and how it scales.
 
-    python tests/bench/whole_cluster.py [--quick] [--threads 2] [--plot docs/pictures/whole-cluster-scaling.png]
+    python tests/bench/whole_cluster.py [--quick] [--threads 2] [--plot
+    docs/pictures/whole-cluster-scaling.png]
 
-Each case runs `exactmap simulate --scale full` in a process of its own, so seconds and peak memory are those of a
-user: reading, planning, compiling, the state of every component, a duration for each work and message of each GPU, all steps,
-blame, healing. The bars are 20 s and 4 GiB for a step of 64 stages x 3,437 replicas x 256 microbatches, and 60 s
-for 1,000 steps of 16 stages x 1,024 replicas x 32 microbatches, both on two cores.
+Each case runs `exactmap simulate --scale full` in a process of its own, so seconds and peak memory are those
+of a user: reading, planning, compiling, the state of every component, a duration for each work and message of
+each GPU, all steps, blame, healing. The bars are 20 s and 4 GiB for a step of 64 stages x 3,437 replicas x
+256 microbatches, and 60 s for 1,000 steps of 16 stages x 1,024 replicas x 32 microbatches, both on two cores.
 """
 
 from __future__ import annotations
@@ -122,7 +123,9 @@ def plot(rows: list[Measured], path: Path) -> None:
     gpus = [row.case.num_gpus for row in rows]
     seconds = [row.cpu_s for row in rows]
     axes.loglog(gpus, seconds, "o-", color="#0072B2", label="whole command, CPU seconds")
-    axes.loglog(gpus, [row.stepping_s for row in rows], "s-", color="#D55E00", label="stepping alone, 2 threads, wall")
+    axes.loglog(
+        gpus, [row.stepping_s for row in rows], "s-", color="#D55E00", label="stepping alone, 2 threads, wall"
+    )
     line = [seconds[-1] * count / gpus[-1] for count in gpus]
     axes.loglog(gpus, line, "--", color="#B0B0B0", label="in proportion to GPUs")
     axes.set_xlabel("GPUs: 64 stages, 256 microbatches, more replicas")

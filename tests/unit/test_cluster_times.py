@@ -28,7 +28,9 @@ def all_rows(times: ClusterTimes, pp: int, columns: slice) -> NDArray[np.int64]:
     return np.array(times.comp_ns(pp, 0, num, columns))
 
 
-@pytest.mark.parametrize("sizes", [{"pp": 4, "dp": 6}, {"pp": 2, "dp": 3, "tp": 4, "cp": 2}], ids=["plain", "tp"])
+@pytest.mark.parametrize(
+    "sizes", [{"pp": 4, "dp": 6}, {"pp": 2, "dp": 3, "tp": 4, "cp": 2}], ids=["plain", "tp"]
+)
 def test_how_durations_are_asked_for_changes_nothing(sizes: dict[str, int]) -> None:
     """Row by row, in blocks, columns cut anywhere, from several threads: the same numbers."""
     times = whole(JITTERY, **sizes).times(num_steps=2)
@@ -143,11 +145,16 @@ def test_a_pass_meets_at_each_of_its_collectives() -> None:
     num = kind.num_stretches
     gpus = case.gpu[0, 1, 0, 0]
     factor = case.state.work_factor(gpus, 0)
-    draws = draws16(stream_keys(spec.seed, Stream.GPU_WORK, gpus, 0), 0, 100).transpose(0, 2, 1).reshape(-1, 4)
+    draws = (
+        draws16(stream_keys(spec.seed, Stream.GPU_WORK, gpus, 0), 0, 100).transpose(0, 2, 1).reshape(-1, 4)
+    )
     table = factor_table(0.05 * sqrt(num))
     first = rows.first_draw[1]
     work = [
-        scale(scale(np.array([kind.last_ns if n == num - 1 else kind.stretch_ns] * 4), factor), table[draws[first + n]])
+        scale(
+            scale(np.array([kind.last_ns if n == num - 1 else kind.stretch_ns] * 4), factor),
+            table[draws[first + n]],
+        )
         for n in range(num)
     ]
     meetings = sum(meeting.time_ns for meeting in kind.meetings)

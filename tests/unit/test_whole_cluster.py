@@ -1,4 +1,4 @@
-"""A whole cluster: equal to the aggregated simulation, stragglers as in the event engine, blame and healing."""
+"""A whole cluster: its aggregate if all are alike, stragglers as by events, blame and healing."""
 
 from __future__ import annotations
 
@@ -170,7 +170,9 @@ def test_the_latest_replica_is_the_latest_of_all() -> None:
 
 def test_healing_is_what_a_simulation_of_the_healed_cluster_says() -> None:
     """After each component the replayed replicas give the step of the whole cluster, stepped anew."""
-    spec = replace(JITTERY, gpu_jitter=0.0, interface_jitter=0.0, gpu_step_jitter=0.0, hiccups_per_gpu_hour=0.0)
+    spec = replace(
+        JITTERY, gpu_jitter=0.0, interface_jitter=0.0, gpu_step_jitter=0.0, hiccups_per_gpu_hour=0.0
+    )
     case = whole(spec, pp=4, dp=40)
     found = step_whole(case, most_healed=6)
     components = []

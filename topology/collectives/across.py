@@ -11,9 +11,9 @@ included) and a small message takes L. S is the full buffer, c = S/n, passes = 2
 
 Two binary trees over domains: an interface sends f S / k, f = 1, 1.5, 2 for 2, 3, more domains: an inner
 node of one tree (half of S, up once and down twice) is a leaf of the other. Members of a domain are a chain
-in it ::
+in it, of k-1 hops, which begins at another member in each channel ::
 
-    T = base + 2 (k-1) h + 2 log2(d) a_p L + max(2 S / r, f S / (k w))
+    T = base + 2 (k-1) h + 2 log2(d) a_p L + max(2 S (k-1) / (k r), f S / (k w))
 
 In-switch reduction in domains with trees between them (NVLS tree), or summing switches in the fabric too
 (SHARP: an interface sends S/k once), is bound by the norm of its two stages. Hierarchical: scatter inside,
@@ -33,7 +33,14 @@ from numpy.typing import NDArray
 from exactmap.topology.collectives.blend import blended_ns, log_ratio
 from exactmap.topology.collectives.constants import LinkConstants, NetworkConstants, network_constants
 from exactmap.topology.collectives.inside import no_nvls
-from exactmap.topology.collectives.model import PIECES, num_steps, nvls_fill_bytes, step_ns, switched
+from exactmap.topology.collectives.model import (
+    PIECES,
+    num_steps,
+    nvls_fill_bytes,
+    simple_step_ns,
+    step_ns,
+    switched,
+)
 from exactmap.topology.collectives.operations import Algorithm, Collective, num_passes
 from exactmap.topology.collectives.times import Candidate, Rejected, Standing
 from exactmap.topology.curves import Curves
@@ -118,12 +125,10 @@ def ring_candidate(x: Crossing) -> Candidate:
     chunk = x.sizes / n
     inner_ns = np.exp(_ring_ratio(x, n))
     # What a step inside takes by protocol is the low or the high branch of the same law.
-    moving = chunk * (1e9 / k.simple_bytes_per_s)
-    simple_step = (k.simple_step_ns**k.sharpness + moving**k.sharpness) ** (1.0 / k.sharpness)
     protocols = (
         (k.ll_step_ns + chunk * (1e9 / k.ll_bytes_per_s), net.ring_ll, _LL_BYTES),
         (k.ll128_step_ns + chunk * (1e9 / k.ll128_bytes_per_s), net.ring_ll128, _LL128_BYTES),
-        (simple_step, net.ring_simple, 1.0),
+        (simple_step_ns(k, chunk), net.ring_simple, 1.0),
     )
     times = []
     for step, share, overhead in protocols:
@@ -172,12 +177,13 @@ def _tree(x: Crossing) -> Candidate:
     chain, rounds = 2 * (shape.per_domain - 1), 2 * x.levels
     width = shape.per_domain * x.per_ns
     out = x.tree_share * x.sizes / width
-    twice = 2.0 * x.sizes if shape.per_domain > 1 else np.zeros(len(x.sizes))
+    # The end of a chain sends nothing on, and every member is that end in some channel.
+    twice = 2.0 * x.sizes * (shape.per_domain - 1) / shape.per_domain
     fill = net.tree_chunk_bytes
     protocols = [
         (
             chain * k.ll_step_ns + rounds * net.tree_ll * x.latency_ns,
-            twice * (1e9 / (k.simple_bytes_per_s * net.tree_ll_share)),
+            twice * (1e9 / (k.stream_bytes_per_s * net.tree_ll_share)),
             _LL_BYTES * out,
         )
     ]
@@ -186,13 +192,13 @@ def _tree(x: Crossing) -> Candidate:
         protocols += [
             (
                 chain * k.ll128_step_ns + rounds * net.tree_ll128 * x.latency_ns,
-                twice * (_LL128_BYTES * 1e9 / k.simple_bytes_per_s),
+                twice * (_LL128_BYTES * 1e9 / k.stream_bytes_per_s),
                 _LL128_BYTES * out,
             ),
             (
-                chain * (k.simple_step_ns + fill * 1e9 / k.simple_bytes_per_s)
+                chain * (k.simple_step_ns + fill * 1e9 / k.stream_bytes_per_s)
                 + rounds * (net.tree_simple * x.latency_ns + fill / width),
-                twice * (1e9 / k.simple_bytes_per_s),
+                twice * (1e9 / k.stream_bytes_per_s),
                 out,
             ),
         ]
@@ -202,7 +208,7 @@ def _tree(x: Crossing) -> Candidate:
         Standing.LIBRARY,
         k.base_ns + np.minimum.reduce(times),
         latency=k.base_ns + protocols[0][0],
-        up=twice * (1e9 / k.simple_bytes_per_s),
+        up=twice * (1e9 / k.stream_bytes_per_s),
         out=out,
         note=f"chains of {shape.per_domain} members take the LL protocol only" if wide else "",
     )
@@ -322,7 +328,7 @@ def broadcast_candidate(x: Crossing) -> Candidate:
         Standing.LIBRARY,
         k.base_ns + np.minimum.reduce(times),
         latency=k.base_ns + (hops - outer) * k.ll_step_ns + outer * x.net.ring_ll * x.latency_ns,
-        up=x.sizes * (1e9 / k.simple_bytes_per_s) if shape.per_domain > 1 else np.zeros(len(x.sizes)),
+        up=x.sizes * (1e9 / k.stream_bytes_per_s) if shape.per_domain > 1 else np.zeros(len(x.sizes)),
         out=x.sizes / width,
         note="a chain in pieces",
     )

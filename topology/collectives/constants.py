@@ -76,6 +76,8 @@ class LinkConstants:
     ----------
     name
         GPU type.
+    link_bytes_per_s
+        Rate of a GPU's link to its domain, one direction: nothing is faster.
     base_ns
         Launch and first contact.
     ll_step_ns, ll_bytes_per_s, ll128_step_ns, ll128_bytes_per_s, simple_step_ns, simple_bytes_per_s
@@ -101,6 +103,7 @@ class LinkConstants:
     """
 
     name: str
+    link_bytes_per_s: float
     base_ns: float
     ll_step_ns: float
     ll_bytes_per_s: float
@@ -125,6 +128,11 @@ class LinkConstants:
     tree_max_domain: float = 8.0
     siblings: tuple[str, ...] = ()
     confidence: Confidence = Confidence.FITTED
+
+    @property
+    def stream_bytes_per_s(self) -> float:
+        """Rate of large steps in the Simple protocol: its law knows nothing of the link."""
+        return min(self.simple_bytes_per_s, self.link_bytes_per_s)
 
     def with_numbers(self, numbers: Mapping[str, float]) -> LinkConstants:
         """The same with some numbers changed, by name."""
@@ -221,6 +229,7 @@ def link_constants(cluster: Cluster) -> LinkConstants:
     step, rate = float(up.latency_ns), up.bytes_per_s * up.efficiency
     return LinkConstants(
         name=cluster.gpu.name,
+        link_bytes_per_s=float(up.bytes_per_s),
         base_ns=0.0,
         ll_step_ns=step,
         ll_bytes_per_s=rate,

@@ -7,7 +7,7 @@ Each of n members has S/n for each other; n - k of them are in other domains ::
                    the same bytes, d-1 messages instead of n-k, and no climb to another rail's leaf
     hierarchical   all-to-all inside, then between equal places: two phases, one after the other
 
-Every message takes `message_ns` of an interface. An all-to-all never gets more than one interface per GPU.
+A launch takes `pair_base_ns`, every message `message_ns` of an interface. An all-to-all never gets more than one interface per GPU.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _outside(x: Crossing, num_messages: int) -> tuple[np.ndarray, float]:
     """(interface busy with bytes, time without bytes)."""
     n, k = x.shape.num_members, x.shape.per_domain
     busy = x.sizes * (n - k) / n / x.per_ns
-    return busy, x.latency_ns + num_messages * x.net.message_ns
+    return busy, x.k.pair_base_ns + x.latency_ns + num_messages * x.net.message_ns
 
 
 def _direct(x: Crossing) -> Candidate:
@@ -76,7 +76,8 @@ def _rail_aligned(x: Crossing) -> Candidate | Rejected:
     # What leaves crosses NVLink first, beside what stays.
     inside = blended_ns(x.curves, x.k, Collective.ALL_TO_ALL, k, x.sizes)
     busy, fixed = _outside(x, x.shape.num_domains - 1)
-    latency = fixed + float(inside[0])
+    # One launch, which the time inside has in it.
+    latency = fixed - x.k.pair_base_ns + float(inside[0])
     return x.candidate(
         Algorithm.RAIL_ALIGNED,
         Standing.LIBRARY,
@@ -97,8 +98,8 @@ def _hierarchical(x: Crossing) -> Candidate | Rejected:
     return x.candidate(
         Algorithm.HIERARCHICAL,
         Standing.COMPOSED,
-        inside + x.k.pair_base_ns + fixed + busy,
-        latency=float(inside[0]) + x.k.pair_base_ns + fixed,
+        inside + fixed + busy,
+        latency=float(inside[0]) + fixed,
         up=inside,
         out=busy,
         note="needs a framework that splits the group in two",

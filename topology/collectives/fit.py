@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ RING_OPS = (Collective.ALL_REDUCE, Collective.ALL_GATHER, Collective.REDUCE_SCAT
 
 START = LinkConstants(
     name="start",
+    link_bytes_per_s=inf,
     base_ns=8e3,
     ll_step_ns=1e3,
     ll_bytes_per_s=150e9,

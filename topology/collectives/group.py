@@ -82,6 +82,7 @@ def price_group(cluster: Cluster, op: Collective, shape: GroupShape) -> GroupTim
             for tier in range(1, shape.fabric_tier + 1 if shape.num_domains > 1 else 1)
         ),
         bus_factor(op, shape.num_members),
+        own.time_ns[-1] if own is not None and shape.num_domains == 1 else 0.0,
     )
 
 
@@ -155,6 +156,8 @@ class GroupTimes:
         (name, share of the furthest tier's busy time) of each tier of the fabric.
     bus
         Bus bandwidth over size / time.
+    end_ns
+        Inside a domain: the time of the largest size that was measured, or 0.
     known
         Times that were asked for.
     """
@@ -167,6 +170,7 @@ class GroupTimes:
     library: tuple[Candidate, ...]
     tiers: tuple[tuple[str, float], ...]
     bus: float
+    end_ns: float = 0.0
     known: dict[int, CollectiveTime] = field(default_factory=dict, repr=False)
 
     def at(self, num_bytes: int, algorithm: Algorithm | None = None) -> CollectiveTime:
@@ -214,6 +218,7 @@ class GroupTimes:
         )
 
     def _choose(self, size: float, left: int, share: float) -> tuple[Candidate, float]:
+        """What the library takes, and its time."""
         best = self.library[0]
         row = best.rows[0]
         total = row[left] + share * (row[left + 1] - row[left])
@@ -225,6 +230,9 @@ class GroupTimes:
             time = row[left] + share * (row[left + 1] - row[left])
             if time < total:
                 best, total = other, time
+        if self.end_ns and span is not None and size > span[1]:
+            # Another way than was measured may be faster from here on, but more bytes take no less time.
+            total = max(total, self.end_ns)
         return best, total
 
     def _named(self, algorithm: Algorithm) -> Candidate:
@@ -247,8 +255,8 @@ class GroupTimes:
         name = self.library[0].algorithm if taken.algorithm is Algorithm.MEASURED else taken.algorithm
         out: list[CandidateTime] = []
         for way in self.candidates:
-            time = self.at(num_bytes, way.algorithm)
             chosen = way.algorithm is name
+            time = taken if chosen else self.at(num_bytes, way.algorithm)
             out.append(
                 CandidateTime(
                     way.algorithm,

@@ -4,9 +4,10 @@ The time of a work on GPU g is its nominal time, times ::
 
     own(g) x host(g) x rack(g) x step(g, s) x jitter of that work
 
-and each factor belongs to one component, so what is lost can be charged to it. A transfer is as slow as the slowest of
-the interfaces at its ends and of the uplinks that it takes. Of a leaf with u uplinks of which n are lost, the rest
-at rate r, the share left is r (u - n) / u: traffic that needs d of all its uplinks slows by max(1, d / left).
+and each factor belongs to one component, so what is lost can be charged to it. A transfer is as slow as the
+slowest of the interfaces at its ends and of the uplinks that it takes. Of a leaf with u uplinks of which n
+are lost, the rest at rate r, the share left is r (u - n) / u: traffic that needs d of all its uplinks slows
+by max(1, d / left).
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from exactmap.topology.hardware import Cluster
-    from exactmap.topology.state.leaves import Leaves
     from exactmap.topology.links import Floats, Ints
+    from exactmap.topology.state.leaves import Leaves
     from exactmap.topology.state.spec import StateSpec, Straggler
 
 __all__ = ["ClusterState", "build_state"]
@@ -102,13 +103,7 @@ class ClusterState:
         if not self.leaves.num_leaves:
             return np.full(np.shape(gpu), ONE, dtype=np.int64)
         slower = np.maximum(1.0, demand / self.uplinks_left)
-        return np.rint(slower * ONE).astype(np.int64)[self.leaves.leaf[gpu]]
-
-    def is_degraded(self, component: Component) -> bool:
-        """Whether a component is not as it should be."""
-        if component.kind is ComponentKind.LEAF:
-            return bool(self.uplinks_left[component.number] < 1.0)
-        return bool(self._factors(component.kind)[component.number] != ONE)
+        return np.asarray(np.rint(slower * ONE).astype(np.int64)[self.leaves.leaf[gpu]])
 
     def healed(self, components: Iterable[Component]) -> ClusterState:
         """The same cluster with some components as they should be; nobody's draws change."""
@@ -208,7 +203,7 @@ def _left(straggler: Straggler, num_uplinks: Ints, where: str) -> Floats:
         raise InvalidInputError(
             "the leaf has no uplinks",
             where=Place(field=f"{where}.leaf"),
-            hint="the cluster's fabric is a single switch, or its kind is ideal: describe it under cluster.fabric",
+            hint="its fabric is one switch, or no fat tree: describe it under cluster.fabric",
         )
     if straggler.lost_uplinks >= least:
         raise InvalidInputError(

@@ -1,4 +1,4 @@
-"""Leaf switches as a whole cluster's state sees them: which GPU hangs on which, and what its uplinks carry."""
+"""Leaf switches as a cluster's state sees them: which GPU hangs on which, and how many uplinks it has."""
 
 from __future__ import annotations
 

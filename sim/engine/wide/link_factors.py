@@ -6,8 +6,8 @@ through uplinks of both. It is as slow as the slowest of these ::
     factor = max(interface a, interface b, uplinks of leaf(a), uplinks of leaf(b))
 
 and inside a rack it is as it should be. Uplinks slow only what does not fit through those that are left
-(`exactmap.topology.state.cluster_state`): all members of a collective send at once, while a pipeline's messages
-need the average of their bytes over a step.
+(`exactmap.topology.state.cluster_state`): all members of a collective send at once, while a pipeline's
+messages need the average of their bytes over a step.
 """
 
 from __future__ import annotations
@@ -156,4 +156,4 @@ class LinkFactors:
         elif "pp" not in spec.axes:
             members = place[pp : pp + 1]
         low, high = members.min(axis=axes, keepdims=True), members.max(axis=axes, keepdims=True)
-        return np.broadcast_to(low != high, (1, *place.shape[1:]))[0].ravel()
+        return np.asarray(np.broadcast_to(low != high, (1, *place.shape[1:]))[0].ravel())
