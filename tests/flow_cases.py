@@ -39,6 +39,67 @@ def plain_rates(
     return rate
 
 
+def check_reasons(
+    routes: Routes, capacity: Floats, rate: Floats, *, count: Floats | None = None, most: Floats | None = None
+) -> None:
+    """The definition: no link is overfull, and each flow is at its bound or the fastest on a full link."""
+    num_flows = routes.num_flows
+    count = np.ones(num_flows) if count is None else count
+    most = np.full(num_flows, np.inf) if most is None else most
+    flow = np.repeat(np.arange(num_flows), np.diff(routes.start))
+    weight = routes.share * count[flow]
+    finite = np.where(np.isfinite(rate), rate, 0.0)
+    load = np.bincount(routes.link, weight * finite[flow], minlength=len(capacity))
+    assert (load <= capacity * (1 + 1e-9)).all()
+    assert (rate <= most * (1 + 1e-12)).all()
+    fastest = np.zeros(len(capacity))
+    np.maximum.at(fastest, routes.link[weight > 0.0], rate[flow[weight > 0.0]])
+    is_full = load >= capacity * (1 - 1e-9)
+    for one in range(num_flows):
+        if count[one] == 0.0:
+            assert rate[one] == 0.0
+            continue
+        links = routes.link[(flow == one) & (weight > 0.0)]
+        if not np.isfinite(rate[one]):
+            assert not np.isfinite(most[one])
+            assert not np.isfinite(capacity[links]).any()
+            continue
+        stops = is_full[links] & (rate[one] >= fastest[links] * (1 - 1e-9))
+        assert rate[one] >= most[one] * (1 - 1e-9) or stops.any()
+
+
+def extreme_network(rng: np.random.Generator) -> tuple[Routes, Floats, Floats, Floats]:
+    """Routes, capacity, count and bounds as nobody has them; a flow may take a link twice."""
+    num_links, num_flows = int(rng.integers(1, 10)), int(rng.integers(0, 20))
+    routes = extreme_routes(rng, num_links, num_flows)
+    capacity = extreme_capacity(rng, int(rng.integers(5)), num_links)
+    count = rng.choice([0.0, 1.0, 3.0, 1000.0], num_flows)
+    most = rng.choice([0.0, 1e-6, 1.0 / 3.0, 1.0, 1e15, np.inf, np.inf, np.inf], num_flows)
+    return routes, capacity, count, most
+
+
+def extreme_routes(rng: np.random.Generator, num_links: int, num_flows: int) -> Routes:
+    """Paths that may cross a link twice, some with shares from nothing to more than all."""
+    routes = Routes.of([rng.integers(0, num_links, rng.integers(0, 6)).tolist() for _ in range(num_flows)])
+    if rng.random() < 0.5:
+        return routes
+    shares = rng.choice([0.0, 1e-6, 0.125, 1.0 / 3.0, 1.0, 3.0], len(routes.link))
+    return Routes(routes.start, routes.link, shares)
+
+
+def extreme_capacity(rng: np.random.Generator, kind: int, num_links: int) -> Floats:
+    """Rates of a kind: lost and endless, of all sizes, of two sizes, equal up to rounding, broken."""
+    if kind == 0:
+        return rng.choice([0.0, 1.0, 2.0, np.inf], num_links)
+    if kind == 1:
+        return 10.0 ** rng.uniform(-6, 15, num_links)
+    if kind == 2:
+        return rng.choice([1e-6, 1e15], num_links)
+    if kind == 3:
+        return 1.0 + rng.integers(-3, 4, num_links) * 1e-13
+    return rng.choice([1.0 / 3.0, 2.0 / 3.0, 1.0, 1e9 / 7.0], num_links)
+
+
 @dataclass(frozen=True)
 class LeafSpine:
     """A two-tier fabric: each leaf has one link up to and down from each spine."""

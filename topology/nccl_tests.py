@@ -111,7 +111,7 @@ class _Reader:
     ) -> InvalidInputError:
         """Make the error of a line."""
         place = Place(str(self.path), self.number if line is None else line)
-        return InvalidInputError(what, where=place, got=got[:100], expected=expected)
+        return InvalidInputError(what, where=place, got=got[:100] or None, expected=expected or None)
 
     def _program_in(self, text: str) -> str | None:
         names = [str(name) for name in _PROGRAM.findall(text)]

@@ -22,8 +22,12 @@ def collective(
         str, typer.Argument(help="all_reduce, all_gather, reduce_scatter, all_to_all, broadcast, ...")
     ],
     *,
-    cluster: Annotated[str, typer.Option(help="A cluster of the catalog, or a cluster file.")],
+    cluster: Annotated[str, typer.Option(help="A cluster of the catalog, a cluster file, or a scenario.")],
     ranks: Annotated[int, typer.Option(help="Members of the group.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override of a field, fabric.planes=4; may be repeated."),
+    ] = None,
     size: Annotated[str | None, typer.Option(help="Full buffer, such as 1GiB.")] = None,
     sizes: Annotated[str | None, typer.Option(help="Instead of one size: 1KiB..8GiB, doubling.")] = None,
     per_domain: Annotated[
@@ -42,6 +46,7 @@ def collective(
         op,
         cluster=cluster,
         ranks=ranks,
+        overrides=overrides or (),
         size=size,
         sizes=sizes,
         per_domain=per_domain,

@@ -62,8 +62,8 @@ def load_mapped_cluster(name_or_path: str | Path, overrides: Sequence[str] = ())
             document = apply_override(document, override)
         except ExactmapError as error:
             problems.add(error)
-    spec = validate(document, _Sections, problems)
     root = as_mapping(document.value) or {}
+    spec = validate(Marked({**root, "cluster": {}}, document.places), _Sections, problems)
     places = {path[1:]: place for path, place in document.places.items() if path[:1] == ("cluster",)}
     cluster = resolve_cluster(Marked(root.get("cluster"), places, prefix=("cluster",)), Path(), problems)
     if problems.found or spec is None or cluster is None:

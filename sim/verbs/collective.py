@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
@@ -99,6 +100,7 @@ def collective(
     *,
     cluster: str | Path,
     ranks: int,
+    overrides: Sequence[str] = (),
     size: str | int | None = None,
     sizes: str | None = None,
     per_domain: int | None = None,
@@ -112,9 +114,11 @@ def collective(
     op
         ``all_reduce``, ``all_gather``, ``reduce_scatter``, ``all_to_all``, ``broadcast``, ``point_to_point``.
     cluster
-        A cluster of the catalog by name, or a cluster file.
+        A cluster of the catalog by name, a cluster file, or a scenario, of which only its cluster counts.
     ranks
         Members of the group.
+    overrides
+        Fields of the cluster to set first, ``fabric.oversubscription=[1,3]`` and the like.
     size
         Full buffer, such as ``1 GiB``.
     sizes
@@ -133,16 +137,14 @@ def collective(
     InfeasibleError
         If the group is larger than the cluster.
     """
-    from exactmap.sim.scenario.cluster_file import load_cluster
+    from exactmap.sim.scenario.cluster_source import read_cluster
     from exactmap.topology.collectives import collective_time, explain_collective
     from exactmap.topology.collectives.group import curves_of
 
     wanted = _named(Collective, op, "operation")
     way = None if algorithm is None else _named(Algorithm, algorithm, "algorithm")
     num_bytes = _sizes(size, sizes)
-    machine = load_cluster(cluster)
-    if gpus is not None:
-        machine = replace(machine, num_gpus=gpus)
+    machine = read_cluster(cluster, overrides, num_gpus=gpus)
     shape = _shape(machine, ranks, per_domain)
     priced = tuple(
         Priced(
@@ -166,7 +168,7 @@ def _named(kind: type[_Name], text: str, what: str) -> _Name:
         f"unknown {what}",
         got=repr(text),
         expected=", ".join(names),
-        hint=f"did you mean {near[0]!r}?" if near else "",
+        hint=f"did you mean {near[0]!r}?" if near else None,
     )
 
 
@@ -198,6 +200,11 @@ def _bytes(text: str) -> int:
     return parse_bytes(f"{text.strip()} B" if text.strip().isdigit() else text)
 
 
+def _widest(ranks: int, most: int) -> int:
+    """Most members in a domain with which all domains have as many."""
+    return next(width for width in range(min(ranks, most), 0, -1) if ranks % width == 0)
+
+
 def _shape(machine: Cluster, ranks: int, per_domain: int | None) -> GroupShape:
     """A group on neighbouring domains, and the tier of the fabric at which its furthest members meet."""
     import numpy as np
@@ -214,12 +221,11 @@ def _shape(machine: Cluster, ranks: int, per_domain: int | None) -> GroupShape:
             "members per domain are out of range", got=str(width), expected=f"1 to {usable} in {machine.name}"
         )
     if ranks % width:
-        most = next(each for each in range(usable, 0, -1) if ranks % each == 0)
         raise InvalidInputError(
             "the group does not divide evenly over domains",
             got=f"{ranks} ranks, {width} in each domain",
             expected="a multiple",
-            hint=f"--per-domain {most} is the most that divides {ranks}",
+            hint=f"--per-domain {_widest(ranks, usable)}, or another that divides {ranks}",
         )
     num_domains = ranks // width
     installed = machine.num_gpus // machine.scale_up.domain_size or 1

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from flow_cases import plain_rates
+import pytest
+from flow_cases import check_reasons, extreme_network, plain_rates
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,25 +40,15 @@ def networks(draw: st.DrawFn) -> tuple[Routes, Floats, dict[str, Any]]:
 def test_every_flow_has_a_reason_for_its_rate(network: tuple[Routes, Floats, dict[str, Any]]) -> None:
     """Links are not overfull, and each flow is at its bound or the fastest on a full link: the definition."""
     routes, capacity, more = network
-    rate = fair_rates(routes, capacity, **more)
-    flow = np.repeat(np.arange(routes.num_flows), np.diff(routes.start))
-    weight = routes.share * more.get("count", np.ones(routes.num_flows))[flow]
-    finite = np.where(np.isfinite(rate), rate, 0.0)
-    load = np.bincount(routes.link, weight * finite[flow], minlength=len(capacity))
-    assert (load <= capacity * (1 + 1e-9)).all()
-    for one in range(routes.num_flows):
-        links = routes.link[routes.start[one] : routes.start[one + 1]]
-        bound = more["most"][one] if "most" in more else np.inf
-        if not np.isfinite(rate[one]):
-            assert not np.isfinite(bound)
-            assert not np.isfinite(capacity[links]).any()
-            continue
-        reasons = [rate[one] >= bound * (1 - 1e-9)]
-        for link in links:
-            fastest = rate[flow[routes.link == link]].max()
-            is_full = load[link] >= capacity[link] * (1 - 1e-9)
-            reasons.append(bool(is_full and rate[one] >= fastest * (1 - 1e-9)))
-        assert any(reasons)
+    check_reasons(routes, capacity, fair_rates(routes, capacity, **more), **more)
+
+
+@pytest.mark.parametrize("seed", range(400))
+def test_extreme_numbers_have_their_reasons_too(seed: int) -> None:
+    """Rates from a millionth to 1e15 beside each other, levels equal up to rounding, flows of none."""
+    routes, capacity, count, most = extreme_network(np.random.default_rng(seed))
+    rate = fair_rates(routes, capacity, count=count, most=most)
+    check_reasons(routes, capacity, rate, count=count, most=most)
 
 
 @settings(max_examples=200, deadline=None)

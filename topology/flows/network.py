@@ -235,17 +235,18 @@ class FlowNetwork:
         self._pending.clear()
         is_new = np.arange(len(rows.flow)) >= num_old
         if len(rows.flow):
-            flows = self._noticing(is_new)
+            bound = alone(rows.lengths, rows.link, rows.weight(), rows.capacity, rows.most)
+            is_short = short_links(rows.lengths, rows.link, rows.weight(), rows.capacity, bound)
+            flows = self._noticing(is_new, is_short)
             if len(flows):
-                self._share(flows)
+                self._share(flows, bound, is_short)
         self._touched.clear()
         self._floor = np.inf
 
-    def _noticing(self, is_new: Bools) -> Ints:
+    def _noticing(self, is_new: Bools, is_short: Bools) -> Ints:
         """Flows whose rate may change."""
         rows = self._rows
         weight = rows.weight()
-        bound = alone(rows.lengths, rows.link, weight, rows.capacity, rows.most)
         floor = self._floor
         if is_new.any():
             # The even share of a link only grows as others freeze.
@@ -256,7 +257,6 @@ class FlowNetwork:
             np.divide(rows.capacity[links], load[links], out=even, where=load[links] > 0.0)
             floor = min(floor, float(even.min(initial=np.inf)), float(rows.most[is_new].min()))
         may = is_new | (rows.rate >= floor * (1.0 - SLACK))
-        is_short = short_links(rows.lengths, rows.link, weight, rows.capacity, bound)
         reached = np.zeros(len(rows.capacity), dtype=np.bool_)
         for links in self._touched:
             reached[links] = True
@@ -276,7 +276,7 @@ class FlowNetwork:
                 # Which links can be short hangs on rates of links: where these were set, all links may tell.
                 reached &= is_short
 
-    def _share(self, flows: Ints) -> None:
+    def _share(self, flows: Ints, bound: Floats, is_short: Bools) -> None:
         """Give some flows new rates beside all others, and new ends where the rate has changed."""
         rows = self._rows
         weight = rows.weight()
@@ -287,11 +287,13 @@ class FlowNetwork:
             kept[flows] = 0.0
             taken = weight * kept[rows.row]
             left = np.maximum(left - np.bincount(rows.link, taken, len(left)), 0.0)
+            # A link that can carry all at their bounds holds nobody back, whatever rounding leaves of it.
+            left[~is_short] = np.inf
         start, entries = span(rows.start, flows)
         rate = share_out(
-            np.diff(start), rows.link[entries], weight[entries], left, rows.count[flows], rows.most[flows]
+            np.diff(start), rows.link[entries], weight[entries], left, rows.count[flows], bound[flows]
         )
         old = rows.rate[flows]
         with np.errstate(invalid="ignore"):
-            is_changed = ~(np.abs(rate - old) <= SAME * old)
+            is_changed = ~(np.abs(rate - old) <= SAME * np.minimum(rate, old))
         rows.set_rate(flows[is_changed], rate[is_changed], self.now_ns)

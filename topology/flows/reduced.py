@@ -30,9 +30,9 @@ def share_out(
     """
     rate = alone(lengths, link, weight, capacity, most)
     kept = short_links(lengths, link, weight, capacity, rate)[link]
-    if not count.all():
+    if not weight.all():
         kept &= weight > 0.0
-        rate[count == 0.0] = 0.0
+    rate[count == 0.0] = 0.0
     short_lengths = kept_lengths(kept, lengths)
     rows = np.flatnonzero(short_lengths)
     if len(rows):
