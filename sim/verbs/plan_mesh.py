@@ -1,4 +1,4 @@
-"""A plan's mesh on a machine that a user named: its order of axes is the plan's, and no map may ask for another."""
+"""A plan's mesh on a machine that a user named: no map may ask for another order of axes."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def _given(
             raise InvalidInputError(
                 "a plan does not say which machine it is for",
                 where=str(path),
-                hint="name it: --cluster gb300-nvl72, or --cluster my-cluster.yaml (a cluster file or a scenario)",
+                hint="name it: --cluster gb300-nvl72, or --cluster my.yaml (a cluster file or a scenario)",
             )
         plan, sha256 = load_plan(path)
         machine, state = _machine(cluster, overrides)
@@ -217,7 +217,7 @@ def _result(given: _Given, whole: WholeCluster, steps: WholeSteps, run: RunFacts
     for blame in steps.blames:
         for charge in blame.charges:
             by_cause[charge.cause.value] = by_cause.get(charge.cause.value, 0) + charge.total_ns
-    state = whole.state
+    state, others = whole.state, whole.waiting()
     return WholeResult(
         plan_path=given.path,
         plan_sha256=given.sha256,
@@ -234,10 +234,10 @@ def _result(given: _Given, whole: WholeCluster, steps: WholeSteps, run: RunFacts
         replica=describe(steps.replica_ns),
         waiting_share=waiting,
         blames=steps.blames,
-        by_component=blame_by_component(steps.blames),
-        by_host=blame_by_place(steps.blames, ComponentKind.HOST, state),
-        by_rack=blame_by_place(steps.blames, ComponentKind.RACK, state),
-        by_leaf=blame_by_place(steps.blames, ComponentKind.LEAF, state),
+        by_component=blame_by_component(steps.blames, others),
+        by_host=blame_by_place(steps.blames, ComponentKind.HOST, state, others),
+        by_rack=blame_by_place(steps.blames, ComponentKind.RACK, state, others),
+        by_leaf=blame_by_place(steps.blames, ComponentKind.LEAF, state, others),
         by_cause={cause: round(ns / len(steps.blames)) for cause, ns in sorted(by_cause.items())},
         shorter_path_ns=_mean(whole.nominal_ns - blame.nominal_path_ns for blame in steps.blames),
         rest_ns=_mean(blame.makespan_ns - blame.path_ns for blame in steps.blames),
