@@ -104,8 +104,12 @@ class ClusterState:
         """Factor on what GPUs send through their leaf's uplinks, if all of a leaf need `demand` of these."""
         if not self.leaves.num_leaves:
             return np.full(np.shape(gpu), ONE, dtype=np.int64)
-        slower = np.maximum(1.0, demand * self.leaves.load / self.uplinks_left)
-        return np.asarray(np.rint(slower * ONE).astype(np.int64)[self.leaves.leaf[gpu]])
+        leaf = self.leaves.leaf[gpu]
+        # Of all leaves, or of those asked for, whichever are fewer.
+        at = leaf if leaf.size < self.leaves.num_leaves else np.arange(self.leaves.num_leaves)
+        slower = np.maximum(1.0, demand * self.leaves.load[at] / self.uplinks_left[at])
+        factor = np.asarray(np.rint(slower * ONE).astype(np.int64))
+        return factor if at is leaf else factor[leaf]
 
     def healed(self, components: Iterable[Component]) -> ClusterState:
         """The same cluster with some components as they should be; nobody's draws change."""
