@@ -1,8 +1,9 @@
 """Measured times of collectives, by operation, ranks, domains and size.
 
-The catalog's table (``catalog/nvlink-collectives.csv``) holds NCCL times for 2, 4 and 8 ranks inside a domain,
-from 512 B to 512 MiB. A user's own come from nccl-tests (`exactmap.topology.nccl_tests`) or from a CSV of the
-same form. What is between, beside and beyond the points is for `exactmap.topology.collectives` to say.
+The catalog's table (``catalog/nvlink-collectives.csv``) holds NCCL times for 2, 4 and 8 ranks inside a
+domain, from 512 B to 512 MiB. A user's own come from nccl-tests (`exactmap.topology.nccl_tests`) or from a
+CSV of the same form. What is between, beside and beyond the points is for `exactmap.topology.collectives`
+to say.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ __all__ = [
     "read_curves",
 ]
 
+_MOST = 2**63
 _FILE = "nvlink-collectives.csv"
 _HEADS = (["gpu", "op", "ranks", "bytes", "us"], ["gpu", "op", "ranks", "domains", "bytes", "us"])
 _OPS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "point_to_point")
@@ -153,8 +154,10 @@ def _point(
         num_bytes, time_ns = int(cells["bytes"]), float(cells["us"]) * 1000.0
     except ValueError:
         raise wrong("a line of the table holds no numbers", "whole ranks and bytes, us") from None
-    if ranks < 2 or domains < 1 or ranks % domains or num_bytes < 1 or not isfinite(time_ns) or time_ns <= 0:  # noqa: PLR2004
-        raise wrong("a number is out of range", "ranks from 2 that domains divide, bytes and us above 0")
+    if ranks < 2 or domains < 1 or ranks % domains:
+        raise wrong("a number is out of range", "ranks from 2 that domains divide")
+    if not 1 <= num_bytes < _MOST or not 1.0 <= time_ns < _MOST:
+        raise wrong("a number is out of range", "bytes from 1 and us from 0.001, in 63 bits as bytes and ns")
     if cells["op"] not in _OPS:
         raise wrong("unknown operation", ", ".join(_OPS))
     return cells["gpu"], Point(CurveKey(cells["op"], ranks, domains), num_bytes, time_ns)

@@ -20,7 +20,10 @@ from exactmap.topology.gemm_table import GemmTable
 from exactmap.topology.host import Host, Rack
 from exactmap.topology.mapping import Mesh, Placement
 
-__all__ = ["GPU", "Cluster", "Fact", "Host", "Rack", "ScaleOut", "ScaleUp"]
+__all__ = ["GPU", "MAX_GPUS", "Cluster", "Fact", "Host", "Rack", "ScaleOut", "ScaleUp"]
+
+MAX_GPUS = 10_000_000
+"""Tables of links have some 600 bytes a GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,12 +237,12 @@ class Cluster:
 
     def __post_init__(self) -> None:
         """Check the counts."""
-        if self.num_gpus < 1:
+        if not 1 <= self.num_gpus <= MAX_GPUS:
             raise InvalidInputError(
-                "a cluster needs GPUs",
+                "GPUs of a cluster are out of range",
                 where=Place(field="cluster.num_gpus"),
                 got=str(self.num_gpus),
-                expected="at least 1",
+                expected=f"1 to {MAX_GPUS}",
             )
         if not 1 <= self.used_per_domain <= self.scale_up.domain_size:
             raise InvalidInputError(
@@ -247,6 +250,7 @@ class Cluster:
                 where=Place(field="cluster.used_per_domain"),
                 got=str(self.used_per_domain),
                 expected=f"1 to {self.scale_up.domain_size}",
+                hint="scale_up.domain_size and used_per_domain go together",
             )
 
     def place(self, mesh: Mesh) -> Placement | ExactMap:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from exactmap.sim.cli.console import emit, facts, table, verb
+from exactmap.sim.report.quantity import show_number, show_rate
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -46,20 +47,23 @@ def _shown(report: ClusterReport) -> list[RenderableType]:
     it, needs, fabric = report.cluster, report.needs, report.fabric
     spec = fabric.spec
     planes = fabric.links.num_planes
-    racks = f" in {_count(it.num_racks, 'rack')}" if it.num_racks else ""
+    racks = f" in {show_number(it.num_racks, 'rack')}" if it.num_racks else ""
     reach = f"{needs.reach_gpus:,} with these switches and tiers" if needs.reach_gpus else "not bounded"
     rows = [
         ("GPUs", f"{it.num_gpus:,} {it.gpu.name}, {it.usable_gpus:,} to use"),
         ("hosts", f"{it.num_hosts:,} of {it.gpus_per_host}{racks}"),
         (
             "fabric",
-            f"{spec.kind.value}, {_count(len(report.tiers), 'tier')}, {_count(planes, 'plane')}"
-            + (f", {_count(spec.rails, 'rail')}" if spec.kind in _WITH_RAILS else ""),
+            f"{spec.kind.value}, {show_number(len(report.tiers), 'tier')}, {show_number(planes, 'plane')}"
+            + (f", {show_number(spec.rails, 'rail')}" if spec.kind in _WITH_RAILS else ""),
         ),
-        ("a port", _rate(it.scale_out.bytes_per_s / spec.planes)),
-        ("bisection", f"{_rate(fabric.bisection_bytes_per_s)}, one direction"),
+        ("a port", show_rate(it.scale_out.bytes_per_s / spec.planes)),
+        ("bisection", f"{show_rate(fabric.bisection_bytes_per_s)}, one direction"),
         ("could reach", reach),
-        *((f"refused: {_count(tiers, 'tier')}", f"stop at {most:,} GPUs") for tiers, most in needs.refused),
+        *(
+            (f"refused: {show_number(tiers, 'tier')}", f"stop at {most:,} GPUs")
+            for tiers, most in needs.refused
+        ),
         ("switches", f"{needs.num_switches:,}"),
         ("cables", f"{needs.num_copper:,} copper, {needs.num_optical:,} optical"),
         ("optical modules", f"{needs.num_modules:,}"),
@@ -86,7 +90,7 @@ def _shown(report: ClusterReport) -> list[RenderableType]:
         for row in needs.cables
     ]
     tiers = [
-        [str(row.tier), f"{row.num_gpus:,}", show_time(row.latency_ns), _rate(row.bytes_per_s)]
+        [str(row.tier), f"{row.num_gpus:,}", show_time(row.latency_ns), show_rate(row.bytes_per_s)]
         for row in report.tiers
     ]
     return [
@@ -107,19 +111,8 @@ def _power(needs: FabricNeeds) -> str:
     return f"{_watts(needs.switch_power_w + needs.cable_power_w)} ({parts})"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("s" if number != 1 else "")
-
-
 def _watts(power_w: int) -> str:
     for unit, scale in (("MW", 10**6), ("kW", 10**3)):
         if power_w >= scale:
             return f"{power_w / scale:.4g} {unit}"
     return f"{power_w} W"
-
-
-def _rate(bytes_per_s: float) -> str:
-    for unit, scale in (("PB/s", 1e15), ("TB/s", 1e12), ("GB/s", 1e9)):
-        if bytes_per_s >= scale:
-            return f"{bytes_per_s / scale:.4g} {unit}"
-    return f"{bytes_per_s / 1e6:.4g} MB/s"

@@ -18,10 +18,16 @@ __all__ = ["collective"]
 
 @verb
 def collective(
-    op: Annotated[str, typer.Argument(help="all_reduce, all_gather, reduce_scatter, all_to_all, broadcast, ...")],
+    op: Annotated[
+        str, typer.Argument(help="all_reduce, all_gather, reduce_scatter, all_to_all, broadcast, ...")
+    ],
     *,
-    cluster: Annotated[str, typer.Option(help="A cluster of the catalog, or a cluster file.")],
+    cluster: Annotated[str, typer.Option(help="A cluster of the catalog, a cluster file, or a scenario.")],
     ranks: Annotated[int, typer.Option(help="Members of the group.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override of a field, fabric.planes=4; may be repeated."),
+    ] = None,
     size: Annotated[str | None, typer.Option(help="Full buffer, such as 1GiB.")] = None,
     sizes: Annotated[str | None, typer.Option(help="Instead of one size: 1KiB..8GiB, doubling.")] = None,
     per_domain: Annotated[
@@ -40,6 +46,7 @@ def collective(
         op,
         cluster=cluster,
         ranks=ranks,
+        overrides=overrides or (),
         size=size,
         sizes=sizes,
         per_domain=per_domain,
@@ -79,19 +86,14 @@ def _one(report: CollectiveReport, priced: Priced) -> list[RenderableType]:
         ("time", show_time(time.time_ns)),
         ("bus bandwidth", f"{time.bus_bytes_per_s / 1e9:.1f} GB/s"),
         ("without bytes", show_time(time.latency_ns)),
-        *(
-            (f"links busy: {name.replace('_', '-')}", show_time(ns))
-            for name, ns in time.tier_ns.items()
-        ),
+        *((f"links busy: {name.replace('_', '-')}", show_time(ns)) for name, ns in time.tier_ns.items()),
         ("known from", _known(priced)),
         *([("measured with", report.release)] if report.release else []),
     ]
     ways = [
         (
             ("> " if way.chosen else "  ") + way.algorithm.value,
-            way.why
-            if way.time_ns is None
-            else f"{show_time(way.time_ns)}, bound by {way.bound}: {way.why}",
+            way.why if way.time_ns is None else f"{show_time(way.time_ns)}, bound by {way.bound}: {way.why}",
         )
         for way in priced.candidates
     ]

@@ -66,6 +66,9 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
             where = f"{error.filename}: " if error.filename else ""
             print(f"error: {where}{error.strerror or error}", file=sys.stderr)
             raise typer.Exit(EXECUTION_FAILED) from None
+        except MemoryError as error:
+            print(f"error: this machine's memory is too small: {error}", file=sys.stderr)
+            raise typer.Exit(EXECUTION_FAILED) from None
         except Exception as error:  # noqa: BLE001 - the last resort: a bug too gets a message and a code
             if os.environ.get("EXACTMAP_TRACEBACK"):
                 traceback.print_exc()

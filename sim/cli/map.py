@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from exactmap.sim.cli.console import emit, facts, table, verb
+from exactmap.sim.report.quantity import show_number
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -33,7 +34,7 @@ def map(  # noqa: A001 - the verb's name
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Override of a field: map.exclude=[gpu 17]; may be repeated."),
+        typer.Option("--set", help="Override of a field, map.spares=trays; may be repeated."),
     ] = None,
     read: Annotated[
         Path | None,
@@ -55,7 +56,7 @@ def map(  # noqa: A001 - the verb's name
         Path | None,
         typer.Option(help="Write a host per task, for SLURM_HOSTFILE and --distribution=arbitrary."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the paths that flows choose in the fabric.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the paths that flows choose in the fabric.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Put ranks on physical GPUs; say what that crosses, what stays spare, and why."""
@@ -98,7 +99,7 @@ def _shown(outcome: MapOutcome) -> list[RenderableType]:
     shown.append(_groups(outcome))
     hosts = outcome.hosts
     if len(hosts) > MAX_HOST_CHARS:
-        hosts = f"{hosts[:MAX_HOST_CHARS]}.. (--json has all)"
+        hosts = f"{hosts[:MAX_HOST_CHARS].rpartition(',')[0]},.. (--json has all)"
     shown.append(f"hosts: {hosts}")
     shown += [f"written: {path} ({path.stat().st_size:,} bytes)" for path in outcome.files if path.is_file()]
     return shown
@@ -122,16 +123,12 @@ def _budget(outcome: MapOutcome) -> RenderableType:
         ("installed", f"{budget.installed:,}"),
         ("excluded", f"{budget.excluded:,}"),
         ("usable", f"{budget.usable:,}"),
-        ("used", f"{budget.used:,} in {_count(budget.num_racks_at_work, word)}"),
+        ("used", f"{budget.used:,} in {show_number(budget.num_racks_at_work, word)}"),
         ("spare there", f"{budget.spare:,}"),
-        ("idle", f"{budget.idle:,} in {_count(budget.num_idle_racks, f'other {word}')}"),
+        ("idle", f"{budget.idle:,} in {show_number(budget.num_idle_racks, f'other {word}')}"),
         *(("why" if number == 0 else "", reason) for number, reason in enumerate(budget.reasons)),
     ]
     return facts("GPUs", rows)
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number:,} {word}{'s' * (number != 1)}"
 
 
 def _crossings(outcome: MapOutcome) -> list[RenderableType]:

@@ -163,7 +163,7 @@ def _refuse_beside_full(**given: bool) -> None:
         if is_given:
             raise InvalidInputError(
                 f"--{name} and --scale full do not go together",
-                hint="every GPU by itself is stepped by the replay engine, with the plan's own costs or --profile",
+                hint="every GPU by itself is stepped by replay, with the plan's own costs or --profile",
             )
 
 

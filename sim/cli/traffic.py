@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from exactmap.sim.cli.console import emit, facts, table, verb
+from exactmap.sim.report.quantity import show_number, show_rate
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -19,8 +20,12 @@ __all__ = ["traffic"]
 
 @verb
 def traffic(
-    cluster: Annotated[str, typer.Argument(help="A cluster of the catalog, or a cluster file.")],
+    cluster: Annotated[str, typer.Argument(help="A cluster of the catalog, a cluster file, or a scenario.")],
     *,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override of a field, fabric.planes=4; may be repeated."),
+    ] = None,
     pattern: Annotated[
         str, typer.Option("--pattern", help="permutation, incast, all_to_all or ring.")
     ] = "permutation",
@@ -53,6 +58,7 @@ def traffic(
 
     outcome = look(
         cluster,
+        overrides or (),
         pattern=pattern,
         gpus=gpus,
         senders=senders,
@@ -72,15 +78,15 @@ def _shown(outcome: TrafficOutcome) -> list[RenderableType]:
     from exactmap.sim.report.quantity import show_share, show_time
 
     report = outcome.report
-    tiers = f", {outcome.num_tiers} tiers" if outcome.num_tiers else ""
+    tiers = f", {show_number(outcome.num_tiers, 'tier')}" if outcome.num_tiers else ""
     inside = f", and {outcome.num_inside:,} inside scale-up domains" if outcome.num_inside else ""
     rows = [
-        ("cluster", f"{outcome.cluster}: {outcome.num_gpus:,} GPUs{tiers}"),
+        ("cluster", f"{outcome.cluster}: {show_number(outcome.num_gpus, 'GPU')}{tiers}"),
         ("traffic", f"{outcome.pattern} of {outcome.num_senders:,}: {report.num_flows:,} flows{inside}"),
         ("paths", _paths(report)),
-        ("interface", _rate(outcome.interface_bytes_per_s)),
+        ("interface", show_rate(outcome.interface_bytes_per_s)),
         ("rate of a flow", _spread(report.bytes_per_s)),
-        ("all flows", _rate(report.total_bytes_per_s)),
+        ("all flows", show_rate(report.total_bytes_per_s)),
     ]
     if outcome.lost:
         rows.append(("lost or slow", ", ".join(outcome.lost)))
@@ -93,7 +99,7 @@ def _shown(outcome: TrafficOutcome) -> list[RenderableType]:
         what = "flows" if report.num_paths == 1 else "parts of flows"
         rows.append(("collisions", f"{met.most_flows} {what} on {met.name}; {show_share(met.slowed)} slowed"))
         if met.mean_if_sprayed is not None:
-            rows.append(("if sprayed", f"mean {_rate(met.mean_if_sprayed)}"))
+            rows.append(("if sprayed", f"mean {show_rate(met.mean_if_sprayed)}"))
     if report.arrive_ns is not None:
         rows.append(
             (
@@ -144,12 +150,6 @@ def _tier(tier: int) -> str:
     return "interfaces" if tier == 0 else f"{tier} to {tier + 1}"
 
 
-def _rate(bytes_per_s: float) -> str:
-    from exactmap.sim.report.quantity import show_count
-
-    return f"{show_count(bytes_per_s)}B/s"
-
-
 def _spread(rates: Spreads) -> str:
     parts = (("least", rates.least), ("median", rates.median), ("mean", rates.mean), ("most", rates.most))
-    return ", ".join(f"{name} {_rate(value)}" for name, value in parts)
+    return ", ".join(f"{name} {show_rate(value)}" for name, value in parts)

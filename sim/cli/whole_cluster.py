@@ -23,7 +23,10 @@ def whole_tables(result: WholeResult) -> list[RenderableType]:
 
     run = result.run
     rows = [
-        ("GPUs", f"{result.num_gpus_used:,} of {result.num_gpus_installed:,}, {result.num_replicas:,} replicas"),
+        (
+            "GPUs",
+            f"{result.num_gpus_used:,} of {result.num_gpus_installed:,}, {result.num_replicas:,} replicas",
+        ),
         ("step if all were alike", _exactly(result.nominal_ns)),
         ("step", _spread(result.step)),
         ("longer than nominal", f"{100 * result.slowdown:+.2f} %"),
@@ -35,15 +38,22 @@ def whole_tables(result: WholeResult) -> list[RenderableType]:
     ]
     out: list[RenderableType] = [facts(f"every GPU of {result.cluster}", rows)]
     causes = [(cause, show_time(ns)) for cause, ns in result.by_cause.items()]
+    num = len(result.blames)
     blamed = [
-        (str(entry.component), show_time(entry.total_ns), show_time(entry.lasting_ns), f"{entry.num_steps}")
+        (
+            str(entry.component),
+            show_time(entry.total_ns),
+            show_time(entry.lasting_ns),
+            *((f"{entry.num_steps}",) if num > 1 else ()),
+            _gpu_time(entry.idle_gpu_s),
+        )
         for entry in result.by_component[:MAX_ROWS]
         if entry.total_ns > 0
     ]
     if blamed:
-        num = len(result.blames)
         title = f"Who was waited for: mean over {num} steps" if num > 1 else "Who was waited for"
-        out.append(table(title, ("component", "excess", "lasting", "steps"), blamed))
+        steps = ("steps",) if num > 1 else ()
+        out.append(table(title, ("component", "excess", "lasting", *steps, "others idle"), blamed))
         places = [
             (str(entry.component), show_time(entry.total_ns))
             for entries in (result.by_host, result.by_rack, result.by_leaf)
@@ -65,13 +75,16 @@ def whole_tables(result: WholeResult) -> list[RenderableType]:
             )
             for num, step_ns in worst
         ]
-        out.append(table("Healing the worst, first step", ("healed", "the last of them", "step", "gain"), gained))
+        out.append(
+            table("Healing the worst, first step", ("healed", "the last of them", "step", "gain"), gained)
+        )
     ops = run.num_works + run.num_messages
-    out.append(
-        f"{show_count(ops)} works and messages in {run.stepping_s:.1f} s on {run.num_threads} threads "
-        f"({show_count(run.ops_per_s)}/s); blame {run.blame_s:.1f} s, healing {run.healing_s:.1f} s, "
-        f"planning {run.plan_s:.1f} s"
-    )
+    seconds = [
+        ("works and messages", f"{show_count(ops)}, {show_count(run.ops_per_s)} per second"),
+        ("stepping", f"{run.stepping_s:.1f} s on {run.num_threads} threads"),
+        ("planning, blame, healing", f"{run.plan_s:.1f} s, {run.blame_s:.1f} s, {run.healing_s:.1f} s"),
+    ]
+    out.append(facts("This simulation", seconds))
     return out
 
 
@@ -80,9 +93,22 @@ def _spread(times: Distribution) -> str:
         return _exactly(times.mean_ns)
     quantiles = ", ".join(
         f"{name} {_exactly(ns)}"
-        for name, ns in (("p50", times.p50_ns), ("p90", times.p90_ns), ("p99", times.p99_ns), ("max", times.max_ns))
+        for name, ns in (
+            ("p50", times.p50_ns),
+            ("p90", times.p90_ns),
+            ("p99", times.p99_ns),
+            ("max", times.max_ns),
+        )
     )
     return f"{_exactly(times.mean_ns)} +- {100 * times.variation:.2f} %; {quantiles}"
+
+
+def _gpu_time(gpu_s: float) -> str:
+    """Time of many GPUs: three digits."""
+    for scale, unit in ((3600.0, "h"), (1.0, "s")):
+        if gpu_s >= scale:
+            return f"{gpu_s / scale:,.{max(0, 3 - len(f'{gpu_s / scale:.0f}'))}f} GPU-{unit}"
+    return f"{1000 * gpu_s:.0f} GPU-ms"
 
 
 def _exactly(ns: int) -> str:

@@ -1,8 +1,9 @@
 """Collectives inside a pass: where members of a tensor or context group meet, and what each meeting takes.
 
-The members of a group start a pass together and meet again at each of its collectives, so a pass with k of them
-is k + 1 stretches of work, and each ends with the slowest member's. The order follows a layer as
-`exactmap.sim.cost.stages` prices it: gather, attention, scatter, gather, scatter in F and I; the two gathers in W.
+The members of a group start a pass together and meet again at each of its collectives, so a pass with k of
+them is k + 1 stretches of work, and each ends with the slowest member's. The order follows a layer as
+`exactmap.sim.cost.stages` prices it: gather, attention, scatter, gather, scatter in F and I; the two gathers
+in W.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ def pass_meetings(
     """
     gather, scatter = (
         Meeting("tp", round(ns))
-        for ns in (tensor_parallel_parts(model, microbatch, seq, mesh, cluster, formats) if mesh.tp > 1 else (0, 0))
+        for ns in (
+            tensor_parallel_parts(model, microbatch, seq, mesh, cluster, formats) if mesh.tp > 1 else (0, 0)
+        )
     )
     exchange: tuple[Meeting, ...] = ()
     if mesh.cp > 1 and step is not Pass.W and stage.num_layers:
@@ -59,7 +62,8 @@ def pass_meetings(
         return exchange * stage.num_layers
     if step is Pass.W:
         layer: tuple[Meeting, ...] = (gather, gather)
-        first, last = (gather,), (gather,)
+        first: tuple[Meeting, ...] = (gather,)
+        last: tuple[Meeting, ...] = (gather,)
     else:
         layer = (gather, *exchange, scatter, gather, scatter)
         first = (scatter,) if step is Pass.F else ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["show_bytes", "show_count", "show_share", "show_time"]
+__all__ = ["show_bytes", "show_count", "show_number", "show_rate", "show_share", "show_time"]
 
 
 def show_time(ns: float) -> str:
@@ -45,6 +45,31 @@ def show_count(number: float) -> str:
         if abs(number) >= scale:
             return f"{_three(number / scale)}{unit}"
     return f"{number:.0f}"
+
+
+def show_number(number: int, noun: str) -> str:
+    """How many there are of something.
+
+    Examples
+    --------
+    >>> show_number(1, "rack"), show_number(3056, "rack")
+    ('1 rack', '3,056 racks')
+    """
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def show_rate(bytes_per_s: float) -> str:
+    """A rate in decimal bytes/s, four digits at most: rates of links are exact.
+
+    Examples
+    --------
+    >>> show_rate(50e9), show_rate(1e11 / 3)
+    ('50 GB/s', '33.33 GB/s')
+    """
+    for unit, scale in (("PB/s", 1e15), ("TB/s", 1e12), ("GB/s", 1e9)):
+        if bytes_per_s >= scale:
+            return f"{bytes_per_s / scale:.4g} {unit}"
+    return f"{bytes_per_s / 1e6:.4g} MB/s"
 
 
 def show_share(share: float) -> str:

@@ -77,7 +77,9 @@ def draw_rack_map(racks: RackMap) -> Figure:
             fontsize=8,
             bbox={"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": _ORANGE},
         )
-    words = [f"{order + 1}: rack {rack}, {word}" for order, (rack, word) in enumerate(racks.named[:MAX_NAMED])]
+    words = [
+        f"{order + 1}: rack {rack}, {word}" for order, (rack, word) in enumerate(racks.named[:MAX_NAMED])
+    ]
     lines = ["   ".join(words[at : at + 4]) for at in range(0, len(words), 4)]
     axes.set_title(racks.title)
     waited = ["boxes: racks that were waited for, and how long a step"] if lines else []
@@ -90,7 +92,9 @@ def draw_rack_map(racks: RackMap) -> Figure:
     return figure
 
 
-def draw_histograms(step_ns: Ints, replica_ns: Ints, nominal_ns: int, nominal_own_ns: int, title: str) -> Figure:
+def draw_histograms(
+    step_ns: Ints, replica_ns: Ints, nominal_ns: int, nominal_own_ns: int, title: str
+) -> Figure:
     """Histograms of when replicas would be through alone, and of step times where there are several."""
     from matplotlib.figure import Figure
 
@@ -98,7 +102,9 @@ def draw_histograms(step_ns: Ints, replica_ns: Ints, nominal_ns: int, nominal_ow
     figure = Figure(figsize=(9.5, 6.4 if several else 3.6), layout="constrained")
     figure.suptitle(title)
     panels = figure.subplots(2 if several else 1, 1, squeeze=False)[:, 0]
-    _histogram(panels[0], replica_ns.ravel(), nominal_own_ns, "replicas: through, were it not for the others", _BLUE)
+    _histogram(
+        panels[0], replica_ns.ravel(), nominal_own_ns, "replicas: through, were it not for the others", _BLUE
+    )
     if several:
         _histogram(panels[1], step_ns, nominal_ns, "steps", _ORANGE)
     return figure
@@ -110,7 +116,10 @@ def _histogram(axes: Axes, times_ns: Ints, nominal_ns: int, what: str, colour: s
     axes.hist(times_ns / scale, bins=num_bins, color=colour)
     axes.axvline(nominal_ns / scale, color=_GREY, linestyle="--", label="all components alike")
     axes.axvline(
-        float(times_ns.mean()) / scale, color="black", linewidth=1, label=f"mean {times_ns.mean() / scale:.4g} {unit}"
+        float(times_ns.mean()) / scale,
+        color="black",
+        linewidth=1,
+        label=f"mean {times_ns.mean() / scale:.4g} {unit}",
     )
     axes.set_xlabel(f"{what}, {unit}")
     axes.set_ylabel("number")

@@ -5,8 +5,8 @@ The wide replay says when each rank first waits for other replicas. What follows
 
     bound(r) = max over ranks of (own(rank, r) + what follows at most)
 
-Replicas are replayed exactly in order of their bounds, until no bound exceeds the latest time found. A replica's
-exact time is a better bound from then on, and it only falls when components are healed.
+Replicas are replayed exactly in order of their bounds, until no bound exceeds the latest time found. A
+replica's exact time is a better bound from then on, and it only falls when components are healed.
 """
 
 from __future__ import annotations
@@ -93,30 +93,24 @@ class Latest:
         self.whole, self.times, self._class = whole, times, None
         ranks, touched = touched_by(whole, component)
         self.is_exact[touched] = False
-        meeting, _ = find_meeting(whole, times, self.step)
-        if component.kind in {ComponentKind.INTERFACE, ComponentKind.LEAF} or meeting != self.meeting:
+        transfers = component.kind in {ComponentKind.INTERFACE, ComponentKind.LEAF}
+        if transfers or self.meeting.tail in touched:
+            # Messages, shared operations or what follows them may be shorter now, for everybody.
+            meeting, _ = find_meeting(whole, times, self.step)
             self._known.clear()
-        if meeting != self.meeting or meeting.tail in touched:
-            self.meeting = meeting
-            self.is_exact[:] = False
-            self._known.clear()
+            if meeting != self.meeting or meeting.tail in touched:
+                self.meeting = meeting
+                self.is_exact[:] = False
+            return
         for dp in set(touched) & self._known.keys():
-            actors = {(0, pp): rank_durations(whole, times, self.step, dp, pp, meeting) for pp in ranks}
+            actors = {(0, pp): rank_durations(whole, times, self.step, dp, pp, self.meeting) for pp in ranks}
             self._known[dp] = replace(self._known[dp], actors={**self._known[dp].actors, **actors})
 
 
 def touched_by(whole: WholeCluster, component: Component) -> tuple[list[int], list[int]]:
     """Pipeline ranks, and replicas, that have a GPU on a component."""
-    state = whole.state
-    owner = {
-        ComponentKind.GPU: whole.gpu,
-        ComponentKind.INTERFACE: whole.gpu,
-        ComponentKind.HOST: state.host_of(whole.gpu),
-        ComponentKind.RACK: state.rack_of(whole.gpu),
-        ComponentKind.LEAF: state.leaves.leaf[whole.gpu],
-    }[component.kind]
     # [pp, dp, ep, cp, tp]: both ends of a message lie in one replica.
-    on_it = owner == component.number
+    on_it = whole.owners(component.kind) == component.number
     ranks, replicas = on_it.any(axis=(1, 2, 3, 4)), on_it.any(axis=(0, 2, 3, 4))
     return np.flatnonzero(ranks).tolist(), np.flatnonzero(replicas).tolist()
 

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exactmap.sim.engine.critical_path import critical_path
-from exactmap.sim.engine.wide.replay_wide import replay_wide
+from exactmap.sim.engine.critical_path import PathFinder
+from exactmap.sim.engine.wide.replay_wide import Progress, replay_wide
 from exactmap.sim.resilience.blame import StepBlame, charge_path
 from exactmap.sim.resilience.healing import Healed, heal_worst
 from exactmap.sim.resilience.latest import Latest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from exactmap.sim.engine.encoded import Ints
     from exactmap.sim.resilience.whole_cluster import WholeCluster
 
@@ -67,7 +65,7 @@ def step_whole(
     *,
     num_threads: int = 2,
     most_healed: int = 16,
-    progress: Callable[[float, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> WholeSteps:
     """Step a whole cluster.
 
@@ -84,11 +82,14 @@ def step_whole(
     progress
         Told how far it is.
     """
-    tell = progress or (lambda _fraction, _what: None)
+    tell = progress or _silent
     mesh = whole.plan.mesh
     per_step = mesh.dp * mesh.ep * mesh.cp * mesh.tp
     at_once = max(1, _MOST_ENTRIES // (mesh.pp * per_step))
-    close = set(np.unique(np.linspace(0, num_steps - 1, min(num_steps, MOST_BLAMED_STEPS)).astype(int)).tolist())
+    close = set(
+        np.unique(np.linspace(0, num_steps - 1, min(num_steps, MOST_BLAMED_STEPS)).astype(int)).tolist()
+    )
+    paths = PathFinder(whole.compiled)
     makespans: list[Ints] = []
     periods: list[Ints] = []
     replicas: list[Ints] = []
@@ -104,7 +105,7 @@ def step_whole(
             whole.compiled,
             times,
             num_threads=num_threads,
-            progress=lambda done, what, first=first, num=num: tell((first + done * num) / num_steps, what),
+            progress=_within(tell, first / num_steps, num / num_steps),
         )
         stepping_s += perf_counter() - start
         num_works += times.num_works
@@ -117,13 +118,13 @@ def step_whole(
             tell((step + 1) / num_steps, "finding who was waited for")
             part = slice((step - first) * per_step, (step - first + 1) * per_step)
             latest = Latest(whole, times, step - first, result.own_ns[:, part])
-            blames.append(_blame(whole, latest, step, int(result.makespan_ns[step - first])))
+            blames.append(_blame(whole, latest, paths, step, int(result.makespan_ns[step - first])))
             blame_s += perf_counter() - start
             if step == 0:
                 start = perf_counter()
                 first_step_ns = blames[0].path_ns
                 tell(1 / num_steps, "healing the worst components")
-                healed = heal_worst(whole, latest, most=most_healed)
+                healed = heal_worst(whole, latest, paths, most=most_healed)
                 healing_s = perf_counter() - start
     tell(1.0, "done")
     return WholeSteps(
@@ -141,9 +142,9 @@ def step_whole(
     )
 
 
-def _blame(whole: WholeCluster, latest: Latest, step: int, makespan_ns: int) -> StepBlame:
+def _blame(whole: WholeCluster, latest: Latest, paths: PathFinder, step: int, makespan_ns: int) -> StepBlame:
     dp, path_ns = latest.find()
-    path = critical_path(whole.compiled, latest.durations(dp))
+    path = paths.find(latest.durations(dp))
     charges = charge_path(whole, latest.times, latest.step, dp, latest.meeting.tail, path)
     return StepBlame(
         step=step,
@@ -153,3 +154,12 @@ def _blame(whole: WholeCluster, latest: Latest, step: int, makespan_ns: int) -> 
         nominal_path_ns=path_ns - sum(charge.total_ns for charge in charges),
         charges=charges,
     )
+
+
+def _silent(_fraction: float, _what: str) -> None:
+    """Progress that nobody watches."""
+
+
+def _within(tell: Progress, start: float, share: float) -> Progress:
+    """Progress of a part of the whole."""
+    return lambda done, what: tell(start + share * done, what)

@@ -1,10 +1,10 @@
 """One replica of a whole cluster, as the ordinary engines see it.
 
 A replica becomes one lane: members of its tensor and context groups are folded into one, each duration the
-longest of theirs (exact where these groups have one member; else a message counts as its slowest member's). An
-operation over replicas takes what it takes in the step, the longest part of any member. What follows the first
-such meeting is done by all replicas at once, so it is taken from the one that needs longest for it, the *tail*. The
-lane then ends when the step would end if no other replica came later to the meeting.
+longest of theirs (exact where these groups have one member; else a message counts as its slowest member's).
+An operation over replicas takes what it takes in the step, the longest part of any member. What follows the
+first such meeting is done by all replicas at once, so it is taken from the one that needs longest for it, the
+*tail*. The lane then ends when the step would end if no other replica came later to the meeting.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Operations = dict[tuple[int, int], int]
 
 
 def shared_operations(whole: WholeCluster, times: ClusterTimes, step: int) -> Operations:
-    """Durations in one step of all operations that replicas share; `step` counts from the first of `times`."""
+    """Durations in one step of all operations that replicas share; `step` counts within `times`."""
     part = step_columns(times, step)
     return {
         (pp, post): int(times.op_ns(pp, post, part).max())
@@ -55,7 +55,9 @@ class Meeting:
     tail: int
 
 
-def replica_durations(whole: WholeCluster, times: ClusterTimes, step: int, dp: int, meeting: Meeting) -> Durations:
+def replica_durations(
+    whole: WholeCluster, times: ClusterTimes, step: int, dp: int, meeting: Meeting
+) -> Durations:
     """Durations of replica `dp` in one step, as one lane of the compiled plan.
 
     Parameters
@@ -71,11 +73,15 @@ def replica_durations(whole: WholeCluster, times: ClusterTimes, step: int, dp: i
     """
     base = whole.compiled.durations
     part = replica_columns(times, step, dp)
-    actors = {(0, pp): rank_durations(whole, times, step, dp, pp, meeting) for pp in range(whole.plan.mesh.pp)}
+    actors = {
+        (0, pp): rank_durations(whole, times, step, dp, pp, meeting) for pp in range(whole.plan.mesh.pp)
+    }
     number_of = {channel.name: number for number, channel in enumerate(whole.plan.channels)}
     channels = {
         (lane, name): ChannelDurations(
-            _longest(times.wire_ns(number_of[name], 0, len(nominal.wire_ns), part)), nominal.lat_ns, nominal.copy_ns
+            _longest(times.wire_ns(number_of[name], 0, len(nominal.wire_ns), part)),
+            nominal.lat_ns,
+            nominal.copy_ns,
         )
         for (lane, name), nominal in base.channels.items()
     }

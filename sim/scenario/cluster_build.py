@@ -142,6 +142,15 @@ def _gpu(section: GpuSection, document: Marked, problems: Problems) -> GPU:
         attention_efficiency=0.4 if section.attention_efficiency is None else section.attention_efficiency,
         gemm=_gemm(section, document, problems),
     )
+    if gpu.reserved_bytes >= gpu.memory_bytes:
+        problems.add(
+            InvalidInputError(
+                "nothing is left of the memory",
+                where=document.place(("gpu", "reserved_memory")),
+                got=f"{gpu.reserved_bytes:,} bytes reserved",
+                expected=f"less than {gpu.memory_bytes:,}",
+            )
+        )
     for row in () if gpu.gemm is None else gpu.gemm.rows:
         assert gpu.gemm is not None
         peak = gpu.peak_flop_per_s.get(row.dtype)
@@ -209,6 +218,17 @@ def _rack(section: RackSection) -> Rack:
 
 def _fabric(section: FabricSection, num_gpus: int, document: Marked, problems: Problems) -> FabricSpec:
     switches = tuple(build_switch(switch) for switch in section.switches or ())
+    for index, switch in enumerate(switches):
+        if switch.max_ports < switch.num_ports:
+            problems.add(
+                InvalidInputError(
+                    "fewer ports when all are split than at full rate",
+                    where=document.place(("fabric", "switches", index, "max_ports")),
+                    got=f"max_ports {switch.max_ports}, ports {switch.num_ports}",
+                    expected=f"at least {switch.num_ports}",
+                    hint="the two go together",
+                )
+            )
     return FabricSpec(
         kind=FabricKind(section.kind),
         switches=switches,

@@ -82,21 +82,20 @@ def resolve_cluster(section: Marked, folder: Path, problems: Problems) -> Cluste
         )
     fields = {key: value for key, value in written.items() if key not in {"catalog", "file"}}
     over = _locate_files(Marked(fields, section.places, section.prefix), folder)
-    origin = "the cluster section"
     is_written_out = fields == written and "gpu" in fields
     if is_written_out:
         merged = expand_parts(over, problems)
     else:
         base = _read_base(written, section, folder, problems)
         if base is None:
+            validate(take_facts(over, problems)[0], ClusterSection, problems)
             return None
-        origin = str(base.place(()).file)
         merged = lay_over(expand_parts(base, problems), over, problems)
     plain, facts = take_facts(merged, problems)
     spec = validate(plain, ClusterSection, problems)
     if spec is None:
         return None
-    _require(spec, (), plain, problems, origin)
+    _require(spec, (), plain, problems)
     if len(problems.found) > num_before:
         return None
     return build_cluster(spec, facts, plain, problems)
@@ -173,22 +172,26 @@ def _read_base(
     return _locate_files(Marked(content, base.places), path.parent)
 
 
-def _require(section: BaseModel, path: KeyPath, document: Marked, problems: Problems, origin: str) -> None:
-    """Every number of a cluster must be given somewhere."""
+def _require(section: BaseModel, path: KeyPath, document: Marked, problems: Problems) -> None:
+    """Every number must be given somewhere; what is wrong with a section's part has been said already."""
+    if getattr(section, "part", None) is not None:
+        return
     for key in type(section).model_fields:
         value: object = getattr(section, key)
         inside = (*path, key)
         if isinstance(value, BaseModel):
-            _require(value, inside, document, problems, origin)
+            _require(value, inside, document, problems)
         elif isinstance(value, list):
             for index, entry in enumerate(cast(list[object], value)):
                 if isinstance(entry, BaseModel):
-                    _require(entry, (*inside, index), document, problems, origin)
+                    _require(entry, (*inside, index), document, problems)
         elif value is None and inside != ("hosts",) and not {key, dotted(inside)} & _OPTIONAL:
             problems.add(
                 InvalidInputError(
                     "a field is missing",
                     where=document.place(inside),
-                    hint=f"add it to {origin}, or name a part of the catalog there",
+                    hint="a part of the catalog brings all numbers of its section: part: NAME"
+                    if "part" in type(section).model_fields
+                    else None,
                 )
             )

@@ -48,7 +48,7 @@ def read_cluster(
         section = Marked({**fields, "num_gpus": num_gpus}, places, section.prefix)
     for text in overrides:
         try:
-            section = apply_override(section, text.removeprefix(f"{_SECTION}."))
+            section = apply_override(section, text, below=_SECTION)
         except ExactmapError as error:
             problems.add(error)
     cluster = None if problems.found else resolve_cluster(section, folder, problems)

@@ -42,8 +42,21 @@ def read_collective_files(spec: ClusterSection, document: Marked, problems: Prob
     return found
 
 
+def _check_fit(curves: Curves, path: str, spec: ClusterSection) -> None:
+    """Refuse a group that the cluster's scale-up domains cannot hold."""
+    size = spec.scale_up.domain_size or 1
+    for key in curves.by_key:
+        if key.num_ranks // key.num_domains > size:
+            raise InvalidInputError(
+                "a measured group does not fit the cluster",
+                where=Place(path),
+                got=f"{key.op} of {key.num_ranks} ranks in {key.num_domains} domains",
+                expected=f"at most {size} in each domain of {spec.name}",
+            )
+
+
 def _read(path: str, spec: ClusterSection) -> Curves:
-    text = read_bytes(path, _MAX_BYTES, "file of collectives").decode("utf-8", errors="replace")
+    text = read_bytes(path, _MAX_BYTES, "file of collectives").decode("utf-8-sig", errors="replace")
     if Path(path).suffix != ".csv":
         return curves_of_runs(
             read_nccl_tests(text, path),
@@ -55,6 +68,7 @@ def _read(path: str, spec: ClusterSection) -> Curves:
     by_gpu = read_curves(text, path)
     for name in (spec.gpu.name, spec.gpu.curves):
         if name in by_gpu:
+            _check_fit(by_gpu[name], path, spec)
             return by_gpu[name]
     raise InvalidInputError(
         "the table has no collectives of this GPU",

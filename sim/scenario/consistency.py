@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from exactmap.errors import InvalidInputError, Place
+from exactmap.errors import InfeasibleError, InvalidInputError, Place
 from exactmap.sim.scenario.document import Problems
 from exactmap.sim.scenario.resolved import Scenario
 from exactmap.sim.scenario.strict_yaml import KeyPath, Marked
 from exactmap.sim.scenario.types import Engine, Precision
+from exactmap.topology.fabric.build import build_fabric
 
 __all__ = ["find_conflicts"]
 
@@ -30,6 +31,7 @@ def find_conflicts(scenario: Scenario, document: Marked, problems: Problems) -> 
     _check_training(scenario, conflict)
     _check_parallel(scenario, conflict)
     _check_machine(scenario, conflict)
+    _check_fabric(scenario, document, problems)
 
 
 class _Conflict(Protocol):
@@ -152,6 +154,15 @@ def _check_machine(scenario: Scenario, conflict: _Conflict) -> None:
             "fp32",
             "set precision: fp32",
         )
+
+
+def _check_fabric(scenario: Scenario, document: Marked, problems: Problems) -> None:
+    """Whether the switches can join so many GPUs."""
+    try:
+        build_fabric(scenario.cluster)
+    except (InvalidInputError, InfeasibleError) as error:
+        field = error.where.field if isinstance(error.where, Place) else None
+        problems.add(error, document.place(tuple((field or "cluster.fabric").split("."))))
 
 
 def _listed(sizes: tuple[int, ...]) -> str:

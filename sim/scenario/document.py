@@ -21,6 +21,7 @@ __all__ = ["Problems", "apply_override", "as_mapping", "expand_shorthand", "merg
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _FACT_KEYS = frozenset({"value", "source", "confidence"})
+_MOST_HINTED = 2**53
 _CONFIDENCES = ("measured", "datasheet", "derived", "recalled", "assumed", "given")
 
 
@@ -87,11 +88,21 @@ def merge(base: Marked, over: Marked) -> Marked:
     return Marked(lay(base.value, over.value, ()), places, over.prefix)
 
 
-def apply_override(document: Marked, text: str) -> Marked:
+def apply_override(document: Marked, text: str, *, below: str = "") -> Marked:
     """Set one value: ``a.b.0=c`` with a YAML value on the right.
 
     Sections between that the document leaves out are made; whether the fields exist is for the schema to
     say. A list index must be there already.
+
+    Parameters
+    ----------
+    document
+        What to change.
+    text
+        The override as typed.
+    below
+        A section that the text may begin with and the document is: with ``cluster`` the text ``cluster.a=b``
+        sets ``a``.
 
     Raises
     ------
@@ -101,6 +112,8 @@ def apply_override(document: Marked, text: str) -> Marked:
     where = f"--set {text}"
     path_text, separator, value_text = text.partition("=")
     names = path_text.strip().split(".")
+    if below and len(names) > 1 and names[0] == below:
+        names = names[1:]
     if not separator or not all(names):
         raise InvalidInputError(
             "not an override", where=where, expected="a dotted path and a value, like training.steps=50"
@@ -250,7 +263,10 @@ def _explain(
     got = "nothing" if value is None else repr(value)[:80]
     expected = message.removeprefix("Input should be ").removeprefix("a valid ")
     hint = None
-    if kind == "int_type" and isinstance(value, float) and value.is_integer():
+    if kind in {"model_type", "dict_type"}:
+        known = _fields_at(model, path)
+        expected = f"a section with fields such as {', '.join(known[:3])}" if known else "a section"
+    if kind == "int_type" and isinstance(value, float) and value.is_integer() and abs(value) < _MOST_HINTED:
         hint = f"write {int(value)}"
     if kind == "literal_error":
         near = get_close_matches(
@@ -267,15 +283,18 @@ def _fields_at(model: type[BaseModel], path: Iterable[str | int]) -> list[str]:
         if isinstance(part, int):  # a place in a list, whose entries the field's type names
             continue
         field = current.model_fields.get(_field_name(current, str(part)))
-        inner = None if field is None else field.annotation
-        options = [inner, *getattr(inner, "__args__", ())]
-        sections = [
-            option for option in options if isinstance(option, type) and issubclass(option, BaseModel)
-        ]
+        sections = _sections(None if field is None else field.annotation)
         if not sections:
             return []
         current = sections[0]
     return [field.alias or name for name, field in current.model_fields.items()]
+
+
+def _sections(annotation: object) -> list[type[BaseModel]]:
+    """The sections that a field's type is made of: ``list[CableSection] | None`` has one."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for inner in getattr(annotation, "__args__", ()) for found in _sections(inner)]
 
 
 def _field_name(model: type[BaseModel], shown: str) -> str:

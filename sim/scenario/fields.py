@@ -27,8 +27,10 @@ __all__ = [
     "Bytes",
     "BytesPerS",
     "Choice",
+    "Delay",
     "ExpPerS",
     "FlopPerS",
+    "MemorySize",
     "Ns",
     "ScheduleChoice",
     "Tokens",
@@ -37,6 +39,7 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
+MAX_DELAY_NS = 10**9
 
 
 def checked(parse: Callable[[object], _T]) -> Callable[[object], _T | None]:
@@ -57,6 +60,26 @@ def checked(parse: Callable[[object], _T]) -> Callable[[object], _T | None]:
     return check
 
 
+def _positive(parse: Callable[[object], int]) -> Callable[[object], int]:
+    """What divides a size or is divided by cannot be zero."""
+
+    def read(value: object) -> int:
+        found = parse(value)
+        if found == 0:
+            raise InvalidInputError("must be positive", got=repr(value), expected="more than 0")
+        return found
+
+    return read
+
+
+def _delay(value: object) -> int:
+    """A time that hardware takes; a bound keeps sums of many of them in 64 bits."""
+    found = parse_ns(value)
+    if found > MAX_DELAY_NS:
+        raise InvalidInputError("a delay out of range", got=repr(value), expected="at most 1 s")
+    return found
+
+
 def _quantity(text: str, *examples: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "description": text, "examples": list(examples)})
 
@@ -66,16 +89,22 @@ Bytes = Annotated[
 ]
 BytesPerS = Annotated[
     int,
-    BeforeValidator(checked(parse_bytes_per_s)),
+    BeforeValidator(checked(_positive(parse_bytes_per_s))),
     _quantity("rate; b is bit, B is byte", "800 Gb/s", "3.35 TB/s"),
 ]
+MemorySize = Annotated[
+    int, BeforeValidator(checked(_positive(parse_bytes))), _quantity("size with its unit", "186 GiB")
+]
 FlopPerS = Annotated[
-    int, BeforeValidator(checked(parse_flop_per_s)), _quantity("compute rate", "2.5 PFLOP/s")
+    int, BeforeValidator(checked(_positive(parse_flop_per_s))), _quantity("compute rate", "2.5 PFLOP/s")
 ]
 ExpPerS = Annotated[
     int, BeforeValidator(checked(parse_exp_per_s)), _quantity("rate of exponentials", "10.7 Texp/s")
 ]
 Ns = Annotated[int, BeforeValidator(checked(parse_ns)), _quantity("time with its unit", "3.5 us", "2 h")]
+Delay = Annotated[
+    int, BeforeValidator(checked(_delay)), _quantity("time with its unit, at most 1 s", "3.5 us", "150 ns")
+]
 Watts = Annotated[int, BeforeValidator(checked(parse_watts)), _quantity("power", "1400 W")]
 Tokens = Annotated[
     int,

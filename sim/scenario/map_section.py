@@ -24,7 +24,7 @@ def _texts(parse: Callable[[str], _T]) -> Callable[[object], tuple[_T, ...]]:
     """Read a list of short texts, or one of them."""
 
     def read(value: object) -> tuple[_T, ...]:
-        entries = cast(list[object], value) if isinstance(value, list) else [value]
+        entries = cast(list[object], value) if isinstance(value, list) else [value] * (value is not None)
         try:
             return tuple(parse(entry if isinstance(entry, str) else repr(entry)) for entry in entries)
         except InvalidInputError as error:

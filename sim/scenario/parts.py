@@ -14,6 +14,7 @@ from typing import Final, cast
 
 from exactmap.errors import InvalidInputError, Place
 from exactmap.sim.scenario.document import Problems, as_mapping, merge
+from exactmap.sim.scenario.list_entries import reach_into_lists
 from exactmap.sim.scenario.strict_yaml import KeyPath, Marked, read_yaml_file
 from exactmap.topology.catalog import PART_KINDS, parts_path
 
@@ -86,7 +87,7 @@ def expand_parts(document: Marked, problems: Problems) -> Marked:
     document
         A cluster section or file as written.
     problems
-        Takes unknown names.
+        Takes unknown names; their sections keep the key ``part``.
     """
     for kind, path in SECTIONS.items():
         if kind not in _LISTS:
@@ -100,6 +101,7 @@ def expand_parts(document: Marked, problems: Problems) -> Marked:
 
 def lay_over(base: Marked, over: Marked, problems: Problems) -> Marked:
     """Lay a cluster's section, parts and all, over a cluster that has been expanded."""
+    over = reach_into_lists(base, over, problems)
     for kind, path in SECTIONS.items():
         written = as_mapping(_value_at(over.value, path))
         below = as_mapping(_value_at(base.value, path))
@@ -115,17 +117,13 @@ def _expand_at(document: Marked, path: KeyPath, kind: str, problems: Problems) -
         return document
     rest = {key: value for key, value in section.items() if key != "part"}
     name = section["part"]
-    place = document.place((*path, "part"))
     if not isinstance(name, str):
-        problems.add(
-            InvalidInputError("wrong value", where=place, got=repr(name)[:80], expected="the name of a part")
-        )
-        return _put(document, path, Marked(rest, _places_below(document, path)))
+        return document  # which the schema refuses
     try:
         part = part_document(kind, name)
     except InvalidInputError as error:
-        problems.add(error, place)
-        return _put(document, path, Marked(rest, _places_below(document, path)))
+        problems.add(error, document.place((*path, "part")))
+        return document  # with its `part`, so that nobody asks for the numbers that it would have brought
     return _put(document, path, merge(part, Marked(rest, _places_below(document, path))))
 
 

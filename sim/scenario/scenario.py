@@ -59,12 +59,18 @@ def load_scenario(path: str | Path, overrides: Sequence[str] = ()) -> Scenario:
         raise InvalidInputError(
             "not a scenario", where=Place(path, 1), expected="fields, such as exactmap: 1"
         )
+    if "exactmap-cluster" in (as_mapping(document.value) or {}):
+        raise InvalidInputError(
+            "a cluster file is no scenario",
+            where=Place(path, 1),
+            hint=f"a scenario names it, cluster: {path.name}; exactmap cluster shows what is in it",
+        )
     for text in overrides:
         try:
             document = _expand(apply_override(document, text))
         except ExactmapError as error:
             problems.add(error)
-    spec = validate(document, ScenarioFile, problems)
+    spec = validate(_without_cluster(document), ScenarioFile, problems)
     cluster = (
         resolve_cluster(_section(document, "cluster"), path.parent, problems)
         if spec or _has(document)
@@ -100,6 +106,12 @@ def _has(document: Marked) -> bool:
     """Whether there is a cluster section worth resolving beside the schema's own complaints."""
     root = as_mapping(document.value) or {}
     return as_mapping(root.get("cluster")) is not None
+
+
+def _without_cluster(document: Marked) -> Marked:
+    """The document for the schema; the cluster section is checked where it has been put together."""
+    root = as_mapping(document.value) or {}
+    return Marked({**root, "cluster": {}}, document.places, document.prefix) if _has(document) else document
 
 
 def _expand(document: Marked) -> Marked:

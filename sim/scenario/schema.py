@@ -16,9 +16,10 @@ from exactmap.sim.scenario.fields import (
     Bytes,
     BytesPerS,
     Choice,
+    Delay,
     ExpPerS,
     FlopPerS,
-    Ns,
+    MemorySize,
     ScheduleChoice,
     Tokens,
     Watts,
@@ -82,14 +83,14 @@ class GpuSection(_Section):
     recipe_peak: PeakSection = Field(
         default=PeakSection(), description="by which the vendor's recipes divide to state MFU"
     )
-    memory: Bytes | None = None
+    memory: MemorySize | None = None
     memory_bandwidth: BytesPerS | None = None
     memory_efficiency: Share | None = None
     gemm_efficiency: Share | None = Field(
         default=None, description="share of peak of products where nothing measured describes it"
     )
     attention_efficiency: Share | None = None
-    launch: Ns | None = None
+    launch: Delay | None = None
     reserved_memory: Bytes | None = None
     exp_rate: ExpPerS | None = Field(default=None, description="exponentials (softmax)")
     power: Watts | None = None
@@ -104,7 +105,7 @@ class HostSection(_Section):
     cpu: str | None = None
     cpus: Positive | None = None
     cores: Positive | None = Field(default=None, description="of all CPUs")
-    memory: Bytes | None = None
+    memory: MemorySize | None = None
     memory_bandwidth: BytesPerS | None = None
     link: str | None = Field(default=None, description="between host and GPU")
     link_bandwidth: BytesPerS | None = Field(default=None, description="of one GPU's link, one direction")
@@ -135,7 +136,7 @@ class ScaleUpSection(_Section):
     domain_size: Positive | None = None
     bandwidth: BytesPerS | None = Field(default=None, description="per GPU, one direction")
     efficiency: Share | None = None
-    latency: Ns | None = None
+    latency: Delay | None = None
     reduction: str | None = Field(default=None, description="what sums in its switches: NVLink SHARP")
 
 
@@ -146,7 +147,7 @@ class ScaleOutSection(_Section):
     name: str | None = None
     bandwidth: BytesPerS | None = Field(default=None, description="per GPU, one direction")
     efficiency: Share | None = None
-    latency: Ns | None = Field(default=None, description="of a small message through one leaf switch")
+    latency: Delay | None = Field(default=None, description="of a small message through one leaf switch")
     max_ports: Positive | None = Field(default=None, description="ports that it can be split into")
     power: Watts | None = Field(default=None, description="for each GPU")
 
@@ -161,7 +162,7 @@ class SwitchSection(_Section):
     max_ports: Positive | None = Field(
         default=None, description="when all are split; default: they cannot be"
     )
-    hop: Ns | None = Field(default=None, description="time of a packet through it")
+    hop: Delay | None = Field(default=None, description="time of a packet through it")
     power: Watts | None = Field(default=None, description="without optics")
     reduction: str | None = Field(default=None, description="what sums in it: SHARPv4; default: nothing")
 
@@ -173,7 +174,7 @@ class CableSection(_Section):
     name: str | None = None
     bandwidth: BytesPerS | None = None
     power: Watts | None = Field(default=None, description="of both ends together")
-    ns_per_m: Annotated[float, Field(gt=0.0)] | None = None
+    ns_per_m: Annotated[float, Field(gt=0.0, le=1000.0)] | None = None
     reach_m: Positive | None = None
 
 
@@ -200,7 +201,7 @@ class FabricSection(_Section):
     oversubscription: list[Annotated[float, Field(ge=1.0)]] | None = Field(
         default=None, description="by tier from the leaves up: rate down over rate up"
     )
-    cable: Ns | None = Field(default=None, description="time in one cable between switches")
+    cable: Delay | None = Field(default=None, description="time in one cable between switches")
     shape: list[Positive] | None = Field(
         default=None,
         description="torus: sizes; dragonfly: endpoints per router, routers per group, global links of each; "

@@ -11,7 +11,7 @@ from typing import cast
 from exactmap.errors import InvalidInputError
 from exactmap.sim.report.quantity import show_bytes
 from exactmap.sim.scenario.cluster_document import cluster_document
-from exactmap.sim.scenario.cluster_file import load_cluster
+from exactmap.sim.scenario.cluster_source import read_cluster
 from exactmap.sim.scenario.document import Problems, as_mapping, take_facts
 from exactmap.sim.scenario.parts import part_document, part_names
 from exactmap.sim.scenario.units import parse_bytes
@@ -98,7 +98,8 @@ def catalog(name: str | Path | None = None) -> CatalogReport:
     Parameters
     ----------
     name
-        A cluster or part of the catalog, or a cluster file of one's own (``.yaml``); None: list everything.
+        A cluster or part of the catalog, a cluster file of one's own or a scenario (``.yaml``); None: list
+        everything.
 
     Raises
     ------
@@ -133,7 +134,7 @@ def catalog(name: str | Path | None = None) -> CatalogReport:
 
 
 def _cluster_entry(name: str, *, whole: bool) -> CatalogEntry:
-    cluster = load_cluster(name)
+    cluster = read_cluster(name)
     parts = [
         f"{cluster.num_gpus} x {cluster.gpu.name}",
         f"{cluster.scale_up.name} over {cluster.scale_up.domain_size}",

@@ -60,7 +60,7 @@ class ClusterReport:
             "fabric": {
                 "shape": spec.kind.value,
                 "tiers": len(self.tiers),
-                "planes": spec.planes,
+                "planes": self.fabric.links.num_planes,
                 "rails": spec.rails,
                 "port_bytes_per_s": it.scale_out.bytes_per_s / spec.planes,
                 "bisection_bytes_per_s": self.fabric.bisection_bytes_per_s,

@@ -1,8 +1,9 @@
-"""Time of one collective on a cluster: by which algorithm, how it spreads over the tiers, and why not another."""
+"""Time of one collective on a cluster: by which algorithm, over which tiers, and why not another."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
@@ -99,6 +100,7 @@ def collective(
     *,
     cluster: str | Path,
     ranks: int,
+    overrides: Sequence[str] = (),
     size: str | int | None = None,
     sizes: str | None = None,
     per_domain: int | None = None,
@@ -112,9 +114,11 @@ def collective(
     op
         ``all_reduce``, ``all_gather``, ``reduce_scatter``, ``all_to_all``, ``broadcast``, ``point_to_point``.
     cluster
-        A cluster of the catalog by name, or a cluster file.
+        A cluster of the catalog by name, a cluster file, or a scenario, of which only its cluster counts.
     ranks
         Members of the group.
+    overrides
+        Fields of the cluster to set first, ``fabric.oversubscription=[1,3]`` and the like.
     size
         Full buffer, such as ``1 GiB``.
     sizes
@@ -133,16 +137,14 @@ def collective(
     InfeasibleError
         If the group is larger than the cluster.
     """
-    from exactmap.sim.scenario.cluster_file import load_cluster
+    from exactmap.sim.scenario.cluster_source import read_cluster
     from exactmap.topology.collectives import collective_time, explain_collective
     from exactmap.topology.collectives.group import curves_of
 
     wanted = _named(Collective, op, "operation")
     way = None if algorithm is None else _named(Algorithm, algorithm, "algorithm")
     num_bytes = _sizes(size, sizes)
-    machine = load_cluster(cluster)
-    if gpus is not None:
-        machine = replace(machine, num_gpus=gpus)
+    machine = read_cluster(cluster, overrides, num_gpus=gpus)
     shape = _shape(machine, ranks, per_domain)
     priced = tuple(
         Priced(
@@ -157,7 +159,7 @@ def collective(
 
 
 def _named(kind: type[_Name], text: str, what: str) -> _Name:
-    names = [name.value for name in kind if name != Algorithm.NONE]
+    names = [name.value for name in kind if name.value != Algorithm.NONE.value]
     plain = text.strip().lower().replace("-", "_").replace(" ", "_")
     if plain in names:
         return kind(plain)
@@ -166,24 +168,27 @@ def _named(kind: type[_Name], text: str, what: str) -> _Name:
         f"unknown {what}",
         got=repr(text),
         expected=", ".join(names),
-        hint=f"did you mean {near[0]!r}?" if near else "",
+        hint=f"did you mean {near[0]!r}?" if near else None,
     )
 
 
 def _sizes(size: str | int | None, sizes: str | None) -> list[int]:
     if (size is None) == (sizes is None):
         raise InvalidInputError(
-            "the size is given twice" if size else "a size is missing", expected="one of --size, --sizes"
+            "the size is given twice" if size is not None else "a size is missing",
+            expected="one of --size, --sizes",
         )
     if sizes is None:
         return [size if isinstance(size, int) else _bytes(str(size))]
     first, dots, last = sizes.partition("..")
     if not dots:
-        raise InvalidInputError("not a range of sizes", got=repr(sizes), expected="two sizes, like 1KiB..8GiB")
+        raise InvalidInputError(
+            "not a range of sizes", got=repr(sizes), expected="two sizes, like 1KiB..8GiB"
+        )
     low, high = _bytes(first), _bytes(last)
     if not 0 < low <= high:
         raise InvalidInputError("a range of sizes must ascend", got=repr(sizes), expected="like 1KiB..8GiB")
-    out = []
+    out: list[int] = []
     while low <= high and len(out) < MAX_SIZES:
         out.append(low)
         low *= 2
@@ -193,6 +198,11 @@ def _sizes(size: str | int | None, sizes: str | None) -> list[int]:
 def _bytes(text: str) -> int:
     # As in nccl-tests, a bare number is bytes.
     return parse_bytes(f"{text.strip()} B" if text.strip().isdigit() else text)
+
+
+def _widest(ranks: int, most: int) -> int:
+    """Most members in a domain with which all domains have as many."""
+    return next(width for width in range(min(ranks, most), 0, -1) if ranks % width == 0)
 
 
 def _shape(machine: Cluster, ranks: int, per_domain: int | None) -> GroupShape:
@@ -215,7 +225,7 @@ def _shape(machine: Cluster, ranks: int, per_domain: int | None) -> GroupShape:
             "the group does not divide evenly over domains",
             got=f"{ranks} ranks, {width} in each domain",
             expected="a multiple",
-            hint=f"--per-domain takes a number that divides {ranks}, up to {usable}",
+            hint=f"--per-domain {_widest(ranks, usable)}, or another that divides {ranks}",
         )
     num_domains = ranks // width
     installed = machine.num_gpus // machine.scale_up.domain_size or 1
@@ -223,7 +233,7 @@ def _shape(machine: Cluster, ranks: int, per_domain: int | None) -> GroupShape:
         raise InfeasibleError(
             "the group is larger than the cluster",
             got=f"{ranks} ranks in {num_domains} domains",
-            expected=f"at most {machine.usable_gpus} usable GPUs of {machine.name}, in {installed} of its domains",
+            expected=f"at most {machine.usable_gpus} GPUs to use, {installed} domains, in {machine.name}",
             hint=f"--gpus {num_domains * machine.scale_up.domain_size} makes the cluster as large",
         )
     if num_domains == 1:
@@ -231,4 +241,3 @@ def _shape(machine: Cluster, ranks: int, per_domain: int | None) -> GroupShape:
     ends = np.array([0]), np.array([(num_domains - 1) * machine.scale_up.domain_size])
     tier = int(build_fabric(machine).tier_between(*ends)[0])
     return GroupShape(ranks, width, num_domains, tier)
-

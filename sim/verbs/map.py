@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +15,7 @@ from exactmap.files import read_bytes, write_atomically
 from exactmap.sim.scenario.mapped_cluster import load_mapped_cluster
 from exactmap.sim.scenario.scenario import load_scenario
 from exactmap.sim.verbs.input_kind import InputKind, refuse_others
+from exactmap.sim.verbs.plan_mesh import mesh_on
 from exactmap.topology.exact_map.budget import MapBudget, count_gpus
 from exactmap.topology.exact_map.crossing import AxisTraffic, axis_traffic
 from exactmap.topology.exact_map.exact_map import ExactMap, GroupCount
@@ -32,7 +34,7 @@ from exactmap.topology.exact_map.map_reader import MAX_MAP_BYTES, MapFile, read_
 from exactmap.topology.exact_map.place import exact_map_of, fabric_of, machine_of
 from exactmap.topology.exact_map.verify import verified_map
 from exactmap.topology.hardware import Cluster
-from exactmap.topology.mapping import DEFAULT_ORDER, Axis, Mesh
+from exactmap.topology.mapping import Axis, Mesh
 
 __all__ = ["MapOutcome", "map"]
 
@@ -165,12 +167,14 @@ def map(  # noqa: A001 - the verb's name
     mesh, machine_room, plan_sha256, group_axes = _inputs(path, overrides, cluster)
     num_hosts = machine_of(machine_room).num_hosts
     names = default_hosts(num_hosts) if hosts is None else _host_names(hosts, num_hosts)
+    is_named = hosts is not None
     if read is None:
         laid = exact_map_of(machine_room, mesh)
     else:
         laid, found = _read(read, mesh, machine_room, names)
         if found is not None:
             names = list(found.hosts) if found.hosts and hosts is None else names
+            is_named = is_named or bool(found.hosts)
             _check_plan(read, found, plan_sha256)
     used = np.unique(laid.machine.host(laid.gpu), return_index=True)
     in_order = used[0][np.argsort(used[1], kind="stable")].tolist()
@@ -180,7 +184,7 @@ def map(  # noqa: A001 - the verb's name
             laid,
             cluster=machine_room.name,
             plan_sha256=plan_sha256,
-            hosts=() if hosts is None and read is None else names,
+            hosts=names if is_named else (),
             rows=rows,
         )
         files.append(_written(out, content))
@@ -238,17 +242,8 @@ def _inputs(
             )
         plan, sha256 = load_plan(path)
         room = load_mapped_cluster(cluster, overrides)
-    dims = plan.mesh
-    order = tuple(Axis(axis) for axis in dims.order)
-    if room.map_request.order not in {order, DEFAULT_ORDER}:
-        raise InvalidInputError(
-            "the plan has another order of axes",
-            where=Place(field="map.order"),
-            got=",".join(room.map_request.order),
-            expected=",".join(order),
-            hint="the order is the plan's: make the plan anew with this one",
-        )
-    mesh = Mesh(dims.tp, dims.cp, dims.ep, dims.pp, dims.dp, order=order)
+    mesh = mesh_on(plan, room)
+    order = mesh.order
     groups = [
         axes
         for group in plan.groups
@@ -262,9 +257,7 @@ def _host_names(text: str, num_hosts: int) -> list[str]:
     """Names from a pattern, or from a file with one (or a pattern) a line."""
     where = Place(field="--hosts")
     if Path(text).is_file():
-        lines = (
-            read_bytes(text, MAX_MAP_BYTES, "list of hosts").decode("utf-8", errors="replace").splitlines()
-        )
+        lines = _text(read_bytes(text, MAX_MAP_BYTES, "list of hosts"), text).splitlines()
         names = [
             name
             for at, line in enumerate(lines, 1)
@@ -278,13 +271,25 @@ def _host_names(text: str, num_hosts: int) -> list[str]:
         raise InvalidInputError(
             "not a name for each host of the cluster",
             where=where,
-            got=f"{len(names):,} names",
+            got=f"{len(names):,} names" if len(names) != 1 else repr(names[0]),
             expected=f"{num_hosts:,}",
+            hint="there is no file of this name" if len(names) == 1 and not Path(text).is_file() else None,
         )
     if len(set(names)) != num_hosts:
         again, _ = Counter(names).most_common(1)[0]
         raise InvalidInputError("a host stands twice", where=where, got=again)
     return names
+
+
+def _text(data: bytes, path: str | Path) -> str:
+    """Text of a file that an editor may have begun with a byte order mark."""
+    try:
+        return data.removeprefix(BOM_UTF8).decode("utf-8")
+    except UnicodeDecodeError as error:
+        at = data[: error.start].count(b"\n") + 1
+        raise InvalidInputError(
+            "the file is not UTF-8", where=Place(path, at), got=f"byte {data[error.start]:#04x}"
+        ) from None
 
 
 def _read(
@@ -293,7 +298,7 @@ def _read(
     """A map from a file, checked against mesh and cluster."""
     data = read_bytes(path, MAX_MAP_BYTES, "map")
     machine = machine_of(cluster)
-    if data.startswith(b"exactmap-map"):
+    if data.removeprefix(BOM_UTF8).startswith(b"exactmap-map"):
         found = read_map(
             data,
             path,
@@ -309,7 +314,7 @@ def _read(
                     f"the map is of another {what}", where=str(path), got=str(got), expected=str(expected)
                 )
         return found.exact_map, found
-    text = data.decode("utf-8", errors="replace")
+    text = _text(data, path)
     first = next((line for line in text.splitlines() if line.partition("#")[0].strip()), "")
     reader = read_slurm_file
     if first.split()[:1] == ["rank"]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from exactmap.errors import InvalidInputError, Place
-from exactmap.sim.scenario.cluster_file import load_cluster
+from exactmap.sim.scenario.cluster_source import read_cluster
 from exactmap.sim.scenario.units import parse_bytes
 from exactmap.topology.fabric.build import build_fabric
 from exactmap.topology.fabric.fabric import Spread
@@ -69,6 +69,7 @@ class TrafficOutcome:
 
 def traffic(
     cluster: str | Path,
+    overrides: Sequence[str] = (),
     *,
     pattern: str = "permutation",
     gpus: int | None = None,
@@ -87,7 +88,9 @@ def traffic(
     Parameters
     ----------
     cluster
-        Name in the catalog, or a cluster file.
+        Name in the catalog, a cluster file, or a scenario, of which only its cluster counts.
+    overrides
+        Fields of the cluster to set first, ``fabric.planes=4`` and the like.
     pattern
         ``permutation``, ``incast``, ``all_to_all`` or ``ring`` (over scale-up domains, one per place).
     gpus
@@ -119,8 +122,7 @@ def traffic(
         If the fabric cannot be built, or lost links cut a GPU off.
     """
     kind, way = _choice(Pattern, pattern, "pattern"), _choice(Spread, spread, "spread")
-    found = load_cluster(cluster)
-    found = replace(found, num_gpus=found.num_gpus if gpus is None else gpus)
+    found = read_cluster(cluster, overrides, num_gpus=gpus)
     fabric = build_fabric(found)
     num = found.num_gpus if senders is None else senders
     if not 1 <= num <= found.num_gpus:

@@ -54,9 +54,7 @@ def _csv(header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:
 
 def _step_rows(steps: WholeSteps) -> Iterable[tuple[object, ...]]:
     latest = steps.replica_ns.argmax(axis=1).tolist()
-    return zip(
-        range(len(latest)), steps.makespan_ns.tolist(), steps.period_ns.tolist(), latest, strict=True
-    )
+    return zip(range(len(latest)), steps.makespan_ns.tolist(), steps.period_ns.tolist(), latest, strict=True)
 
 
 def _gpu_rows(whole: WholeCluster, result: WholeResult) -> Iterable[tuple[object, ...]]:

@@ -1,4 +1,4 @@
-"""Fit the constants of the collective model on the measured curves, and those of in-switch reduction on published tables.
+"""Fit the constants of the collective model on measured curves, of in-switch reduction on published tables.
 
 Usage: python tests/bench/collectives_fit.py [--write]
 Prints each type's fit; `--write` replaces topology/catalog/collective-constants.csv.
@@ -156,7 +156,8 @@ def _type_rows(
 def _text(rows: Iterable[tuple[str, str, float | str, str, str]]) -> str:
     out = io.StringIO()
     out.write(
-        "# Constants of exactmap.topology.collectives: times in ns, rates in bytes/s, sizes in bytes. Meaning: docs/concepts/collectives.md.\n"
+        "# Constants of exactmap.topology.collectives: times in ns, rates in bytes/s, sizes in bytes. "
+        "Meaning: docs/concepts/collectives.md.\n"
     )
     out.write("# Written by `python tests/bench/collectives_fit.py --write`; change that, not this.\n")
     writer = csv.writer(out, lineterminator="\n")

@@ -69,4 +69,15 @@ for label in evenly:
 for walked_ns, (replayed, simulated_too) in engines.values():
     assert replayed.same_times(simulated_too) and replayed.e_ns.max() == walked_ns
 """,
+    "03-stragglers": """
+assert alike.result.step.mean_ns == nominal
+for losses in slow.values():
+    assert losses[0] == 0 and losses == sorted(losses)
+assert slow["last stage"][3] > slow["stage 8"][3] > 0
+assert 0 < interface[0.9] < interface[0.5] < interface[0.25]
+assert uplinks[2] == uplinks[5] == 0 < uplinks[18] < uplinks[36] < uplinks[54]
+assert result.slowdown > 0.01 and 0 < result.step.variation < 0.01
+assert "rack 61" in [str(entry.component) for entry in result.by_component[:3]]
+assert list(times) == sorted(times, reverse=True) and times[-1] > nominal
+""",
 }

@@ -73,10 +73,11 @@ def test_no_option_is_made_up(verb: str) -> None:
 
 
 def test_verbs_are_those_of_the_package() -> None:
-    """The command line, the Python package and this page have the same verbs."""
-    verbs = set(exactmap.__all__) - {"ExactmapError", "__version__"}
+    """The command line, the Python package and this page have the same verbs; one is an option here."""
+    verbs = set(exactmap.__all__) - {"ExactmapError", "__version__", "simulate_whole"}
 
     assert set(COMMANDS) == verbs == set(re.findall(r"(?m)^### (\w+)", PAGE))
+    assert "`exactmap.simulate_whole`" in _section("simulate")
 
 
 def test_every_exit_code_is_explained() -> None:
@@ -120,6 +121,7 @@ def test_the_other_documents(tmp_path: Path) -> None:
         exactmap.doctor().to_dict(),
         exactmap.cluster("gb300-nvl72", num_gpus=720).to_dict(),
         exactmap.catalog("gb300-nvl72").to_dict(),
+        exactmap.simulate_whole(path, cluster="h100-8", most_healed=1).to_dict(),
         exactmap.traffic("h100-8", gpus=1024, size="1 MB", slow=["leaf 3 > spine 1=0.5"]).to_dict(),
     ]
     free = FREE | {"ranks"}
@@ -129,6 +131,13 @@ def test_the_other_documents(tmp_path: Path) -> None:
 
         assert next(iter(document)) == "schema_version"
         assert keys <= _document(kind), keys - _document(kind)
+
+
+def test_collective_document() -> None:
+    document = exactmap.collective("all_reduce", cluster="h100-8", gpus=64, ranks=16, size="1MiB").to_dict()
+    keys = _keys(document, free=frozenset({"tier_ns"}))
+
+    assert keys <= _document("collective"), keys - _document("collective")
 
 
 def test_run_and_sample_documents() -> None:

@@ -264,6 +264,17 @@ def test_a_bad_edge_list_is_refused_with_its_line(tmp_path: Path, edges: str, re
     assert reason in str(caught.value)
 
 
+def test_a_scenario_whose_switches_do_not_reach_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = _with_graph(tmp_path, "")
+    text = path.read_text(encoding="utf-8").replace("{kind: graph, graph: edges.csv}", "{tiers: 2}")
+    path.write_text(text.replace("num_gpus: 2", "num_gpus: 2056"), encoding="utf-8")
+
+    with pytest.raises(
+        InfeasibleError, match=r"scenario.yaml:5: cluster.fabric: 64-port .* stop at 2048 GPUs"
+    ):
+        load_scenario(path)
+
+
 def test_a_graph_is_written_out_with_its_scenario(tmp_path: Path) -> None:
     path = _with_graph(tmp_path, "a,b,rate,tier\ngpu 0,x,400 Gb/s,0\ngpu 1,x,400 Gb/s,0\n")
     scenario = load_scenario(path)

@@ -1,21 +1,24 @@
 """Ways to carry out a collective over several scale-up domains.
 
-A group has d domains of k members, n = k d; every GPU has an interface of rate w (the tier's share included) and a
-small message takes L. S is the full buffer, c = S/n, passes = 2 for an all-reduce and else 1. Ring ::
+A group has d domains of k members, n = k d; every GPU has an interface of rate w (the tier's share
+included) and a small message takes L. S is the full buffer, c = S/n, passes = 2 for an all-reduce and else
+1. Ring ::
 
     steps = passes (n-1), of which passes (d-1) leave a domain
-    path  = base + inner steps x step(c) + outer steps x (a_p L + c / (k w))         a piece goes the whole way
-    flow  = base + outer steps x a_p L + steps x c / (k w)                           each interface passes all pieces
+    path  = base + inner steps x step(c) + outer steps x (a_p L + c / (k w))      a piece goes the whole way
+    flow  = base + outer steps x a_p L + steps x c / (k w)                        interfaces pass all pieces
     T     = max(path, flow)
 
-Two binary trees over domains: an interface sends f S / k, f = 1, 1.5, 2 for 2, 3, more domains: an inner node of one
-tree (half of S, up once and down twice) is a leaf of the other. Members of a domain are a chain in it ::
+Two binary trees over domains: an interface sends f S / k, f = 1, 1.5, 2 for 2, 3, more domains: an inner
+node of one tree (half of S, up once and down twice) is a leaf of the other. Members of a domain are a chain
+in it, of k-1 hops, which begins at another member in each channel ::
 
-    T = base + 2 (k-1) h + 2 log2(d) a_p L + max(2 S / r, f S / (k w))
+    T = base + 2 (k-1) h + 2 log2(d) a_p L + max(2 S (k-1) / (k r), f S / (k w))
 
-In-switch reduction in domains with trees between them (NVLS tree), or summing switches in the fabric too (SHARP:
-an interface sends S/k once), is bound by the norm of its two stages. Hierarchical: scatter inside, over the
-interfaces, gather inside, one after the other. LL doubles the bytes of the fabric, LL128 adds 128/120.
+In-switch reduction in domains with trees between them (NVLS tree), or summing switches in the fabric too
+(SHARP: an interface sends S/k once), is bound by the norm of its two stages. Hierarchical: scatter inside,
+over the interfaces, gather inside, one after the other. LL doubles the bytes of the fabric, LL128 adds
+128/120.
 """
 
 from __future__ import annotations
@@ -30,7 +33,14 @@ from numpy.typing import NDArray
 from exactmap.topology.collectives.blend import blended_ns, log_ratio
 from exactmap.topology.collectives.constants import LinkConstants, NetworkConstants, network_constants
 from exactmap.topology.collectives.inside import no_nvls
-from exactmap.topology.collectives.model import PIECES, num_steps, nvls_fill_bytes, step_ns, switched
+from exactmap.topology.collectives.model import (
+    PIECES,
+    num_steps,
+    nvls_fill_bytes,
+    simple_step_ns,
+    step_ns,
+    switched,
+)
 from exactmap.topology.collectives.operations import Algorithm, Collective, num_passes
 from exactmap.topology.collectives.times import Candidate, Rejected, Standing
 from exactmap.topology.curves import Curves
@@ -115,12 +125,10 @@ def ring_candidate(x: Crossing) -> Candidate:
     chunk = x.sizes / n
     inner_ns = np.exp(_ring_ratio(x, n))
     # What a step inside takes by protocol is the low or the high branch of the same law.
-    moving = chunk * (1e9 / k.simple_bytes_per_s)
-    simple_step = (k.simple_step_ns**k.sharpness + moving**k.sharpness) ** (1.0 / k.sharpness)
     protocols = (
         (k.ll_step_ns + chunk * (1e9 / k.ll_bytes_per_s), net.ring_ll, _LL_BYTES),
         (k.ll128_step_ns + chunk * (1e9 / k.ll128_bytes_per_s), net.ring_ll128, _LL128_BYTES),
-        (simple_step, net.ring_simple, 1.0),
+        (simple_step_ns(k, chunk), net.ring_simple, 1.0),
     )
     times = []
     for step, share, overhead in protocols:
@@ -130,10 +138,8 @@ def ring_candidate(x: Crossing) -> Candidate:
         flow = outer * hop + steps * busy
         times.append(np.maximum(path, flow))
     low, simple = np.minimum(times[0], times[1]), times[2]
-    if shape.per_domain == 1:
-        streamed = np.minimum(low, simple)
-    else:
-        streamed = switched(k, chunk, steps, low, simple)
+    is_inside = shape.per_domain > 1
+    streamed = switched(k, chunk, steps, low, simple) if is_inside else np.minimum(low, simple)
     total = k.base_ns + streamed + chunk * (1e9 / k.copy_bytes_per_s)
     return x.candidate(
         Algorithm.RING,
@@ -147,7 +153,7 @@ def ring_candidate(x: Crossing) -> Candidate:
 
 
 def _ring_ratio(x: Crossing, num_ranks: int) -> Floats:
-    """log(measured / model) of steps inside, from the largest group measured, at the same bytes per member."""
+    """log(measured / model) of steps inside, from the largest groups measured, by bytes per member."""
     if x.shape.per_domain == 1 or x.op not in {
         Collective.ALL_REDUCE,
         Collective.ALL_GATHER,
@@ -171,12 +177,13 @@ def _tree(x: Crossing) -> Candidate:
     chain, rounds = 2 * (shape.per_domain - 1), 2 * x.levels
     width = shape.per_domain * x.per_ns
     out = x.tree_share * x.sizes / width
-    twice = 2.0 * x.sizes if shape.per_domain > 1 else np.zeros(len(x.sizes))
+    # The end of a chain sends nothing on, and every member is that end in some channel.
+    twice = 2.0 * x.sizes * (shape.per_domain - 1) / shape.per_domain
     fill = net.tree_chunk_bytes
     protocols = [
         (
             chain * k.ll_step_ns + rounds * net.tree_ll * x.latency_ns,
-            twice * (1e9 / (k.simple_bytes_per_s * net.tree_ll_share)),
+            twice * (1e9 / (k.stream_bytes_per_s * net.tree_ll_share)),
             _LL_BYTES * out,
         )
     ]
@@ -185,13 +192,13 @@ def _tree(x: Crossing) -> Candidate:
         protocols += [
             (
                 chain * k.ll128_step_ns + rounds * net.tree_ll128 * x.latency_ns,
-                twice * (_LL128_BYTES * 1e9 / k.simple_bytes_per_s),
+                twice * (1e9 / k.ll128_bytes_per_s),
                 _LL128_BYTES * out,
             ),
             (
-                chain * (k.simple_step_ns + fill * 1e9 / k.simple_bytes_per_s)
+                chain * (k.simple_step_ns + fill * 1e9 / k.stream_bytes_per_s)
                 + rounds * (net.tree_simple * x.latency_ns + fill / width),
-                twice * (1e9 / k.simple_bytes_per_s),
+                twice * (1e9 / k.stream_bytes_per_s),
                 out,
             ),
         ]
@@ -201,7 +208,7 @@ def _tree(x: Crossing) -> Candidate:
         Standing.LIBRARY,
         k.base_ns + np.minimum.reduce(times),
         latency=k.base_ns + protocols[0][0],
-        up=twice * (1e9 / k.simple_bytes_per_s),
+        up=twice * (1e9 / k.stream_bytes_per_s),
         out=out,
         note=f"chains of {shape.per_domain} members take the LL protocol only" if wide else "",
     )
@@ -210,7 +217,9 @@ def _tree(x: Crossing) -> Candidate:
 def _nvls_tree(x: Crossing) -> Candidate | Rejected:
     reason = no_nvls(x.cluster, x.k, x.op, x.shape.per_domain)
     if not reason and x.shape.per_domain > x.k.tree_max_domain:
-        reason = f"no run over domains of {x.shape.per_domain} GPUs is known to take it; that of 1,440 took a ring"
+        reason = (
+            f"no run over domains of {x.shape.per_domain} GPUs is known to take it; that of 1,440 took a ring"
+        )
     if reason:
         return Rejected(Algorithm.NVLS_TREE, reason)
     return _in_switch(x, Algorithm.NVLS_TREE, x.tree_share, 2 * x.levels * x.net.nvls_tree * x.latency_ns)
@@ -254,9 +263,7 @@ def hierarchical_candidates(x: Crossing) -> list[Candidate | Rejected]:
             Rejected(Algorithm.HIERARCHICAL_RING, only),
             Rejected(Algorithm.HIERARCHICAL_TREE, only),
         ]
-    parts = (
-        (Collective.REDUCE_SCATTER, Collective.ALL_GATHER) if x.op is Collective.ALL_REDUCE else (x.op,)
-    )
+    parts = (Collective.REDUCE_SCATTER, Collective.ALL_GATHER) if x.op is Collective.ALL_REDUCE else (x.op,)
     inside = sum(
         (blended_ns(x.curves, x.k, part, x.shape.per_domain, x.sizes) for part in parts),
         np.zeros(len(x.sizes)),
@@ -288,7 +295,9 @@ def _outer_ring(x: Crossing) -> Floats:
     steps = num_passes(x.op) * (x.shape.num_domains - 1)
     busy = x.sizes / x.shape.num_members / x.per_ns
     hops = ((x.net.ring_ll, _LL_BYTES), (x.net.ring_ll128, _LL128_BYTES), (x.net.ring_simple, 1.0))
-    return np.minimum.reduce([steps * (hop * x.latency_ns + bytes_ * busy) for hop, bytes_ in hops])
+    times: Floats = np.array([steps * (hop * x.latency_ns + bytes_ * busy) for hop, bytes_ in hops])
+    least: Floats = times.min(axis=0)
+    return least
 
 
 def _outer_tree(x: Crossing) -> Floats:
@@ -297,9 +306,10 @@ def _outer_tree(x: Crossing) -> Floats:
     domains = x.shape.num_domains
     busy = (x.tree_share if x.op is Collective.ALL_REDUCE else (domains - 1) / domains) * per_place
     hops = ((x.net.tree_ll, _LL_BYTES), (x.net.tree_ll128, _LL128_BYTES), (x.net.tree_simple, 1.0))
-    return np.minimum.reduce(
-        [passes * x.levels * hop * x.latency_ns + bytes_ * busy for hop, bytes_ in hops]
-    )
+    rounds = passes * x.levels
+    times: Floats = np.array([rounds * hop * x.latency_ns + bytes_ * busy for hop, bytes_ in hops])
+    least: Floats = times.min(axis=0)
+    return least
 
 
 def broadcast_candidate(x: Crossing) -> Candidate:
@@ -318,7 +328,7 @@ def broadcast_candidate(x: Crossing) -> Candidate:
         Standing.LIBRARY,
         k.base_ns + np.minimum.reduce(times),
         latency=k.base_ns + (hops - outer) * k.ll_step_ns + outer * x.net.ring_ll * x.latency_ns,
-        up=x.sizes * (1e9 / k.simple_bytes_per_s) if shape.per_domain > 1 else np.zeros(len(x.sizes)),
+        up=x.sizes * (1e9 / k.stream_bytes_per_s) if shape.per_domain > 1 else np.zeros(len(x.sizes)),
         out=x.sizes / width,
         note="a chain in pieces",
     )

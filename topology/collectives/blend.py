@@ -1,10 +1,10 @@
 """Model and measurement together: inside the data it is the data, outside it relaxes to the model.
 
-What is interpolated is log(measured / model), by a monotone cubic (Fritsch and Carlson 1980) in log size. The model
-knows where a protocol changes, so a jump between two sizes that were measured stays where it is. For ranks that were
-not measured the ratio is taken at the same bytes per member and interpolated in log ranks; beyond the most ranks it
-counts half (leaving out the curves of the most ranks, that errs least), beyond the largest size it fades by half every
-four doublings.
+What is interpolated is log(measured / model), by a monotone cubic (Fritsch and Carlson 1980) in log size.
+The model knows where a protocol changes, so a jump between two sizes that were measured stays where it is.
+For ranks that were not measured the ratio is taken at the same bytes per member and interpolated in log
+ranks; beyond the most ranks it counts half (leaving out the curves of the most ranks, that errs least),
+beyond the largest size it fades by half every four doublings.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def monotone(x: Floats, y: Floats, at: Floats) -> Floats:
     slope = np.diff(y) / width
     tangent = np.zeros(len(x))
     tangent[0], tangent[-1] = slope[0], slope[-1]
-    if len(x) > 2:  # noqa: PLR2004
+    if len(x) > 2:
         before, after = slope[:-1], slope[1:]
         first, second = 2 * width[1:] + width[:-1], width[1:] + 2 * width[:-1]
         same = before * after > 0
@@ -71,7 +71,8 @@ def faded_ratio(curve: Curve, model_ns: Floats, sizes: Floats) -> Floats:
     x = np.log2(np.array(curve.num_bytes, dtype=float))
     out = monotone(x, np.log(np.array(curve.time_ns) / model_ns), np.log2(sizes))
     beyond = np.maximum(np.log2(sizes) - x[-1], 0.0)
-    return out * 0.5 ** (beyond / _FADE_DOUBLINGS)
+    faded: Floats = out * 0.5 ** (beyond / _FADE_DOUBLINGS)
+    return faded
 
 
 def _own_ratio(curves: Curves, k: LinkConstants, op: Collective, num_ranks: int, sizes: Floats) -> Floats:
@@ -80,8 +81,10 @@ def _own_ratio(curves: Curves, k: LinkConstants, op: Collective, num_ranks: int,
     return faded_ratio(curve, inside_ns(k, op, num_ranks, np.array(curve.num_bytes, dtype=float)), sizes)
 
 
-def _with_sibling(curves: Curves, k: LinkConstants, op: Collective) -> list[tuple[int, Curves, LinkConstants]]:
-    """(ranks, whose curves, whose constants) of what was measured, and beyond it what was on the same link."""
+def _with_sibling(
+    curves: Curves, k: LinkConstants, op: Collective
+) -> list[tuple[int, Curves, LinkConstants]]:
+    """(ranks, whose curves, whose constants) of what was measured, and beyond it on the same link."""
     own = [(ranks, curves, k) for ranks in curves.ranks(op)]
     for name in k.siblings:
         other, theirs = find_curves(name), find_constants(name)
@@ -91,7 +94,9 @@ def _with_sibling(curves: Curves, k: LinkConstants, op: Collective) -> list[tupl
     return own
 
 
-def log_ratio(curves: Curves | None, k: LinkConstants, op: Collective, num_ranks: int, sizes: Floats) -> Floats:
+def log_ratio(
+    curves: Curves | None, k: LinkConstants, op: Collective, num_ranks: int, sizes: Floats
+) -> Floats:
     """log(measured / model) for any number of ranks in one domain; 0 where nothing is known."""
     known = _with_sibling(curves, k, op) if curves else []
     if not known:
@@ -112,7 +117,9 @@ def log_ratio(curves: Curves | None, k: LinkConstants, op: Collective, num_ranks
     return (1.0 - share) * at(right - 1) + share * at(right)
 
 
-def blended_ns(curves: Curves | None, k: LinkConstants, op: Collective, num_ranks: int, sizes: Floats) -> Floats:
+def blended_ns(
+    curves: Curves | None, k: LinkConstants, op: Collective, num_ranks: int, sizes: Floats
+) -> Floats:
     """Time of a collective inside one domain, as measured where it was and by the model elsewhere."""
     if op is Collective.POINT_TO_POINT and not (curves and curves.ranks(op)):
         # Half of an all-to-all of two, in which each sends half of the buffer.

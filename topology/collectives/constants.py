@@ -1,9 +1,10 @@
-"""Constants of the collective model, by GPU type and for the network; kept in ``catalog/collective-constants.csv``.
+"""Constants of the collective model by GPU type, and of the network: ``catalog/collective-constants.csv``.
 
-The constants of `RING` and `PAIR` are fitted on the type's measured curves (`exactmap.topology.collectives.fit`);
-``python tests/bench/collectives.py --refit`` writes them. A type without curves names another that it borrows
-from: times stay, rates scale with the link. Those of in-switch reduction come from published tables, those of the
-network are ratios of the latencies that NCCL's own tuner has.
+The constants of `RING` and `PAIR` are fitted on the type's measured curves
+(`exactmap.topology.collectives.fit`); ``python tests/bench/collectives_fit.py --write`` writes them. A type
+without curves names another that it borrows from: times stay, rates scale with the link. Those of in-switch
+reduction come from published tables, those of the network are ratios of the latencies that NCCL's own tuner
+has.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from enum import StrEnum
 from functools import cache
 from importlib.resources import files
 from math import inf
+from typing import Any
 
 from exactmap.topology.hardware import Cluster
 
@@ -74,6 +76,8 @@ class LinkConstants:
     ----------
     name
         GPU type.
+    link_bytes_per_s
+        Rate of a GPU's link to its domain, one direction: nothing is faster.
     base_ns
         Launch and first contact.
     ll_step_ns, ll_bytes_per_s, ll128_step_ns, ll128_bytes_per_s, simple_step_ns, simple_bytes_per_s
@@ -88,8 +92,8 @@ class LinkConstants:
     pair_copy_bytes_per_s, pair_sharpness
         The same for messages between pairs; `pair_doubling_ns` for each doubling of the ranks.
     nvls_base_ns, nvls_bytes_per_s, nvls_channels, nvls_stages
-        In-switch reduction: latency, size over time of large buffers, channels, loops until its pipeline is full.
-        A rate of 0: none.
+        In-switch reduction: latency, size over time of large buffers, channels, loops until its pipeline is
+        full. A rate of 0: none.
     tree_max_domain
         Largest domain whose members are chained in a tree with more than the LL protocol.
     siblings
@@ -99,6 +103,7 @@ class LinkConstants:
     """
 
     name: str
+    link_bytes_per_s: float
     base_ns: float
     ll_step_ns: float
     ll_bytes_per_s: float
@@ -124,6 +129,16 @@ class LinkConstants:
     siblings: tuple[str, ...] = ()
     confidence: Confidence = Confidence.FITTED
 
+    @property
+    def stream_bytes_per_s(self) -> float:
+        """Rate of large steps in the Simple protocol: its law knows nothing of the link."""
+        return min(self.simple_bytes_per_s, self.link_bytes_per_s)
+
+    def with_numbers(self, numbers: Mapping[str, float]) -> LinkConstants:
+        """The same with some numbers changed, by name."""
+        changes: dict[str, Any] = dict(numbers)
+        return replace(self, **changes)
+
     def scaled(self, name: str, share: float) -> LinkConstants:
         """The same with another link rate: times stay, rates scale."""
         rates = {
@@ -131,7 +146,8 @@ class LinkConstants:
             for field in fields(self)
             if field.name.endswith("_bytes_per_s")
         }
-        return replace(self, name=name, siblings=(), confidence=Confidence.BORROWED, **rates)
+        borrowed = replace(self, name=name, siblings=(), confidence=Confidence.BORROWED)
+        return borrowed.with_numbers(rates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +229,7 @@ def link_constants(cluster: Cluster) -> LinkConstants:
     step, rate = float(up.latency_ns), up.bytes_per_s * up.efficiency
     return LinkConstants(
         name=cluster.gpu.name,
+        link_bytes_per_s=float(up.bytes_per_s),
         base_ns=0.0,
         ll_step_ns=step,
         ll_bytes_per_s=rate,

@@ -3,11 +3,12 @@
 Each of n members has S/n for each other; n - k of them are in other domains ::
 
     direct         each pair by itself: S (n-k)/n through the interface, inside at the same time
-    rail-aligned   first over NVLink to the GPU at the receiver's place, whose interface is on the receiver's rail
-                   (PXN): the same bytes, d-1 messages instead of n-k, and no climb to another rail's leaf
+    rail-aligned   first over NVLink to the GPU at the receiver's place, whose interface is on its rail (PXN):
+                   the same bytes, d-1 messages instead of n-k, and no climb to another rail's leaf
     hierarchical   all-to-all inside, then between equal places: two phases, one after the other
 
-Every message takes `message_ns` of an interface. An all-to-all never gets more than one interface per GPU.
+A launch takes `pair_base_ns`, every message `message_ns` of an interface. An all-to-all never gets more
+than one interface per GPU. A message alone has no launch: its receiver waits already.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def _outside(x: Crossing, num_messages: int) -> tuple[np.ndarray, float]:
     """(interface busy with bytes, time without bytes)."""
     n, k = x.shape.num_members, x.shape.per_domain
     busy = x.sizes * (n - k) / n / x.per_ns
-    return busy, x.latency_ns + num_messages * x.net.message_ns
+    return busy, x.k.pair_base_ns + x.latency_ns + num_messages * x.net.message_ns
 
 
 def _direct(x: Crossing) -> Candidate:
@@ -54,9 +55,7 @@ def _direct(x: Crossing) -> Candidate:
     if x.cluster.fabric.rails > 1 and k > 1:
         # Most receivers are on another rail: their leaf is reached over a spine.
         x = replace(x, shape=replace(x.shape, fabric_tier=max(x.shape.fabric_tier, 2)))
-    inside = (
-        blended_ns(x.curves, x.k, x.op, k, x.sizes * k / n) if k > 1 else np.zeros(len(x.sizes))
-    )
+    inside = blended_ns(x.curves, x.k, x.op, k, x.sizes * k / n) if k > 1 else np.zeros(len(x.sizes))
     busy, fixed = _outside(x, n - k)
     return x.candidate(
         Algorithm.DIRECT,
@@ -78,7 +77,8 @@ def _rail_aligned(x: Crossing) -> Candidate | Rejected:
     # What leaves crosses NVLink first, beside what stays.
     inside = blended_ns(x.curves, x.k, Collective.ALL_TO_ALL, k, x.sizes)
     busy, fixed = _outside(x, x.shape.num_domains - 1)
-    latency = fixed + float(inside[0])
+    # One launch, which the time inside has in it.
+    latency = fixed - x.k.pair_base_ns + float(inside[0])
     return x.candidate(
         Algorithm.RAIL_ALIGNED,
         Standing.LIBRARY,
@@ -99,8 +99,8 @@ def _hierarchical(x: Crossing) -> Candidate | Rejected:
     return x.candidate(
         Algorithm.HIERARCHICAL,
         Standing.COMPOSED,
-        inside + x.k.pair_base_ns + fixed + busy,
-        latency=float(inside[0]) + x.k.pair_base_ns + fixed,
+        inside + fixed + busy,
+        latency=float(inside[0]) + fixed,
         up=inside,
         out=busy,
         note="needs a framework that splits the group in two",

@@ -1,15 +1,16 @@
 """Fit the constants of `LinkConstants` on measured curves.
 
 Levenberg-Marquardt on the logarithms of the constants, for the logarithm of the time. Residuals count as
-sqrt(1 + (r/0.05)^2), so that a protocol's jump at another size pulls no constant far, and a weak pull towards the
-start keeps a constant finite that the data does not show. The change of protocol is the library's choice, not the
-GPU's: one threshold for all types on a link, taken from a grid.
+sqrt(1 + (r/0.05)^2), so that a protocol's jump at another size pulls no constant far, and a weak pull
+towards the start keeps a constant finite that the data does not show. The change of protocol is the
+library's choice, not the GPU's: one threshold for all types on a link, taken from a grid.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ RING_OPS = (Collective.ALL_REDUCE, Collective.ALL_GATHER, Collective.REDUCE_SCAT
 
 START = LinkConstants(
     name="start",
+    link_bytes_per_s=inf,
     base_ns=8e3,
     ll_step_ns=1e3,
     ll_bytes_per_s=150e9,
@@ -76,7 +78,7 @@ def fit_link(
     """
     fits: Fits = {} if known is None else known
     begin = {
-        name: replace((start or {}).get(name, START), name=name, **_numbers(START, RING + PAIR))
+        name: replace((start or {}).get(name, START), name=name).with_numbers(_numbers(START, RING + PAIR))
         for name in curves
     }
     best: tuple[float, dict[str, LinkConstants]] | None = None
@@ -115,21 +117,24 @@ def _numbers(k: LinkConstants, names: Sequence[str]) -> dict[str, float]:
 def _fit(k: LinkConstants, names: Sequence[str], groups: list[_Group]) -> tuple[LinkConstants, float]:
     if not groups:
         return k, 0.0
-    log_times = np.concatenate([group[3] for group in groups])
+    log_times: Floats = np.concatenate([group[3] for group in groups])
     first = np.log(list(_numbers(k, names).values()))
 
     def with_(logs: Floats) -> LinkConstants:
-        return replace(k, **dict(zip(names, map(float, np.exp(logs)), strict=True)))
+        return k.with_numbers(dict(zip(names, map(float, np.exp(logs)), strict=True)))
 
     def error(logs: Floats) -> Floats:
         now = with_(logs)
-        return np.log(np.concatenate([inside_ns(now, op, n, sizes) for op, n, sizes, _ in groups])) - log_times
+        times: Floats = np.concatenate([inside_ns(now, op, n, sizes) for op, n, sizes, _ in groups])
+        return np.log(times) - log_times
 
     logs, cost = _levenberg_marquardt(error, first, _PULL * len(log_times))
     return with_(logs), cost
 
 
-def _levenberg_marquardt(error: Callable[[Floats], Floats], first: Floats, pull: float) -> tuple[Floats, float]:
+def _levenberg_marquardt(
+    error: Callable[[Floats], Floats], first: Floats, pull: float
+) -> tuple[Floats, float]:
     def cost_of(residual: Floats, at: Floats) -> float:
         return float(np.sum(np.sqrt(1.0 + (residual / _SCALE) ** 2) - 1.0) + pull * np.sum((at - first) ** 2))
 
@@ -171,21 +176,23 @@ def fit_nvls(
     channels
         Channels that the library gives it.
     like
-        Constants of another link: latency and loops are kept and only the rate is fitted, for where large sizes
-        alone are published.
+        Constants of another link: latency and loops are kept and only the rate is fitted, for where large
+        sizes alone are published.
     """
     names = ("nvls_bytes_per_s",) if like else ("nvls_base_ns", "nvls_bytes_per_s", "nvls_stages")
     begin = {"nvls_base_ns": 25e3, "nvls_bytes_per_s": 270e9, "nvls_stages": 2.0}
-    k = replace(START, nvls_channels=channels, **{**begin, **{n: v for n, v in (like or {}).items() if n in begin}})
-    log_times = np.log([point.time_ns for point in points])
+    kept = {name: value for name, value in (like or {}).items() if name in begin}
+    k = START.with_numbers({**begin, **kept, "nvls_channels": channels})
+    log_times: Floats = np.log([point.time_ns for point in points])
 
     def with_(logs: Floats) -> LinkConstants:
-        return replace(k, **dict(zip(names, map(float, np.exp(logs)), strict=True)))
+        return k.with_numbers(dict(zip(names, map(float, np.exp(logs)), strict=True)))
 
     def error(logs: Floats) -> Floats:
         now = with_(logs)
-        times = [nvls_ns(now, point.num_ranks, np.array([float(point.num_bytes)]))[0] for point in points]
-        return np.log(np.array(times)) - log_times
+        each = [nvls_ns(now, point.num_ranks, np.array([float(point.num_bytes)])) for point in points]
+        times: Floats = np.concatenate(each)
+        return np.log(times) - log_times
 
     logs, _ = _levenberg_marquardt(error, np.log(list(_numbers(k, names).values())), _PULL * len(points))
     fitted = with_(logs)

@@ -1,8 +1,8 @@
 """All that is known of one collective on one group: its ways, on a grid of sizes, and the time at any size.
 
-The ways are priced once for a group, with eight sizes per doubling and those that were measured; a time is then a
-straight line between two of them (exact where latency and rate are constant). Inside measured sizes the measured
-time holds, and the library's choice with it; elsewhere the fastest of the library's own ways.
+The ways are priced once for a group, with eight sizes per doubling and those that were measured; a time is
+then a straight line between two of them (exact where latency and rate are constant). Inside measured sizes
+the measured time holds, and the library's choice with it; elsewhere the fastest of the library's own ways.
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ def price_group(cluster: Cluster, op: Collective, shape: GroupShape) -> GroupTim
             for tier in range(1, shape.fabric_tier + 1 if shape.num_domains > 1 else 1)
         ),
         bus_factor(op, shape.num_members),
+        own.time_ns[-1] if own is not None and shape.num_domains == 1 else 0.0,
     )
 
 
@@ -98,7 +99,7 @@ def _across(x: Crossing) -> list[Candidate | Rejected]:
 def _calibrated(
     x: Crossing, ways: list[Candidate | Rejected], own: Curve | None
 ) -> list[Candidate | Rejected]:
-    """Scale the ways by what was measured over domains: at this group, or less and less by how far away it is."""
+    """Scale the ways by what was measured over domains: of another group less and less, the further it is."""
     keys = [key for key in x.curves.by_key if key.op == x.op and key.num_domains > 1] if x.curves else []
     if not keys or x.curves is None:
         return ways
@@ -125,8 +126,9 @@ def _calibrated(
             way.standing,
             way.total * factor,
             way.latency * float(factor[0]),
-            way.up,
-            way.out,
+            # What was faster than the model had its links busy for less, too.
+            np.minimum(way.up, way.total * factor),
+            np.minimum(way.out, way.total * factor),
             way.note,
             measured if way.standing is Standing.LIBRARY else None,
             way.confidence,
@@ -155,6 +157,8 @@ class GroupTimes:
         (name, share of the furthest tier's busy time) of each tier of the fabric.
     bus
         Bus bandwidth over size / time.
+    end_ns
+        Inside a domain: the time of the largest size that was measured, or 0.
     known
         Times that were asked for.
     """
@@ -167,6 +171,7 @@ class GroupTimes:
     library: tuple[Candidate, ...]
     tiers: tuple[tuple[str, float], ...]
     bus: float
+    end_ns: float = 0.0
     known: dict[int, CollectiveTime] = field(default_factory=dict, repr=False)
 
     def at(self, num_bytes: int, algorithm: Algorithm | None = None) -> CollectiveTime:
@@ -188,7 +193,7 @@ class GroupTimes:
 
     def _compute(self, num_bytes: int, algorithm: Algorithm | None) -> CollectiveTime:
         sizes = self.sizes
-        size = num_bytes if num_bytes > 1 else 1
+        size = max(1, num_bytes)
         right = min(max(bisect_right(sizes, size), 1), len(sizes) - 1)
         left = right - 1
         share = (size - sizes[left]) / (sizes[right] - sizes[left])
@@ -214,6 +219,7 @@ class GroupTimes:
         )
 
     def _choose(self, size: float, left: int, share: float) -> tuple[Candidate, float]:
+        """What the library takes, and its time."""
         best = self.library[0]
         row = best.rows[0]
         total = row[left] + share * (row[left + 1] - row[left])
@@ -225,6 +231,9 @@ class GroupTimes:
             time = row[left] + share * (row[left + 1] - row[left])
             if time < total:
                 best, total = other, time
+        if self.end_ns and span is not None and size > span[1]:
+            # Another way than was measured may be faster from here on, but more bytes take no less time.
+            total = max(total, self.end_ns)
         return best, total
 
     def _named(self, algorithm: Algorithm) -> Candidate:
@@ -245,10 +254,10 @@ class GroupTimes:
         """Every way at a size, the fastest first, with what decides it and why it was taken or not."""
         taken = self.at(num_bytes, algorithm)
         name = self.library[0].algorithm if taken.algorithm is Algorithm.MEASURED else taken.algorithm
-        out = []
+        out: list[CandidateTime] = []
         for way in self.candidates:
-            time = self.at(num_bytes, way.algorithm)
             chosen = way.algorithm is name
+            time = taken if chosen else self.at(num_bytes, way.algorithm)
             out.append(
                 CandidateTime(
                     way.algorithm,
@@ -258,12 +267,12 @@ class GroupTimes:
                     _why(way, time, taken, chosen=chosen, forced=algorithm is not None),
                 )
             )
-        out.sort(key=lambda each: (not each.chosen, each.time_ns, each.algorithm))
+        out.sort(key=lambda each: (not each.chosen, each.time_ns or 0, each.algorithm))
         out += [CandidateTime(way.algorithm, None, "", chosen=False, why=way.reason) for way in self.rejected]
         return tuple(out)
 
     def _bound(self, time: CollectiveTime) -> str:
-        if max(time.latency_ns, time.time_ns - time.scale_up_ns - time.scale_out_ns) >= 0.5 * time.time_ns:  # noqa: PLR2004
+        if max(time.latency_ns, time.time_ns - time.scale_up_ns - time.scale_out_ns) >= 0.5 * time.time_ns:
             return "latency"
         if time.scale_out_ns <= time.scale_up_ns:
             return "scale-up links"
@@ -288,5 +297,3 @@ def _why(way: Candidate, time: CollectiveTime, taken: CollectiveTime, *, chosen:
     else:
         parts = (f"{100 * slower:+.0f} %", way.note)
     return "; ".join(part for part in parts if part)
-
-

@@ -44,12 +44,16 @@ def inside_candidates(
     if reason:
         out.append(Rejected(Algorithm.NVLS, reason))
     else:
-        out.append(_candidate(Algorithm.NVLS, nvls_ns(k, num_ranks, sizes) * _user_ratio(cluster, k, num_ranks, sizes), k))
+        out.append(
+            _candidate(
+                Algorithm.NVLS, nvls_ns(k, num_ranks, sizes) * _user_ratio(cluster, k, num_ranks, sizes), k
+            )
+        )
     return out
 
 
 def _user_ratio(cluster: Cluster, k: LinkConstants, num_ranks: int, sizes: Floats) -> Floats:
-    """Measured over modelled in-switch reduction, where a user has measured all-reduces of nearly as many ranks.
+    """Measured over modelled in-switch reduction, where a user has measured all-reduces of about as many.
 
     The catalog's curves were measured without it and say nothing of it.
     """

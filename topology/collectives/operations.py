@@ -1,8 +1,8 @@
 """Collective operations and the ways to carry them out.
 
-Sizes are those of nccl-tests: the full buffer, what every member has (all-reduce), has before (reduce-scatter,
-all-to-all) or after (all-gather, broadcast, point to point). Bus bandwidth is nccl-tests' too: size over time,
-times the share of the buffer that crosses each link of a ring.
+Sizes are those of nccl-tests: the full buffer, what every member has (all-reduce), has before
+(reduce-scatter, all-to-all) or after (all-gather, broadcast, point to point). Bus bandwidth is nccl-tests'
+too: size over time, times the share of the buffer that crosses each link of a ring.
 """
 
 from __future__ import annotations

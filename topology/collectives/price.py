@@ -98,7 +98,7 @@ def explain_collective(
     num_bytes: int,
     algorithm: Algorithm | None = None,
 ) -> tuple[CandidateTime, ...]:
-    """All ways to carry out a collective, the one that `collective_time` takes first, with why and why not."""
+    """All ways to carry out a collective, that of `collective_time` first, with why and why not."""
     if shape.num_members == 1:
         return ()
     return _group(cluster, op, shape).explain(num_bytes, algorithm)

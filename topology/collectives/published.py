@@ -53,7 +53,9 @@ def published() -> tuple[Published, ...]:
     out = []
     for row in csv.DictReader(line for line in text.splitlines() if not line.startswith("#")):
         op, ranks, size = Collective(row["op"]), int(row["ranks"]), int(row["bytes"])
-        time_ns = float(row["us"]) * 1e3 if row["us"] else size * bus_factor(op, ranks) / float(row["bus_gb_s"])
+        time_ns = (
+            float(row["us"]) * 1e3 if row["us"] else size * bus_factor(op, ranks) / float(row["bus_gb_s"])
+        )
         out.append(
             Published(
                 row["gpu"],

@@ -136,9 +136,14 @@ def read_rank_file(
                 expected=f"0 to {machine.gpus_per_host - 1}",
             )
         found[rank] = (host * machine.gpus_per_host + place, at)
-    # Ranks up to the first that is missing: the check of the whole map names it.
-    num = next((rank for rank in range(len(found)) if rank not in found), len(found))
-    ranks = [found[rank] for rank in range(num)]
+    missing = next((rank for rank in range(len(found)) if rank not in found), None)
+    if missing is not None:
+        raise InvalidInputError(
+            f"rank {missing} is missing",
+            where=Place(file, max(len(lines), 1)),
+            got=f"ranks up to {max(found)}",
+        )
+    ranks = [found[rank] for rank in range(len(found))]
     return RankLines(
         file, _ints([gpu for gpu, _ in ranks]), _ints([at for _, at in ranks]), max(len(lines), 1)
     )

@@ -168,6 +168,9 @@ class Constraint:
                 where=Place(field="map.require"),
                 got=repr(text)[:80],
                 expected="such as tp within rack, tp,cp within host, pp stages whole racks, dp along rails",
+                hint=f"in a list in brackets '{text},.. within rack' with its comma is written in quotes"
+                if text in set(Axis)
+                else None,
             )
         if rule is Rule.WHOLE_RACKS and names != ["pp"]:
             raise InvalidInputError(

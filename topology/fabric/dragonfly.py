@@ -97,7 +97,8 @@ class Dragonfly:
         a, b = self.leaf(first), self.leaf(second)
         routers = self.shape.routers
         tier = (first != second).astype(np.int64)
-        return tier + (a != b) + (a // routers != b // routers)
+        out: Ints = tier + (a != b) + (a // routers != b // routers)
+        return out
 
     def latency_ns(self, first: Ints, second: Ints) -> Ints:
         """Routers and cables on the minimal route of each pair."""

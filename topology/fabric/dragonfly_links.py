@@ -1,8 +1,8 @@
 """Sizes of a dragonfly and its links by arithmetic: from the number of a link to its ends, tier and name.
 
 Inside a plane come the links of GPUs, up and then down, then the local links by sending router, then the
-global ones by sending group and port. Copy c of the cables from group i to group i + j (counted round) sits on
-port (j - 1) copies + c of group i, and port q of a group on its router q // h.
+global ones by sending group and port. Copy c of the cables from group i to group i + j (counted round) sits
+on port (j - 1) copies + c of group i, and port q of a group on its router q // h.
 """
 
 from __future__ import annotations

@@ -62,7 +62,8 @@ class RailLinks(Wiring):
         """GPU of an endpoint of a tree; the inverse of `split`."""
         per_rail = self._gpus_per_host // self.num_planes
         host, place = np.divmod(endpoint, per_rail)
-        return host * self._gpus_per_host + place * self.num_planes + rail
+        out: Ints = host * self._gpus_per_host + place * self.num_planes + rail
+        return out
 
     def capacity_bytes_per_s(self, links: Ints) -> Floats:
         """Rate of each."""

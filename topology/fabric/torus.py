@@ -166,7 +166,8 @@ class Torus:
 
     def tier_between(self, first: Ints, second: Ints) -> Ints:
         """0 for a GPU and itself, 1 at one router, 2 further away."""
-        return (first != second).astype(np.int64) + (self.leaf(first) != self.leaf(second))
+        out: Ints = (first != second).astype(np.int64) + (self.leaf(first) != self.leaf(second))
+        return out
 
     def latency_ns(self, first: Ints, second: Ints) -> Ints:
         """Routers and cables on the shortest path of each pair."""

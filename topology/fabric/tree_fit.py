@@ -44,6 +44,7 @@ def fit_tree(num_gpus: int, gpus_per_host: int, spec: FabricSpec, port_bytes_per
 
     Examples
     --------
+    >>> from exactmap.topology.fabric.spec import Switch
     >>> q3400 = Switch("Q3400", 144, 10**11, 144, 150, 3700)
     >>> tree = fit_tree(220_000, 4, FabricSpec(switches=(q3400,), rails=4), 1e11)
     >>> tree.children, [tree.num_switches(tier) for tier in (1, 2, 3)]

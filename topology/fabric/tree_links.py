@@ -86,14 +86,16 @@ class TreeLinks(Wiring):
 
     def gpu_link(self, gpu: Ints, *, up: bool) -> Ints:
         """Link of each GPU inside a plane."""
-        return gpu + self._first[0 if up else 1]
+        out: Ints = gpu + self._first[0 if up else 1]
+        return out
 
     def link(self, tier: int, subtree: Ints, column: Ints, parent: Ints, cable: Ints, *, up: bool) -> Ints:
         """Link between a switch of a tier and a parent, inside a plane."""
         shape = self.shape
         switch = subtree * shape.columns(tier) + column
         place = (switch * shape.parents[tier] + parent) * shape.trunks[tier] + cable
-        return place + self._first[2 * tier + (0 if up else 1)]
+        out: Ints = place + self._first[2 * tier + (0 if up else 1)]
+        return out
 
     def fan_size(self, tier: int) -> int:
         """Links between a subtree of a tier and the tier above, one direction."""
@@ -101,7 +103,8 @@ class TreeLinks(Wiring):
 
     def fan(self, tier: int, subtree: Ints, *, up: bool) -> Ints:
         """First of the `fan_size` links between each subtree and the tier above, inside a plane."""
-        return subtree * self.fan_size(tier) + self._first[2 * tier + (0 if up else 1)]
+        out: Ints = subtree * self.fan_size(tier) + self._first[2 * tier + (0 if up else 1)]
+        return out
 
     def ends(self, links: Ints) -> tuple[Ints, Ints]:
         """Nodes that each link leads from and to."""

@@ -26,6 +26,8 @@ _FIELD = Place(field="cluster.fabric.graph")
 Edge = tuple[str, str, float, int]
 """Node, node, bytes/s in each direction, tier."""
 
+_MAX_TIER = 16
+
 
 @dataclass(frozen=True, slots=True)
 class NodeList:
@@ -91,7 +93,8 @@ def check_edges(edges: Sequence[Edge], num_gpus: int, switches: Sequence[Switch]
             wrong = "two nodes are joined twice: write one edge with the rate of both"
         seen.add(frozenset((first, second)))
         if wrong:
-            problems.append(InvalidInputError(wrong, where=where, got=f"{first}, {second}, {rate:g}, {tier}"))
+            got = f"{first}, {second}, {rate / 1e9:g} GB/s, {tier}"
+            problems.append(InvalidInputError(wrong, where=where, got=got))
         for name in (first, second):
             if name in number:
                 continue
@@ -163,8 +166,10 @@ def _wrong(first: str, second: str, rate: float, tier: int) -> str:
         return "two GPUs are joined without a switch"
     if not 0.0 < rate < float("inf"):
         return "an edge needs a rate"
-    if (tier == 0) != (num_gpus == 1) or not 0 <= tier <= 16:
+    if (tier == 0) != (num_gpus == 1) or tier < 0:
         return "tier 0 is for edges at a GPU, 1 and more for edges between switches"
+    if tier > _MAX_TIER:
+        return f"tiers go up to {_MAX_TIER}"
     return ""
 
 

@@ -1,13 +1,13 @@
 """Factors on durations: whole numbers in units of 2^-20, and tables of random ones.
 
-A factor of `ONE` changes nothing, to the ns. A random factor is a quantile of a lognormal distribution with mean 1
-and a given coefficient of variation c ::
+A factor of `ONE` changes nothing, to the ns. A random factor is a quantile of a lognormal distribution with
+mean 1 and a given coefficient of variation c ::
 
     factor(u) = exp(sigma z(u) - sigma^2 / 2),   sigma^2 = ln(1 + c^2),   z = quantile of the normal
 
-read off a table of 65,536 entries at u = (k + 1/2) / 65,536: never below 0, skewed to the slow side as times of
-kernels and messages are, cut at 4.2 standard deviations. The table is scaled so that its mean is 1 exactly, up to
-its rounding.
+read off a table of 65,536 entries at u = (k + 1/2) / 65,536: never below 0, skewed to the slow side as times
+of kernels and messages are, cut at 4.2 standard deviations. The table is scaled so that its mean is 1
+exactly, up to its rounding.
 """
 
 from __future__ import annotations
@@ -68,9 +68,7 @@ def factor_table(variation: float) -> Ints:
     else:
         sigma = sqrt(log(1.0 + variation * variation))
         normal = NormalDist()
-        raw = [
-            exp(sigma * normal.inv_cdf((place + 0.5) / _NUM_QUANTILES)) for place in range(_NUM_QUANTILES)
-        ]
+        raw = [exp(sigma * normal.inv_cdf((place + 0.5) / _NUM_QUANTILES)) for place in range(_NUM_QUANTILES)]
         per_unit = ONE * _NUM_QUANTILES / fsum(raw)
         table = np.array([round(value * per_unit) for value in raw], dtype=np.int64)
     table.setflags(write=False)

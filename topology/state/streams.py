@@ -1,18 +1,19 @@
 """Random numbers by component: a stream for each, so that nobody's draws depend on anybody else.
 
-A stream has a key, and its draws are counted (SplitMix64; Steele, Lea and Flood, "Fast splittable pseudorandom
-number generators", 2014) ::
+A stream has a key, and its draws are counted (SplitMix64; Steele, Lea and Flood, "Fast splittable
+pseudorandom number generators", 2014) ::
 
     key     = chain(seed, kind of stream, physical id, step, ...)
     word i  = mix(key + (i + 1) * golden)
 
-so draw i of GPU 17 in step 4 is a function of these numbers alone: it stays the same whatever else is drawn, in
-which order, by how many threads, and whichever components are added. A word holds four draws of 16 bits.
+so draw i of GPU 17 in step 4 is a function of these numbers alone: it stays the same whatever else is drawn,
+in which order, by how many threads, and whichever components are added. A word holds four draws of 16 bits.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,11 +63,21 @@ def stream_keys(seed: int, stream: Stream, *parts: Ints | int) -> NDArray[np.uin
     >>> three.tolist() == five[:3].tolist()
     True
     """
-    key = np.zeros((), dtype=np.uint64)
+    key = np.array(_first_key(seed, int(stream)), dtype=np.uint64)
     with np.errstate(over="ignore"):
-        for part in (seed, int(stream), *parts):
+        for part in parts:
             key = _mixed(key * _CHAIN + np.asarray(part).astype(np.uint64) + _GOLDEN)
     return key
+
+
+@lru_cache(maxsize=64)
+def _first_key(seed: int, stream: int) -> int:
+    """The chain up to the kind of stream: the same for all components, and asked for often."""
+    key = np.zeros((), dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        for part in (seed, stream):
+            key = _mixed(key * _CHAIN + np.asarray(part).astype(np.uint64) + _GOLDEN)
+    return int(key)
 
 
 def words(
@@ -100,7 +111,7 @@ def draws16(keys: NDArray[np.uint64], first_word: int, last_word: int) -> NDArra
 
 def uniforms(keys: NDArray[np.uint64], first: int = 0, last: int = 1) -> NDArray[np.float64]:
     """Numbers in 0..1, never 1, of 53 bits each; of shape [last - first, *keys.shape]."""
-    return (words(keys, first, last) >> np.uint64(11)) * 2.0**-53
+    return (words(keys, first, last) >> np.uint64(11)).astype(np.float64) * np.float64(2.0**-53)
 
 
 def _mixed(value: NDArray[np.uint64]) -> NDArray[np.uint64]:

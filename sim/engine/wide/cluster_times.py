@@ -6,8 +6,8 @@ On top of the nominal time of an instruction stand, in whole ns ::
     message   base x slowest interface or uplink on its way     x jitter(sender, step, channel, number)
     group     base x the member's interface or uplinks          x jitter(GPU, step, group, number)
 
-A pass with k collectives of a tensor or context group is k + 1 stretches, each with a draw of its own; after each
-the members go on together, so that it takes the sum of the maxima and not the maximum of the sums: for
+A pass with k collectives of a tensor or context group is k + 1 stretches, each with a draw of its own; after
+each the members go on together, so that it takes the sum of the maxima and not the maximum of the sums: for
 stretches w[i, member] and collectives c[i] ::
 
     t = sum over i of (max over members of w[i, member]) + sum of c[i]
@@ -30,8 +30,9 @@ import numpy as np
 from exactmap.errors import InvalidInputError
 from exactmap.sim.engine.encoded import KINDS, Ints
 from exactmap.sim.engine.wide.hiccups import Hiccups, find_hiccups
+from exactmap.sim.engine.wide.jitter import DRAWS_AT_ONCE, HALF, jittered, longest, rows_at_once
 from exactmap.sim.engine.wide.work_rows import WorkKind, WorkRows
-from exactmap.topology.state.factors import FACTOR_BITS, ONE, factor_table, scale
+from exactmap.topology.state.factors import FACTOR_BITS, factor_table, scale
 from exactmap.topology.state.streams import DRAWS_PER_WORD, Stream, draws16, stream_keys
 
 if TYPE_CHECKING:
@@ -46,9 +47,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ClusterTimes"]
 
-_HALF = ONE >> 1
-_DRAWS_AT_ONCE = 2**15  # so many lie in the cache with what is made of them
-_FEW_COLUMNS = 128
 _MAX_VARIATION = 1.0
 _AXIS = {"ep": 2, "cp": 3, "tp": 4}  # of [works, replicas, ep, cp, tp]
 
@@ -110,7 +108,8 @@ class ClusterTimes:
     ) -> None:
         if len(base.lanes) != 1:
             raise InvalidInputError(
-                "replicas with programs of their own cannot be simulated GPU by GPU", got=f"{len(base.lanes)} classes"
+                "replicas with programs of their own cannot be simulated GPU by GPU",
+                got=f"{len(base.lanes)} classes",
             )
         self.base = base
         self.links = links
@@ -194,7 +193,9 @@ class ClusterTimes:
         post = int(np.searchsorted(actor.program.post_at, index))
         number = int(actor.program.order_of_post[post])
         gpu, step = self.gpus(pp, columns)
-        factor = self._cached("op", pp, group, op in {"NORM", "CHK"}, lambda: self.links.operation(pp, group, op))
+        factor = self._cached(
+            "op", pp, group, op in {"NORM", "CHK"}, lambda: self.links.operation(pp, group, op)
+        )
         scaled = scale(np.full(stop - start, base_ns, dtype=np.int64), factor[self._places(start, stop)])
         variation = self.state.spec.interface_jitter
         if not variation:
@@ -208,9 +209,12 @@ class ClusterTimes:
         start, stop = self._span(columns)
         block = self._kept("wire", channel)
         if block is None or not (
-            block.start == start and block.stop == stop and block.low <= first and last <= block.low + len(block.rows)
+            block.start == start
+            and block.stop == stop
+            and block.low <= first
+            and last <= block.low + len(block.rows)
         ):
-            at_once = _rows_at_once(stop - start)
+            at_once = rows_at_once(stop - start)
             low = first - first % at_once
             high = min(max(low + at_once, last), self._num_messages(channel))
             block = _Block(start, stop, low, self._make_wire(channel, low, high, start, stop))
@@ -253,7 +257,9 @@ class ClusterTimes:
         ends = self.plan.channels[channel]
         base = self.base.channels[0, ends.name].wire_ns
         factor = self._cached("wire", 0, channel, False, lambda: self.links.message(channel))
-        scaled = scale(np.full(stop - start, int(base[low]), dtype=np.int64), factor[self._places(start, stop)])
+        scaled = scale(
+            np.full(stop - start, int(base[low]), dtype=np.int64), factor[self._places(start, stop)]
+        )
         variation = self.state.spec.interface_jitter
         if not variation:
             return np.broadcast_to(scaled, (high - low, stop - start))
@@ -261,16 +267,19 @@ class ClusterTimes:
         keys = stream_keys(self.state.spec.seed, Stream.MESSAGE, gpu, step, channel)
         out = np.empty((high - low, stop - start), dtype=np.int64)
         which = np.zeros(high - low, dtype=np.int64)
-        _jittered(keys, factor_table(variation), low, scaled[None], which, out)
+        jittered(keys, factor_table(variation), low, scaled[None], which, out)
         return out
 
     def _works(self, pp: int, low: int, high: int, start: int, stop: int) -> Ints:
         """Works low..high-1 of a pipeline rank, [works, columns]."""
         block = self._kept("comp", pp)
         if block is None or not (
-            block.start == start and block.stop == stop and block.low <= low and high <= block.low + len(block.rows)
+            block.start == start
+            and block.stop == stop
+            and block.low <= low
+            and high <= block.low + len(block.rows)
         ):
-            at_once = _rows_at_once(stop - start)
+            at_once = rows_at_once(stop - start)
             base = low - low % at_once
             end = min(max(base + at_once, high), len(self._rows[pp].at))
             block = _Block(start, stop, base, self._make_works(pp, base, end, start, stop))
@@ -285,19 +294,19 @@ class ClusterTimes:
         variation = self.state.spec.gpu_jitter
         out = np.empty((high - low, stop - start), dtype=np.int64)
         if variation:
-            _jittered(actor.keys, factor_table(variation), low, actor.scaled[:, 0], rows.which[low:high], out)
+            jittered(actor.keys, factor_table(variation), low, actor.scaled[:, 0], rows.which[low:high], out)
         else:
             np.take(actor.scaled[:, 0], rows.which[low:high], axis=0, out=out)
         actor.hiccups.add_to(out, low)
         return out
 
     def _make_met(self, pp: int, low: int, high: int, start: int, stop: int) -> Ints:
-        """The same where passes have collectives: whole groups, of which the columns asked for are cut out."""
+        """The same where passes have collectives: of whole groups the columns asked for are cut out."""
         rows = self._rows[pp]
         first, last = start - start % self._inner, stop + -stop % self._inner
         actor = self._actor(pp, first, last)
         out = np.empty((high - low, last - first), dtype=np.int64)
-        at_once = max(1, 2 * _DRAWS_AT_ONCE // (last - first))
+        at_once = max(1, 2 * DRAWS_AT_ONCE // (last - first))
         begin = low
         while begin < high:
             # Works whose draws lie in the cache together; at least one.
@@ -322,7 +331,7 @@ class ClusterTimes:
             work = factor_table(variation).take(draws[first_draw[at] + np.arange(num)[:, None]], mode="clip")
             work[:-1] *= stretch
             work[-1] *= rest
-            work += _HALF
+            work += HALF
             work >>= FACTOR_BITS
             for place, row in enumerate((at + low).tolist()):
                 actor.hiccups.add_to(work[:1, place], row)
@@ -336,15 +345,15 @@ class ClusterTimes:
         ends = [_AXIS[axis] for axis in kind.axes]
         if len(ends) == 1 and all(_AXIS[meeting.axis] == ends[0] for meeting in kind.meetings):
             # One axis only: everybody starts each stretch at once, and the maxima add up.
-            total = _longest(work.reshape(len(work), *shape), ends[0] + 1).sum(axis=0)
+            total = longest(work.reshape(len(work), *shape), ends[0] + 1).sum(axis=0)
             total += sum(meeting.time_ns for meeting in kind.meetings)
             return np.broadcast_to(total, shape).reshape(num_works, -1)
         total = np.zeros(shape, dtype=np.int64)
         for row, meeting in zip(work, kind.meetings, strict=False):
-            total = _longest(total + row.reshape(shape), _AXIS[meeting.axis]) + meeting.time_ns
+            total = longest(total + row.reshape(shape), _AXIS[meeting.axis]) + meeting.time_ns
         total = total + work[-1].reshape(shape)
         for axis in ends:
-            total = _longest(total, axis)
+            total = longest(total, axis)
         return np.broadcast_to(total, shape).reshape(num_works, -1)
 
     def _actor(self, pp: int, start: int, stop: int) -> _Actor:
@@ -356,45 +365,11 @@ class ClusterTimes:
         rows, spec = self._rows[pp], self.state.spec
         factor = self.state.work_factor(gpu, step)
         # [2, columns] a stretch and the last one; of a pass without meetings the last is all of it.
-        base_ns = [[kind.stretch_ns, kind.last_ns] if kind.meetings else [kind.base_ns] * 2 for kind in rows.kinds]
+        base_ns = [
+            [kind.stretch_ns, kind.last_ns] if kind.meetings else [kind.base_ns] * 2 for kind in rows.kinds
+        ]
         scaled = scale(np.array(base_ns, dtype=np.int64).reshape(-1, 2, 1), factor)
         hiccups = find_hiccups(self.state, rows, gpu, step, self.step_ns)
         made = _Actor(start, stop, stream_keys(spec.seed, Stream.GPU_WORK, gpu, step), scaled, hiccups)
         self._local.actors[pp] = made
         return made
-
-
-def _rows_at_once(num_columns: int) -> int:
-    return max(DRAWS_PER_WORD, _DRAWS_AT_ONCE // num_columns // DRAWS_PER_WORD * DRAWS_PER_WORD)
-
-
-def _jittered(
-    keys: NDArray[np.uint64], table: Ints, first: int, scaled: Ints, which: Ints, out: Ints
-) -> None:
-    """Rows of durations scaled[which], each times the factor of its draw: `first`, `first` + 1, .. of its stream."""
-    at_once = _rows_at_once(len(keys))
-    for start in range(0, len(which), at_once):
-        part, kinds = out[start : start + at_once], which[start : start + at_once]
-        draw = first + start
-        low, high = draw // DRAWS_PER_WORD, -(-(draw + len(kinds)) // DRAWS_PER_WORD)
-        # Clipping takes the fast way through `take`; 16 bits never reach beyond the table.
-        factors = table.take(draws16(keys, low, high), mode="clip")
-        skip = draw - low * DRAWS_PER_WORD
-        if len(keys) <= _FEW_COLUMNS:
-            rows = factors.transpose(0, 2, 1).reshape(-1, len(keys))
-            np.multiply(rows[skip : skip + len(kinds)], scaled[kinds], out=part)
-        else:
-            for row, kind in enumerate(kinds.tolist()):
-                word, place = divmod(skip + row, DRAWS_PER_WORD)
-                np.multiply(factors[word, :, place], scaled[kind], out=part[row])
-        part += _HALF
-        part >>= FACTOR_BITS
-
-
-def _longest(work: Ints, axis: int) -> Ints:
-    """Maximum over an axis, which stays with size 1; faster than numpy's over a short inner axis."""
-    parts = np.moveaxis(work, axis, 0)
-    longest = parts[0].copy()
-    for part in parts[1:]:
-        np.maximum(longest, part, out=longest)
-    return np.expand_dims(longest, axis)

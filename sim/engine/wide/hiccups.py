@@ -1,7 +1,7 @@
 """Hiccups: now and then a GPU stands still for a while (a clock drop, a page fault, garbage collection).
 
-In a step of nominal time T a GPU has Poisson(rate x T) of them; each falls on one of its works, a longer one the
-more often. Hiccups are rare, so they are held as a list: (work, column).
+In a step of nominal time T a GPU has Poisson(rate x T) of them; each falls on one of its works, a longer one
+the more often. Hiccups are rare, so they are held as a list: (work, column).
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ through uplinks of both. It is as slow as the slowest of these ::
     factor = max(interface a, interface b, uplinks of leaf(a), uplinks of leaf(b))
 
 and inside a rack it is as it should be. Uplinks slow only what does not fit through those that are left
-(`exactmap.topology.state.cluster_state`): all members of a collective send at once, while a pipeline's messages
-need the average of their bytes over a step.
+(`exactmap.topology.state.cluster_state`): all members of a collective send at once, while a pipeline's
+messages need the average of their bytes over a step.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ class Demand:
     messages: float
 
 
-def demand_of(plan: Plan, cluster: Cluster, tier: int, step_ns: int, num_messages: Mapping[str, int]) -> Demand:
+def demand_of(
+    plan: Plan, cluster: Cluster, tier: int, step_ns: int, num_messages: Mapping[str, int]
+) -> Demand:
     """Demand of a plan on the uplinks of its cluster.
 
     Parameters
@@ -129,7 +131,9 @@ class LinkFactors:
         """Factors of one message: interface of its source, of its target, uplinks of both."""
         ends = self.plan.channels[channel]
         at = slice(column, column + 1)
-        return [int(part[0]) for part in self._message_parts(self.flat[ends.src, at], self.flat[ends.dst, at])]
+        return [
+            int(part[0]) for part in self._message_parts(self.flat[ends.src, at], self.flat[ends.dst, at])
+        ]
 
     def operation_parts(self, pp: int, group: int, op: str, column: int) -> list[int]:
         """Factors of one member's part: its interface, its leaf's uplinks."""
@@ -152,4 +156,4 @@ class LinkFactors:
         elif "pp" not in spec.axes:
             members = place[pp : pp + 1]
         low, high = members.min(axis=axes, keepdims=True), members.max(axis=axes, keepdims=True)
-        return np.broadcast_to(low != high, (1, *place.shape[1:]))[0].ravel()
+        return np.asarray(np.broadcast_to(low != high, (1, *place.shape[1:]))[0].ravel())
