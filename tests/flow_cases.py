@@ -96,7 +96,7 @@ def extreme_capacity(rng: np.random.Generator, kind: int, num_links: int) -> Flo
     if kind == 2:
         return rng.choice([1e-6, 1e15], num_links)
     if kind == 3:
-        return 1.0 + rng.integers(-3, 4, num_links) * 1e-13
+        return (1.0 + rng.integers(-3, 4, num_links) * 1e-13).astype(np.float64)
     return rng.choice([1.0 / 3.0, 2.0 / 3.0, 1.0, 1e9 / 7.0], num_links)
 
 

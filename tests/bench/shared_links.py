@@ -28,6 +28,7 @@ CASES = (  # stages, microbatches, replicas, tensor-parallel ranks, how flows sp
     (16, 64, 1024, 8, Spread.SPRAY),
     (16, 64, 1024, 8, Spread.ECMP),
     (64, 256, 3437, 1, Spread.SPRAY),
+    (64, 256, 3437, 1, Spread.ECMP),
 )
 MIXED = Precision("bf16", "f32", "bf16", "bf16", "f32")
 

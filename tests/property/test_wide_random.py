@@ -96,8 +96,9 @@ def check_random(seed: int) -> bool:
 
 
 def test_wide_equals_both_engines_on_random_plans() -> None:
-    """On 20 random plans every column has the times that the other engines give it."""
-    assert sum(check_random(seed) for seed in range(20)) > 10
+    """On 22 random plans every column has the times that the other engines give it."""
+    # The last two have messages without nodes of their own that wait for those before them.
+    assert sum(check_random(seed) for seed in (*range(20), 48, 371)) > 10
 
 
 @pytest.mark.slow

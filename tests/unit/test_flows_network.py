@@ -193,3 +193,20 @@ def test_time_does_not_run_backwards() -> None:
         simulate_flows(ints(0), ints(-1), Routes.of([[0]]), np.array([1.0]))
     with pytest.raises(InvalidInputError, match="each flow needs a start and bytes: got 2 starts, 1 sizes"):
         simulate_flows(ints(0, 0), ints(1), Routes.of([[0]]), np.array([1.0]))
+
+
+def test_amounts_that_are_none_are_refused() -> None:
+    """A negative rate would never end, a share without end has no rate at all."""
+    net = FlowNetwork(np.array([1.0]))
+    one = Routes.of([[0]])
+    with pytest.raises(InvalidInputError, match="a link's rate cannot be below 0: got -1"):
+        net.set_capacity(ints(0), np.array([-1.0]))
+    with pytest.raises(InvalidInputError, match="a link's rate cannot be below 0: got nan"):
+        FlowNetwork(np.array([np.nan]))
+    with pytest.raises(InvalidInputError, match="a share has no end: got inf"):
+        net.start(Routes(one.start, one.link, np.array([np.inf])), ints(1))
+    with pytest.raises(InvalidInputError, match="a count has no end: got inf"):
+        net.start(one, ints(1), count=np.array([np.inf]))
+    with pytest.raises(InvalidInputError, match="a bound cannot be below 0: got -2"):
+        net.start(one, ints(1), most=np.array([-2.0]))
+    assert net.num_flows == 0

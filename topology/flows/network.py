@@ -25,6 +25,7 @@ import numpy as np
 from exactmap.errors import InvalidInputError
 from exactmap.topology.flows.reduced import Bools, alone, share_out, short_links, span
 from exactmap.topology.flows.rows import Rows
+from exactmap.topology.flows.shares import check_amounts
 from exactmap.topology.links import Floats, Ints, Routes
 
 __all__ = ["NEVER", "Finished", "FlowNetwork", "Observer"]
@@ -96,6 +97,7 @@ class FlowNetwork:
     """
 
     def __init__(self, capacity: Floats, *, observer: Observer | None = None) -> None:
+        check_amounts(rate=capacity)
         self.now_ns = 0
         self._rows = Rows(capacity)
         self._observer = observer
@@ -142,6 +144,7 @@ class FlowNetwork:
         Ints
             [flows] their numbers, counted from 0 over all that were ever started.
         """
+        check_amounts(share=routes.share, count=count, bound=most)
         num = routes.num_flows
         flow = np.arange(self._num_started, self._num_started + num)
         self._num_started += num
@@ -164,6 +167,7 @@ class FlowNetwork:
 
     def set_capacity(self, links: Ints, bytes_per_s: Floats) -> None:
         """Change the rate of links from now on: 0 for one that is lost."""
+        check_amounts(rate=bytes_per_s)
         self._settle()
         self._rows.set_capacity(links, bytes_per_s)
         self._touched.append(self._rows.dense[links])

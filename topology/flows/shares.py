@@ -12,7 +12,7 @@ from exactmap.errors import InvalidInputError
 from exactmap.topology.flows.reduced import compact, kept_lengths, share_out, span
 from exactmap.topology.links import Floats, Ints, Routes
 
-__all__ = ["Shares"]
+__all__ = ["Shares", "check_amounts"]
 
 MANY_LINKS = 12
 """Entries per flow from which looking for links that are one pays: whole flows through four tiers have 8."""
@@ -132,13 +132,35 @@ def _check(routes: Routes, capacity: Floats, count: Floats | None, most: Floats 
             got=f"links {routes.link.min()} to {routes.link.max()}",
             expected=f"0 to {len(capacity) - 1}",
         )
-    for what, values in (
-        ("a share", routes.share),
-        ("a link's rate", capacity),
-        ("a count", count),
-        ("a bound", most),
+    check_amounts(share=routes.share, rate=capacity, count=count, bound=most)
+
+
+def check_amounts(
+    *,
+    share: Floats | None = None,
+    rate: Floats | None = None,
+    count: Floats | None = None,
+    bound: Floats | None = None,
+) -> None:
+    """Refuse shares, rates of links, counts and bounds that are none; links and bounds may have no end.
+
+    Raises
+    ------
+    InvalidInputError
+        If one is below 0, is no number, or is a share or count without end.
+    """
+    for what, values, is_finite in (
+        ("a share", share, True),
+        ("a link's rate", rate, False),
+        ("a count", count, True),
+        ("a bound", bound, False),
     ):
-        if values is not None and not (values >= 0.0).all():
-            raise InvalidInputError(
-                f"{what} cannot be below 0", got=f"{values[~(values >= 0.0)][0]:g}", expected="0 or more"
-            )
+        if values is None:
+            continue
+        wrong = ~(values >= 0.0)
+        if is_finite:
+            wrong |= np.isinf(values)
+        if wrong.any():
+            got = float(values[wrong][0])
+            problem = "has no end" if got > 0.0 else "cannot be below 0"
+            raise InvalidInputError(f"{what} {problem}", got=f"{got:g}", expected="0 or more")
