@@ -181,6 +181,24 @@ def test_links_without_end_and_shares_of_nothing() -> None:
     assert (done.flow.tolist(), done.end_ns.tolist()) == ([0, 2, 1], [0, 0, 1000])
 
 
+def test_a_bound_within_the_rounding_of_a_link_is_met() -> None:
+    """A trickle beside a flow that fills the link: it gets its bound, not what rounding leaves, which is 0."""
+    net = FlowNetwork(np.array([1 * GB]))
+    net.start(Routes.of([[0]]), ints(10**9), most=np.array([1 * GB]))
+    assert net.next_ns() == 10**9
+    net.start(Routes.of([[0]]), ints(1), most=np.array([5e-4]))
+    assert net.rates()[1].tolist() == [1 * GB, 5e-4]
+
+
+def test_a_link_that_gets_an_end_in_the_moment_of_a_start() -> None:
+    """Without a bound the flow would be over at once; the link is given one before time passes."""
+    net = FlowNetwork(np.array([np.inf]))
+    net.start(Routes.of([[0]]), ints(1000))
+    assert net.rates()[1].tolist() == [np.inf]
+    net.set_capacity(ints(0), np.array([1 * GB]))
+    assert net.next_ns() == 1000
+
+
 def test_time_does_not_run_backwards() -> None:
     """Nor can a flow have fewer bytes than none."""
     net = FlowNetwork(np.array([1.0]))

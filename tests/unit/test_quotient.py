@@ -91,6 +91,20 @@ def test_hashes_that_meet_are_found_out(bits: int, monkeypatch: pytest.MonkeyPat
     assert np.array_equal(colour, colour[made.first_flow][made.flow_class])
 
 
+@pytest.mark.parametrize(("rates", "colours"), [([1.0, 2.0], [0, 0]), ([1.0, 1.0], [0, 1])])
+def test_rates_and_colours_part_classes_whatever_the_hashes(
+    rates: list[float], colours: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_mixed(value: Any) -> Any:
+        return value & np.uint64(0)
+
+    monkeypatch.setattr(quotient, "_mixed", not_mixed)
+
+    made = find_quotient(Routes.of([[0], [1]]), np.array(rates), np.array(colours))
+
+    assert made.flow_class.tolist() == [0, 1]
+
+
 def test_a_long_way_from_the_only_difference() -> None:
     """On a chain of links that meet flow after flow, a narrow first link is noticed at the far end."""
     paths = [[place, place + 1] for place in range(40)]
