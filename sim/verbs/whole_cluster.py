@@ -17,7 +17,7 @@ from exactmap.sim.report.distribution import describe
 from exactmap.sim.report.whole_cluster import RunFacts, WholeResult, blame_by_component, blame_by_place
 from exactmap.sim.resilience.monte_carlo import WholeSteps, step_whole
 from exactmap.sim.resilience.whole_cluster import WholeCluster, set_up
-from exactmap.sim.scenario.cluster_file import load_cluster
+from exactmap.sim.scenario.mapped_cluster import load_mapped_cluster
 from exactmap.sim.scenario.state_section import state_of_overrides
 from exactmap.sim.verbs.folders import make_folder
 from exactmap.sim.verbs.input_kind import InputKind, refuse_others
@@ -158,7 +158,7 @@ def _given(
                 hint="name it: --cluster gb300-nvl72, or --cluster my-cluster.yaml",
             )
         plan, sha256 = load_plan(path)
-        machine = load_cluster(cluster)
+        machine = load_mapped_cluster(cluster)
         state = state_of_overrides(overrides, machine)
         if profile is None:
             basis = dict(plan.made).get("priced_with", "the plan's cost lines")
