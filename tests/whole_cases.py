@@ -39,7 +39,14 @@ JITTERY = StateSpec(
 
 @cache
 def priced(
-    pp: int, dp: int, tp: int = 1, cp: int = 1, m: int = 8, schedule: str = "1f1b", used: int = 72
+    pp: int,
+    dp: int,
+    tp: int = 1,
+    cp: int = 1,
+    m: int = 8,
+    schedule: str = "1f1b",
+    used: int = 72,
+    chunks: int = 1,
 ) -> tuple[Plan, Profile, Cluster]:
     """A plan of Llama 3 8B, its prices, and the racks that it fits."""
     num_ranks = pp * dp * tp * cp
@@ -50,6 +57,7 @@ def priced(
         schedule=schedule,
         pp=pp,
         num_microbatches=m,
+        chunks=chunks,
         seq=4096,
         dp=dp,
         tp=tp,
@@ -63,9 +71,9 @@ def priced(
     return plan, pricing.profile(plan, mesh, work_ns), cluster
 
 
-def whole(spec: StateSpec = HOMOGENEOUS, **sizes: int) -> WholeCluster:
+def whole(spec: StateSpec = HOMOGENEOUS, **sizes: int | str) -> WholeCluster:
     """A small whole cluster."""
-    return set_up(*priced(**sizes), spec)
+    return set_up(*priced(**sizes), spec)  # type: ignore[arg-type]
 
 
 def slow(kind: ComponentKind, number: int, rate: float, lost_uplinks: int = 0) -> Straggler:

@@ -3,11 +3,12 @@
 A run begins with its header (``# nThread``, ``# Collective test starting``), lists its ranks with their
 hosts, then has a line per size: out-of-place time, algorithm and bus bandwidth, wrong values, and the same
 in place. The out-of-place time counts: programs rarely communicate in place. A file may hold many runs, and
-lines of other programs between them.
+lines of other programs (``NCCL INFO``, warnings, a launcher's tags) between them. Runs of programs that have
+no place in a cluster file (``reduce_perf``, ``scatter_perf``, ...) are passed over.
 
 Each line is held against itself, since logs of many ranks get mixed up: bus bandwidth must follow from size
 and time. A run that ends before its ``# Avg bus bandwidth`` was cut short. Both are refused with their
-line.
+line. Forms: src/common.cu and src/util.cu of github.com/NVIDIA/nccl-tests, 2.0 to 2.20.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 
 from exactmap.errors import InvalidInputError, Place
@@ -31,12 +33,18 @@ _OPS = {
     "broadcast": "broadcast",
     "sendrecv": "point_to_point",
 }
-_PROGRAM = re.compile(r"\b([a-z_]+)_perf\b")
+_OTHERS = frozenset(("reduce", "gather", "scatter", "hypercube", "alltoallv"))
+_PROGRAM = re.compile(r"\b([a-z_]+)_perf(?:_mpi)?\b")
 _RANK = re.compile(r"#\s+Rank\s+(\d+)\s+.*?\bon\s+(\S+)\s+device\s+\d+\s+\[[^\]]*\]\s*(.*)")
 _VERSION = re.compile(r"NCCL version ([0-9][\w.+-]*)|nccl-library=(\d+)")
-_TAG = re.compile(r"^\[[\d,]+\]<std(?:out|err)>:\s?")
+_TAG = re.compile(r"^(?:[^#<]*<std(?:out|err)>:|\[\d+\]|\s*\d+:)\s?")
+"""What mpirun, mpiexec and srun put before each line; mpiexec also before each part of one."""
+_INNER_TAG = re.compile(r"\[\d+\]")
+_ROW = re.compile(r"\d+\s")
 _RELATIVE, _ABSOLUTE = 0.02, 0.02
 """How far a bus bandwidth may be from what its line gives, as a share and in GB/s."""
+_SHORT = 0.06
+"""The same share where a time has two digits only (`1.2e+07`)."""
 
 
 @dataclass(slots=True)
@@ -83,14 +91,20 @@ def _bus_factor(op: str, num_ranks: int) -> float:
     return (2 if op == "all_reduce" else 1) * (num_ranks - 1) / num_ranks
 
 
+def _release(code: int) -> str:
+    """Version of the library as a number, as people write it: 22808 is 2.28.8."""
+    return f"{code // 10_000}.{code // 100 % 100}.{code % 100}"
+
+
 class _Reader:
     """Goes through the lines of one file."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = path
         self.runs: list[NcclRun] = []
-        self.program = self._program_in(Path(path).name, 0)
         self.number = 0
+        self.program = self._program_in(Path(path).name)
+        self.passed: tuple[str, int] | None = None
 
     def wrong(
         self, what: str, got: str = "", expected: str = "", line: int | None = None
@@ -99,17 +113,9 @@ class _Reader:
         place = Place(str(self.path), self.number if line is None else line)
         return InvalidInputError(what, where=place, got=got[:100] or None, expected=expected or None)
 
-    def _program_in(self, text: str, line: int) -> str | None:
-        for name in _PROGRAM.findall(text):
-            if name in _OPS:
-                return str(name)
-            if line:
-                raise self.wrong(
-                    "a program of nccl-tests that is not used",
-                    f"{name}_perf",
-                    ", ".join(f"{op}_perf" for op in _OPS),
-                )
-        return None
+    def _program_in(self, text: str) -> str | None:
+        names = [str(name) for name in _PROGRAM.findall(text)]
+        return next((name for name in names if name in _OPS or name in _OTHERS), None)
 
     @property
     def run(self) -> NcclRun | None:
@@ -134,23 +140,23 @@ class _Reader:
 
     def read(self, text: str) -> None:
         """Take one line."""
-        line = _TAG.sub("", text).strip()
+        line = _TAG.sub("", text, count=1).strip()
         version = _VERSION.search(line)
         if line.startswith("#"):
             self._comment(line)
-        elif self.run is not None and self.run.columns and line[:1].isdigit():
+        elif self.run is not None and self.run.columns and _ROW.match(f"{line} "):
             self._row(self.run, line)
-        elif _PROGRAM.search(line) and self.run is None:
+        elif self.run is None:
             # A command that a shell or a script has echoed.
-            self.program = self._program_in(line, 0) or self.program
+            self.program = self._program_in(line) or self.program
         if version and self.run is not None:
-            self.run.version = version[1] or version[2]
+            self.run.version = version[1] or _release(int(version[2]))
 
     def _comment(self, line: str) -> None:
         if line.startswith(("# nThread", "# Collective test starting", "# nccl-tests version")):
             self.begin()
             if line.startswith("# Collective"):
-                self.program = self._program_in(line, self.number)
+                self.program = self._program_in(line)
         rank = _RANK.match(line)
         if rank:
             if self.run is None:
@@ -158,12 +164,18 @@ class _Reader:
             assert self.run is not None
             self.run.hosts[int(rank[1])] = rank[2]
             self.run.gpu = rank[3].strip() or self.run.gpu
-        elif self.run is not None and {"size", "time", "busbw"} <= set(line.lstrip("# ").split()):
+        elif self.run is not None and {"size", "algbw", "busbw"} <= set(line.lstrip("# ").split()):
             self._head(self.run, line.lstrip("# ").split())
         elif self.run is not None and line.startswith("# Avg bus bandwidth"):
-            if not self.run.points:
-                raise self.wrong("a run without sizes", line)
-            self.run.ended = True
+            self._end(self.run, line)
+
+    def _end(self, run: NcclRun, line: str) -> None:
+        run.ended = True
+        if self.program in _OTHERS:
+            self.passed = f"{self.program}_perf", run.line
+            self.runs.pop()
+        elif not run.points:
+            raise self.wrong("a run without sizes", line)
 
     def _head(self, run: NcclRun, columns: list[str]) -> None:
         if self.program is None:
@@ -171,6 +183,8 @@ class _Reader:
                 "which program was run is not said",
                 expected="'# Collective test starting: all_reduce_perf', the command, or the file named so",
             )
+        if "time" not in columns:
+            raise self.wrong("a run that timed the CPU", " ".join(columns), "a column 'time': leave out -C")
         missing = sorted(set(range(max(run.hosts, default=-1) + 1)) - set(run.hosts))
         if run.num_ranks < 2 or missing:
             raise self.wrong(
@@ -183,10 +197,13 @@ class _Reader:
             raise self.wrong(
                 "hosts of a run have unequal numbers of ranks", ", ".join(map(str, sorted(shares)))
             )
-        run.op, run.columns = _OPS[self.program], columns
+        run.op, run.columns = _OPS.get(self.program, ""), columns
 
     def _row(self, run: NcclRun, line: str) -> None:
-        cells = line.split()
+        cells = _INNER_TAG.sub(" ", line).split()
+        if run.columns[-1] == "timestamp":
+            # Day and time of day are two words.
+            cells = [*cells[:-2], " ".join(cells[-2:])]
         if len(cells) != len(run.columns):
             raise self.wrong(
                 "a line is cut short or holds two",
@@ -201,10 +218,11 @@ class _Reader:
             raise self.wrong("a line holds no numbers", line) from None
         if wrong not in {"0", "N/A"}:
             raise self.wrong("a result with wrong values", f"#wrong {wrong}", "0 or N/A")
-        if size == 0:
+        if size == 0 or not run.op:
             return
         follows = size * _bus_factor(run.op, run.num_ranks) / time_us / 1e3 if time_us > 0 else -1.0
-        if time_us <= 0 or abs(bus - follows) > _RELATIVE * follows + _ABSOLUTE:
+        share = _SHORT if "e" in first["time"] else _RELATIVE
+        if not isfinite(time_us) or time_us <= 0 or not abs(bus - follows) <= share * follows + _ABSOLUTE:
             raise self.wrong(
                 "a line contradicts itself",
                 line,
@@ -235,6 +253,11 @@ def read_nccl_tests(text: str, path: str | Path) -> list[NcclRun]:
         reader.number = number
         reader.read(line)
     reader.end_check()
+    if not reader.runs and reader.passed is not None:
+        name, reader.number = reader.passed
+        raise reader.wrong(
+            "a program of nccl-tests that is not used", name, ", ".join(f"{op}_perf" for op in _OPS)
+        )
     if not reader.runs:
         raise InvalidInputError(
             "not output of nccl-tests",

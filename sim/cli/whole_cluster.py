@@ -38,15 +38,22 @@ def whole_tables(result: WholeResult) -> list[RenderableType]:
     ]
     out: list[RenderableType] = [facts(f"every GPU of {result.cluster}", rows)]
     causes = [(cause, show_time(ns)) for cause, ns in result.by_cause.items()]
+    num = len(result.blames)
     blamed = [
-        (str(entry.component), show_time(entry.total_ns), show_time(entry.lasting_ns), f"{entry.num_steps}")
+        (
+            str(entry.component),
+            show_time(entry.total_ns),
+            show_time(entry.lasting_ns),
+            *((f"{entry.num_steps}",) if num > 1 else ()),
+            _gpu_time(entry.idle_gpu_s),
+        )
         for entry in result.by_component[:MAX_ROWS]
         if entry.total_ns > 0
     ]
     if blamed:
-        num = len(result.blames)
         title = f"Who was waited for: mean over {num} steps" if num > 1 else "Who was waited for"
-        out.append(table(title, ("component", "excess", "lasting", "steps"), blamed))
+        steps = ("steps",) if num > 1 else ()
+        out.append(table(title, ("component", "excess", "lasting", *steps, "others idle"), blamed))
         places = [
             (str(entry.component), show_time(entry.total_ns))
             for entries in (result.by_host, result.by_rack, result.by_leaf)
@@ -94,6 +101,14 @@ def _spread(times: Distribution) -> str:
         )
     )
     return f"{_exactly(times.mean_ns)} +- {100 * times.variation:.2f} %; {quantiles}"
+
+
+def _gpu_time(gpu_s: float) -> str:
+    """Time of many GPUs: three digits."""
+    for scale, unit in ((3600.0, "h"), (1.0, "s")):
+        if gpu_s >= scale:
+            return f"{gpu_s / scale:,.{max(0, 3 - len(f'{gpu_s / scale:.0f}'))}f} GPU-{unit}"
+    return f"{1000 * gpu_s:.0f} GPU-ms"
 
 
 def _exactly(ns: int) -> str:

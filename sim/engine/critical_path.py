@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from exactmap.sim.engine.durations import Durations
     from exactmap.sim.engine.encoded import Ints
 
-__all__ = ["Piece", "critical_path"]
+__all__ = ["PathFinder", "Piece", "critical_path"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +86,31 @@ def critical_path(
     >>> path = critical_path(compiled)  # doctest: +SKIP
     >>> sum(piece.end_ns - piece.start_ns for piece in path if piece.what == "work")  # doctest: +SKIP
     """
-    keys = compiled.linked.keys
-    if end is not None and end not in keys:
-        raise InvalidInputError("the plan has no such rank", got=f"lane {end[0]}, pipeline rank {end[1]}")
-    walk = _Walk(compiled, compiled.durations if durations is None else durations)
-    actor = walk.last_actor() if end is None else keys.index(end)
-    walk.leave(int(compiled.linked.first[actor + 1]) - 1)
-    return walk.pieces[::-1]
+    return PathFinder(compiled).find(durations, end=end)
+
+
+class PathFinder:
+    """Finds critical paths of one compiled plan; what does not hang on durations is made once.
+
+    Parameters
+    ----------
+    compiled
+        The plan.
+    """
+
+    def __init__(self, compiled: CompiledPlan) -> None:
+        self.compiled = compiled
+        self._relations = _Relations(compiled)
+
+    def find(self, durations: Durations | None = None, *, end: tuple[int, int] | None = None) -> list[Piece]:
+        """The same as `critical_path`."""
+        compiled, keys = self.compiled, self.compiled.linked.keys
+        if end is not None and end not in keys:
+            raise InvalidInputError("the plan has no such rank", got=f"lane {end[0]}, pipeline rank {end[1]}")
+        walk = _Walk(compiled, compiled.durations if durations is None else durations, self._relations)
+        actor = walk.last_actor() if end is None else keys.index(end)
+        walk.leave(int(compiled.linked.first[actor + 1]) - 1)
+        return walk.pieces[::-1]
 
 
 class _Related:
@@ -108,12 +126,40 @@ class _Related:
         return self.numbers[self.ends[key] : self.ends[key + 1]]
 
 
+class _Relations:
+    """Who waits for what: of a plan, whatever its durations."""
+
+    def __init__(self, compiled: CompiledPlan) -> None:
+        linked = compiled.linked
+        num, num_operations, messages = compiled.num_instructions, linked.operations.num, linked.messages
+        kind = np.concatenate([program.kind for program in linked.programs])
+        self.is_wait: list[bool] = WAIT_KINDS[kind].tolist()
+        self.is_post: list[bool] = POST_KINDS[kind].tolist()
+        self.is_coupled: list[bool] = (WORK_KINDS[kind] & linked.is_coupled).tolist()
+        message = np.full(num, -1, dtype=np.int64)
+        for posts in (messages.send, messages.recv, messages.send_wait, messages.recv_wait):
+            message[posts] = np.arange(len(messages))
+        self.message: list[int] = message.tolist()
+        is_send = np.zeros(num, dtype=np.bool_)
+        is_send[messages.send_wait] = True
+        self.is_send: list[bool] = is_send.tolist()
+        relations = linked.operations
+        operation = np.full(num, -1, dtype=np.int64)
+        operation[relations.wait[0]] = relations.wait[1]
+        self.operation: list[int] = operation.tolist()
+        self.posts = _Related(relations.post[1], relations.post[0], num_operations)
+        self.reach = _Related(relations.reach[1], relations.reach[0], num_operations)
+        self.after = _Related(relations.after[1], relations.after[0], num_operations)
+        self.coupled = _Related(relations.coupled[1], relations.coupled[0], num_operations)
+        self.firsts = set(linked.first.tolist())
+
+
 class _Walk:
     """The way back, instruction by instruction; `x` counts the instructions of all actors."""
 
-    def __init__(self, compiled: CompiledPlan, durations: Durations) -> None:
+    def __init__(self, compiled: CompiledPlan, durations: Durations, relations: _Relations) -> None:
         linked = self.linked = compiled.linked
-        self.plan, self.inline = compiled.plan, compiled.inline
+        self.plan, self.inline, self.related = compiled.plan, compiled.inline, relations
         self.pieces: list[Piece] = []
         times = compiled.line_times(durations)
         nodes = solve(compiled.levels, *compiled.edge_times([times]))[0]
@@ -122,31 +168,15 @@ class _Walk:
             np.concatenate([getattr(actors[key], name) for key in linked.keys]).tolist()
             for name in ("a_ns", "s_ns", "e_ns", "done_ns")
         )
-        self.kind = np.concatenate([program.kind for program in linked.programs])
         parts = [durations.actors[key] for key in linked.keys]
         self.comp, self.op = (
             np.concatenate([getattr(part, name) for part in parts]).tolist() for name in ("comp_ns", "op_ns")
         )
-        self.host = np.concatenate([np.cumsum(part.issue_ns) for part in parts]).tolist()
-        num, num_operations, messages = compiled.num_instructions, linked.operations.num, linked.messages
-        self.message = np.full(num, -1, dtype=np.int64)
-        for posts in (messages.send, messages.recv, messages.send_wait, messages.recv_wait):
-            self.message[posts] = np.arange(len(messages))
-        self.is_send = np.zeros(num, dtype=np.bool_)
-        self.is_send[messages.send_wait] = True
-        channels = [durations.channels[lane, name] for lane, name, _ in messages.channels]
+        channels = [durations.channels[lane, name] for lane, name, _ in linked.messages.channels]
         self.wire, self.lat, self.copy = (
             [ns for channel in channels for ns in getattr(channel, name).tolist()]
             for name in ("wire_ns", "lat_ns", "copy_ns")
         )
-        relations = linked.operations
-        self.operation = np.full(num, -1, dtype=np.int64)
-        self.operation[relations.wait[0]] = relations.wait[1]
-        self.posts = _Related(relations.post[1], relations.post[0], num_operations)
-        self.reach = _Related(relations.reach[1], relations.reach[0], num_operations)
-        self.after = _Related(relations.after[1], relations.after[0], num_operations)
-        self.coupled = _Related(relations.coupled[1], relations.coupled[0], num_operations)
-        self.firsts = set(linked.first.tolist())
 
     def last_actor(self) -> int:
         """The actor whose END is last; of several the lowest."""
@@ -174,27 +204,26 @@ class _Walk:
 
     def before(self, x: int) -> int | None:
         """From e(x) to the e of another instruction; None at the start of the step."""
-        kind = self.kind[x]
-        if WORK_KINDS[kind] and self.linked.is_coupled[x]:
-            operation = int(self.operation[x])
-            members = self.coupled[operation]
+        related = self.related
+        if related.is_coupled[x]:
+            members = related.coupled[related.operation[x]]
             longest = max(members, key=lambda member: self.comp[member])
             self.add("work", longest, self.s[x], self.e[x])
             return self.arrive(x if self.a[x] == self.s[x] else self.first_at(members, self.a, self.s[x]))
-        if WAIT_KINDS[kind] and self.e[x] > self.a[x]:
-            if self.message[x] >= 0:
-                return self.moved(int(self.message[x]), to_sender=bool(self.is_send[x]))
-            return self.operated(int(self.operation[x]))
-        self.add("post" if POST_KINDS[kind] else "work", x, self.a[x], self.e[x])
+        if related.is_wait[x] and self.e[x] > self.a[x]:
+            if related.message[x] >= 0:
+                return self.moved(related.message[x], to_sender=related.is_send[x])
+            return self.operated(related.operation[x])
+        self.add("post" if related.is_post[x] else "work", x, self.a[x], self.e[x])
         return self.arrive(x)
 
     def arrive(self, x: int) -> int | None:
         """From a(x) to the e of the instruction before it."""
-        reached = 0 if x in self.firsts else self.e[x - 1]
+        reached = 0 if x in self.related.firsts else self.e[x - 1]
         if self.a[x] > reached:
             self.add("host", x, 0, self.a[x])
             return None
-        return None if x in self.firsts else x - 1
+        return None if x in self.related.firsts else x - 1
 
     def first_at(self, members: list[int], times: list[int], at_ns: int) -> int:
         return next(member for member in members if times[member] == at_ns)
@@ -230,13 +259,17 @@ class _Walk:
     def operated(self, number: int) -> int | None:
         """From the end of an operation to what it started after."""
         while True:
-            posts = self.posts[number]
+            posts = self.related.posts[number]
             start, over = self.s[posts[0]], self.done[posts[0]]
             self.add("operation", max(posts, key=lambda post: self.op[post]), start, over)
             for post in posts:
                 if self.e[post] == start:
                     return post
-            for stop in self.reach[number]:
+            for stop in self.related.reach[number]:
                 if self.a[stop] == start:
                     return self.arrive(stop)
-            number = next(other for other in self.after[number] if self.done[self.posts[other][0]] == start)
+            number = next(
+                other
+                for other in self.related.after[number]
+                if self.done[self.related.posts[other][0]] == start
+            )

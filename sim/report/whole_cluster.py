@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -10,25 +11,36 @@ from exactmap.sim.report.distribution import Distribution
 from exactmap.topology.state.components import Component, ComponentKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from exactmap.sim.resilience.blame import StepBlame
     from exactmap.sim.resilience.healing import Healed
     from exactmap.topology.state.cluster_state import ClusterState
 
-__all__ = ["Blamed", "RunFacts", "WholeResult", "blame_by_component", "blame_by_place"]
+__all__ = ["Blamed", "RunFacts", "Waiting", "WholeResult", "blame_by_component", "blame_by_place"]
 
 SCHEMA_VERSION = 1
+Waiting = Callable[[Component], int]
+"""How many GPUs take ranks, but not on a component."""
 
 
 @dataclass(frozen=True, slots=True)
 class Blamed:
-    """Mean excess per step charged to a component or a place; healing could take away `lasting_ns`."""
+    """Mean excess per step charged to a component or a place; healing could take away `lasting_ns`.
+
+    `num_waiting` GPUs take ranks elsewhere, and wait for it.
+    """
 
     component: Component
     total_ns: int
     lasting_ns: int
     num_steps: int
+    num_waiting: int = 0
+
+    @property
+    def idle_gpu_s(self) -> float:
+        """Seconds that all other GPUs spend on waiting for it, in a step: excess x how many there are."""
+        return self.total_ns * self.num_waiting / 1e9
 
     def to_dict(self) -> dict[str, object]:
         """As plain data."""
@@ -39,6 +51,7 @@ class Blamed:
             "total_ns": self.total_ns,
             "lasting_ns": self.lasting_ns,
             "num_steps": self.num_steps,
+            "idle_gpu_s": round(self.idle_gpu_s, 6),
         }
 
 
@@ -190,13 +203,13 @@ class WholeResult:
         }
 
 
-def blame_by_component(blames: Iterable[StepBlame]) -> tuple[Blamed, ...]:
-    """Mean charges per step by component, the largest first."""
-    return _means(list(blames), lambda component: component)
+def blame_by_component(blames: Iterable[StepBlame], waiting: Waiting) -> tuple[Blamed, ...]:
+    """Mean charges per step by component, the largest first; `waiting` counts the GPUs elsewhere."""
+    return _means(list(blames), lambda component: component, waiting)
 
 
 def blame_by_place(
-    blames: Iterable[StepBlame], kind: ComponentKind, state: ClusterState
+    blames: Iterable[StepBlame], kind: ComponentKind, state: ClusterState, waiting: Waiting
 ) -> tuple[Blamed, ...]:
     """Mean charges per step by the host, rack or leaf that a component is, or lies in."""
 
@@ -215,10 +228,12 @@ def blame_by_place(
         }[kind]
         return Component(kind, where)
 
-    return _means(list(blames), place)
+    return _means(list(blames), place, waiting)
 
 
-def _means(blames: list[StepBlame], place: Callable[[Component], Component | None]) -> tuple[Blamed, ...]:
+def _means(
+    blames: list[StepBlame], place: Callable[[Component], Component | None], waiting: Waiting
+) -> tuple[Blamed, ...]:
     total: dict[Component, int] = defaultdict(int)
     lasting: dict[Component, int] = defaultdict(int)
     steps: dict[Component, set[int]] = defaultdict(set)
@@ -231,7 +246,7 @@ def _means(blames: list[StepBlame], place: Callable[[Component], Component | Non
                 steps[where].add(blame.step)
     num = max(1, len(blames))
     out = [
-        Blamed(where, round(ns / num), round(lasting[where] / num), len(steps[where]))
+        Blamed(where, round(ns / num), round(lasting[where] / num), len(steps[where]), waiting(where))
         for where, ns in total.items()
     ]
     return tuple(sorted(out, key=lambda entry: (-entry.total_ns, entry.component)))

@@ -31,9 +31,14 @@ if TYPE_CHECKING:
 
     from exactmap.sim.engine.critical_path import Piece
     from exactmap.sim.engine.wide.cluster_times import ClusterTimes
+    from exactmap.sim.engine.wide.work_rows import WorkKind
     from exactmap.sim.resilience.whole_cluster import WholeCluster
 
 __all__ = ["Cause", "Charge", "StepBlame", "charge_path"]
+
+
+_Excess = tuple[int, int, int, int, int]
+"""Nominal ns of a work, its GPU, and what rack, host and GPU add for good."""
 
 
 class Cause(StrEnum):
@@ -133,6 +138,8 @@ class _Book:
         self.sums: dict[tuple[Component, Cause], list[int]] = defaultdict(lambda: [0, 0])
         self.number_of = {channel.name: number for number, channel in enumerate(whole.plan.channels)}
         self.slowest: dict[tuple[int, int], tuple[int, int, int, int]] = {}
+        self.excess: dict[tuple[int, int, int], _Excess] = {}
+        self.parts: dict[tuple[int, int], list[int]] = {}
 
     def add(
         self, kind: ComponentKind, number: int, cause: Cause, lasting_ns: int, passing_ns: int = 0
@@ -144,26 +151,33 @@ class _Book:
 
     def work(self, piece: Piece) -> None:
         """Rack, host, and what is left the GPU; of a group the GPU that is slowest in this step."""
-        rows = self.times.rows(piece.pp)
-        row = int(np.searchsorted(rows.at, piece.index))
-        kind = rows.kinds[int(rows.which[row])]
+        rows, dp = self.times.rows(piece.pp), self._replica(piece)
+        number = int(rows.which[np.searchsorted(rows.at, piece.index)])
+        key = (piece.pp, dp, number)
+        if key not in self.excess:
+            self.excess[key] = self._excess(piece.pp, dp, rows.kinds[number])
+        base_ns, gpu, racked_ns, hosted_ns, own_ns = self.excess[key]
+        self.add(ComponentKind.RACK, gpu // self.state.gpus_per_rack, Cause.COMPUTE, racked_ns)
+        self.add(ComponentKind.HOST, gpu // self.state.gpus_per_host, Cause.COMPUTE, hosted_ns)
+        passing_ns = _took(piece) - base_ns - racked_ns - hosted_ns - own_ns
+        self.add(ComponentKind.GPU, gpu, Cause.COMPUTE, own_ns, passing_ns)
+
+    def _excess(self, pp: int, dp: int, kind: WorkKind) -> _Excess:
+        """What rack, host and GPU add for good to works of a kind."""
         work_ns = kind.base_ns - sum(meeting.time_ns for meeting in kind.meetings)
-        gpu, rack, host, own = self._slowest(piece.pp, self._replica(piece))
+        gpu, rack, host, own = self._slowest(pp, dp)
         racked = _times(work_ns, rack)
         hosted = _times(racked, host)
-        lasting = _times(hosted, own)
-        self.add(ComponentKind.RACK, gpu // self.state.gpus_per_rack, Cause.COMPUTE, racked - work_ns)
-        self.add(ComponentKind.HOST, gpu // self.state.gpus_per_host, Cause.COMPUTE, hosted - racked)
-        passing = _took(piece) - kind.base_ns - (lasting - work_ns)
-        self.add(ComponentKind.GPU, gpu, Cause.COMPUTE, lasting - hosted, passing)
+        return kind.base_ns, gpu, racked - work_ns, hosted - racked, _times(hosted, own) - hosted
 
     def message(self, piece: Piece) -> None:
         """The slowest component on its way; of a group the member whose message took longest."""
         channel = self.number_of[piece.channel]
         base_ns = int(self.whole.compiled.durations.channels[0, piece.channel].wire_ns[piece.message])
         part = replica_columns(self.times, self.step, self.dp)
-        wire = self.times.wire_ns(channel, piece.message, piece.message + 1, part)[0]
-        column = part.start - self.whole_step.start + int(np.argmax(wire))
+        column = part.start - self.whole_step.start
+        if part.stop - part.start > 1:
+            column += int(np.argmax(self.times.wire_ns(channel, piece.message, piece.message + 1, part)[0]))
         ends = self.whole.plan.channels[channel]
         source, target = (int(self.times.links.flat[pp][column]) for pp in (ends.src, ends.dst))
         leaf = self.state.leaves.leaf
@@ -173,8 +187,9 @@ class _Book:
             (ComponentKind.LEAF, int(leaf[source])),
             (ComponentKind.LEAF, int(leaf[target])),
         )
-        parts = self.times.links.message_parts(channel, column)
-        self._transfer(Cause.MESSAGE, base_ns, _took(piece), owners, parts)
+        if (channel, column) not in self.parts:
+            self.parts[channel, column] = self.times.links.message_parts(channel, column)
+        self._transfer(Cause.MESSAGE, base_ns, _took(piece), owners, self.parts[channel, column])
 
     def operation(self, piece: Piece) -> None:
         """The member whose part takes longest, among all that meet."""

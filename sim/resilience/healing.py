@@ -12,11 +12,11 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exactmap.sim.engine.critical_path import critical_path
 from exactmap.sim.resilience.blame import charge_path
 from exactmap.topology.state.components import Component
 
 if TYPE_CHECKING:
+    from exactmap.sim.engine.critical_path import PathFinder
     from exactmap.sim.resilience.latest import Latest
     from exactmap.sim.resilience.whole_cluster import WholeCluster
 
@@ -31,7 +31,9 @@ class Healed:
     step_ns: int
 
 
-def heal_worst(whole: WholeCluster, latest: Latest, *, most: int, first_step: int = 0) -> tuple[Healed, ...]:
+def heal_worst(
+    whole: WholeCluster, latest: Latest, paths: PathFinder, *, most: int, first_step: int = 0
+) -> tuple[Healed, ...]:
     """Heal the worst components of one step, up to `most` of them.
 
     Parameters
@@ -40,6 +42,8 @@ def heal_worst(whole: WholeCluster, latest: Latest, *, most: int, first_step: in
         Plan and cluster.
     latest
         Latest replica of the step; it is changed.
+    paths
+        Finds critical paths of the plan.
     most
         How many components at most.
     first_step
@@ -49,7 +53,7 @@ def heal_worst(whole: WholeCluster, latest: Latest, *, most: int, first_step: in
     components: list[Component] = []
     dp, _ = latest.find()
     while len(done) < most:
-        path = critical_path(whole.compiled, latest.durations(dp))
+        path = paths.find(latest.durations(dp))
         lasting: dict[Component, int] = defaultdict(int)
         for charge in charge_path(latest.whole, latest.times, latest.step, dp, latest.meeting.tail, path):
             lasting[charge.component] += charge.lasting_ns

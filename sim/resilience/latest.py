@@ -109,16 +109,8 @@ class Latest:
 
 def touched_by(whole: WholeCluster, component: Component) -> tuple[list[int], list[int]]:
     """Pipeline ranks, and replicas, that have a GPU on a component."""
-    state = whole.state
-    owner = {
-        ComponentKind.GPU: whole.gpu,
-        ComponentKind.INTERFACE: whole.gpu,
-        ComponentKind.HOST: state.host_of(whole.gpu),
-        ComponentKind.RACK: state.rack_of(whole.gpu),
-        ComponentKind.LEAF: state.leaves.leaf[whole.gpu],
-    }[component.kind]
     # [pp, dp, ep, cp, tp]: both ends of a message lie in one replica.
-    on_it = owner == component.number
+    on_it = whole.owners(component.kind) == component.number
     ranks, replicas = on_it.any(axis=(1, 2, 3, 4)), on_it.any(axis=(0, 2, 3, 4))
     return np.flatnonzero(ranks).tolist(), np.flatnonzero(replicas).tolist()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exactmap.sim.engine.critical_path import critical_path
+from exactmap.sim.engine.critical_path import PathFinder
 from exactmap.sim.engine.wide.replay_wide import Progress, replay_wide
 from exactmap.sim.resilience.blame import StepBlame, charge_path
 from exactmap.sim.resilience.healing import Healed, heal_worst
@@ -89,6 +89,7 @@ def step_whole(
     close = set(
         np.unique(np.linspace(0, num_steps - 1, min(num_steps, MOST_BLAMED_STEPS)).astype(int)).tolist()
     )
+    paths = PathFinder(whole.compiled)
     makespans: list[Ints] = []
     periods: list[Ints] = []
     replicas: list[Ints] = []
@@ -117,13 +118,13 @@ def step_whole(
             tell((step + 1) / num_steps, "finding who was waited for")
             part = slice((step - first) * per_step, (step - first + 1) * per_step)
             latest = Latest(whole, times, step - first, result.own_ns[:, part])
-            blames.append(_blame(whole, latest, step, int(result.makespan_ns[step - first])))
+            blames.append(_blame(whole, latest, paths, step, int(result.makespan_ns[step - first])))
             blame_s += perf_counter() - start
             if step == 0:
                 start = perf_counter()
                 first_step_ns = blames[0].path_ns
                 tell(1 / num_steps, "healing the worst components")
-                healed = heal_worst(whole, latest, most=most_healed)
+                healed = heal_worst(whole, latest, paths, most=most_healed)
                 healing_s = perf_counter() - start
     tell(1.0, "done")
     return WholeSteps(
@@ -141,9 +142,9 @@ def step_whole(
     )
 
 
-def _blame(whole: WholeCluster, latest: Latest, step: int, makespan_ns: int) -> StepBlame:
+def _blame(whole: WholeCluster, latest: Latest, paths: PathFinder, step: int, makespan_ns: int) -> StepBlame:
     dp, path_ns = latest.find()
-    path = critical_path(whole.compiled, latest.durations(dp))
+    path = paths.find(latest.durations(dp))
     charges = charge_path(whole, latest.times, latest.step, dp, latest.meeting.tail, path)
     return StepBlame(
         step=step,

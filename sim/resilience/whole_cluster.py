@@ -19,10 +19,11 @@ from exactmap.sim.engine.wide.work_rows import WorkRows, rows_of_plan
 from exactmap.sim.workload.operators import Pass
 from exactmap.topology.mapping import Axis, Mesh
 from exactmap.topology.state.cluster_state import ClusterState, build_state
+from exactmap.topology.state.components import Component, ComponentKind
 from exactmap.topology.state.leaves import leaves_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from exactmap.sim.cost.meetings import Meeting
     from exactmap.sim.cost.profile import Profile
@@ -85,6 +86,26 @@ class WholeCluster:
             step_ns=self.nominal_ns,
             first_step=first_step,
         )
+
+    def owners(self, kind: ComponentKind) -> Ints:
+        """[pp, dp, ep, cp, tp] component of a kind that each rank's GPU lies on."""
+        state, gpu = self.state, self.gpu
+        if kind is ComponentKind.HOST:
+            return state.host_of(gpu)
+        if kind is ComponentKind.RACK:
+            return state.rack_of(gpu)
+        return state.leaves.leaf[gpu] if kind is ComponentKind.LEAF else gpu
+
+    def waiting(self) -> Callable[[Component], int]:
+        """Counts the GPUs that take ranks, but not on a component."""
+        of_kind = {kind: np.bincount(self.owners(kind).ravel()) for kind in ComponentKind}
+
+        def count(component: Component) -> int:
+            used = of_kind[component.kind]
+            on_it = int(used[component.number]) if component.number < len(used) else 0
+            return self.gpu.size - on_it
+
+        return count
 
     def with_state(self, state: ClusterState) -> WholeCluster:
         """The same plan on the same cluster in another state."""

@@ -56,7 +56,7 @@ def _check_fit(curves: Curves, path: str, spec: ClusterSection) -> None:
 
 
 def _read(path: str, spec: ClusterSection) -> Curves:
-    text = read_bytes(path, _MAX_BYTES, "file of collectives").decode("utf-8", errors="replace")
+    text = read_bytes(path, _MAX_BYTES, "file of collectives").decode("utf-8-sig", errors="replace")
     if Path(path).suffix != ".csv":
         return curves_of_runs(
             read_nccl_tests(text, path),

@@ -20,7 +20,7 @@ from exactmap.sim.scenario.schema import ClusterSection
 from exactmap.sim.scenario.strict_yaml import Marked, raise_together, read_yaml_file
 from exactmap.topology.hardware import Cluster
 
-__all__ = ["load_mapped_cluster"]
+__all__ = ["is_scenario", "load_mapped_cluster"]
 
 
 class _Sections(BaseModel):
@@ -28,6 +28,14 @@ class _Sections(BaseModel):
 
     cluster: ClusterSection
     map: MapSection = MapSection()
+
+
+def is_scenario(name_or_path: str | Path) -> bool:
+    """Whether a cluster's name is that of a scenario file."""
+    text = str(name_or_path)
+    return text.endswith((".yaml", ".yml")) and "exactmap" in (
+        as_mapping(read_yaml_file(Path(text)).value) or {}
+    )
 
 
 def load_mapped_cluster(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Cluster:
@@ -52,9 +60,9 @@ def load_mapped_cluster(name_or_path: str | Path, overrides: Sequence[str] = ())
     (16, 15)
     """
     text = str(name_or_path)
-    is_file = text.endswith((".yaml", ".yml"))
-    if is_file and "exactmap" in (as_mapping(read_yaml_file(Path(text)).value) or {}):
+    if is_scenario(text):
         return load_scenario(text, overrides).cluster
+    is_file = text.endswith((".yaml", ".yml"))
     problems = Problems()
     document = Marked({"cluster": {"file" if is_file else "catalog": text}}, {})
     for override in overrides:

@@ -46,6 +46,28 @@ Ids = Annotated[
         {"anyOf": [*cast(list[object], _ONE["anyOf"]), {"type": "array", "items": _ONE, "minItems": 1}]}
     ),
 ]
+
+
+def _names(value: object) -> tuple[str, ...]:
+    """One name or a list of them."""
+    entries = cast(list[object], value) if isinstance(value, list) else [value]
+    names = tuple(entry for entry in entries if isinstance(entry, str) and entry.strip())
+    if not names or len(names) < len(entries):
+        raise InvalidInputError(
+            "not the name of an uplink",
+            got=repr(value)[:80],
+            expected="a name such as 'leaf 5 > spine 2', or a list of these",
+        )
+    return names
+
+
+Names = Annotated[
+    tuple[str, ...],
+    BeforeValidator(checked(_names)),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+    ),
+]
 Variation = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(gt=0.0, le=4.0)]
 
@@ -91,9 +113,11 @@ class StragglerSection(_Section):
     rack: Ids | None = None
     interface: Ids | None = Field(default=None, description="network interface of the GPU with this number")
     leaf: Ids | None = None
+    uplink: Names | None = Field(default=None, description="single uplinks: leaf 5 > spine 2")
     rate: Rate | None = Field(default=None, description="in parts of the usual rate")
     uplink_rate: Rate | None = Field(default=None, description="leaf: of its uplinks")
     lost_uplinks: Annotated[int, Field(ge=1)] | None = Field(default=None, description="leaf: uplinks down")
+    lost: Literal[True] | None = Field(default=None, description="uplink: it is down")
 
 
 class StateSection(_Section):

@@ -23,7 +23,7 @@ from exactmap.topology.hardware import Cluster, Fact
 from exactmap.topology.state.cluster_state import build_state
 from exactmap.topology.state.components import ComponentKind
 from exactmap.topology.state.leaves import leaves_of
-from exactmap.topology.state.spec import HOMOGENEOUS, StateSpec, Straggler
+from exactmap.topology.state.spec import HOMOGENEOUS, SlowUplink, StateSpec, Straggler
 
 __all__ = ["default_state", "effective_state", "resolve_state", "state_of_overrides"]
 
@@ -40,6 +40,9 @@ _WHERE = {
     ("hiccups", "duration"): "hiccup_ns",
 }
 """Field of the section -> field of `StateSpec`."""
+_UPLINK = "uplink"
+_NUMBERS = {"leaf": ("uplink_rate", "lost_uplinks"), _UPLINK: ("rate", "lost")}
+"""Kind of component -> what may be said of it; of all others their rate."""
 
 
 def default_state() -> tuple[StateSpec, dict[str, Fact]]:
@@ -77,7 +80,7 @@ def resolve_state(section: StateSection, cluster: Cluster, document: Marked, pro
         Takes what is wrong.
     """
     base = HOMOGENEOUS if section.use == "none" else default_state()[0]
-    stragglers: list[Straggler] = []
+    stragglers: list[Straggler | SlowUplink] = []
     leaves = None
     for number, entry in enumerate(section.stragglers):
         path = ("state", "stragglers", number)
@@ -130,15 +133,19 @@ def effective_state(spec: StateSpec) -> dict[str, object]:
         part = document.setdefault(group, {})
         assert isinstance(part, dict)
         part[key] = show_ns(spec.hiccup_ns) if name == "hiccup_ns" else value
-    document["stragglers"] = [
-        {
-            straggler.kind.value: [f"{first}..{last}" for first, last in straggler.ids],
-            "uplink_rate" if straggler.kind is ComponentKind.LEAF else "rate": straggler.rate,
-            **({"lost_uplinks": straggler.lost_uplinks} if straggler.lost_uplinks else {}),
-        }
-        for straggler in spec.stragglers
-    ]
+    document["stragglers"] = [_shown(straggler) for straggler in spec.stragglers]
     return document
+
+
+def _shown(straggler: Straggler | SlowUplink) -> dict[str, object]:
+    if isinstance(straggler, SlowUplink):
+        slow = {"rate": straggler.rate} if straggler.rate else {"lost": True}
+        return {"uplink": list(straggler.names), **slow}
+    return {
+        straggler.kind.value: [f"{first}..{last}" for first, last in straggler.ids],
+        "uplink_rate" if straggler.kind is ComponentKind.LEAF else "rate": straggler.rate,
+        **({"lost_uplinks": straggler.lost_uplinks} if straggler.lost_uplinks else {}),
+    }
 
 
 def _spec(section: StateSection, base: StateSpec) -> StateSpec:
@@ -150,24 +157,28 @@ def _spec(section: StateSection, base: StateSpec) -> StateSpec:
     return replace(base, seed=section.seed, **given)  # type: ignore[arg-type]  # names and types are those of _WHERE
 
 
-def _straggler(entry: StragglerSection) -> Straggler:
-    named = {kind: ids for kind in ComponentKind if (ids := getattr(entry, kind.value)) is not None}
+def _straggler(entry: StragglerSection) -> Straggler | SlowUplink:
+    kinds = [*(kind.value for kind in ComponentKind), _UPLINK]
+    named = [kind for kind in kinds if getattr(entry, kind) is not None]
     if len(named) != 1:
         raise InvalidInputError(
             "a straggler is one kind of component",
             got=" and ".join(named) or "none",
-            expected=" or ".join(ComponentKind),
+            expected=" or ".join(kinds),
         )
-    (kind, ids) = next(iter(named.items()))
-    is_leaf = kind is ComponentKind.LEAF
-    given = {"rate": entry.rate, "uplink_rate": entry.uplink_rate, "lost_uplinks": entry.lost_uplinks}
-    allowed = ("uplink_rate", "lost_uplinks") if is_leaf else ("rate",)
-    said = [key for key, value in given.items() if value is not None]
+    allowed = _NUMBERS.get(named[0], ("rate",))
+    said = [key for key in ("rate", "uplink_rate", "lost_uplinks", "lost") if getattr(entry, key) is not None]
     if not said or not set(said) <= set(allowed):
+        what = f"{'an' if named[0][0] in 'iu' else 'a'} {named[0]}"
         raise InvalidInputError(
-            "it is not said how slow the component is" if not said else f"a {kind} has no such number",
+            "it is not said how slow the component is" if not said else f"{what} has no such number",
             got=", ".join(said) or None,
             expected=" or ".join(allowed),
         )
-    rate = entry.uplink_rate if is_leaf else entry.rate
-    return Straggler(kind, ids, 1.0 if rate is None else rate, entry.lost_uplinks or 0)
+    if entry.uplink is not None:
+        if entry.lost and entry.rate is not None:
+            raise InvalidInputError("an uplink is slow or lost", got="rate, lost", expected="rate or lost")
+        return SlowUplink(entry.uplink, 0.0 if entry.rate is None else entry.rate)
+    rate = entry.uplink_rate if entry.leaf is not None else entry.rate
+    kind = ComponentKind(named[0])
+    return Straggler(kind, getattr(entry, kind.value), 1.0 if rate is None else rate, entry.lost_uplinks or 0)

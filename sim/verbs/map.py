@@ -15,6 +15,7 @@ from exactmap.files import read_bytes, write_atomically
 from exactmap.sim.scenario.mapped_cluster import load_mapped_cluster
 from exactmap.sim.scenario.scenario import load_scenario
 from exactmap.sim.verbs.input_kind import InputKind, refuse_others
+from exactmap.sim.verbs.plan_mesh import mesh_on
 from exactmap.topology.exact_map.budget import MapBudget, count_gpus
 from exactmap.topology.exact_map.crossing import AxisTraffic, axis_traffic
 from exactmap.topology.exact_map.exact_map import ExactMap, GroupCount
@@ -33,7 +34,7 @@ from exactmap.topology.exact_map.map_reader import MAX_MAP_BYTES, MapFile, read_
 from exactmap.topology.exact_map.place import exact_map_of, fabric_of, machine_of
 from exactmap.topology.exact_map.verify import verified_map
 from exactmap.topology.hardware import Cluster
-from exactmap.topology.mapping import DEFAULT_ORDER, Axis, Mesh
+from exactmap.topology.mapping import Axis, Mesh
 
 __all__ = ["MapOutcome", "map"]
 
@@ -241,17 +242,8 @@ def _inputs(
             )
         plan, sha256 = load_plan(path)
         room = load_mapped_cluster(cluster, overrides)
-    dims = plan.mesh
-    order = tuple(Axis(axis) for axis in dims.order)
-    if room.map_request.order not in {order, DEFAULT_ORDER}:
-        raise InvalidInputError(
-            "the plan has another order of axes",
-            where=Place(field="map.order"),
-            got=",".join(room.map_request.order),
-            expected=",".join(order),
-            hint="the order is the plan's: make the plan anew with this one",
-        )
-    mesh = Mesh(dims.tp, dims.cp, dims.ep, dims.pp, dims.dp, order=order)
+    mesh = mesh_on(plan, room)
+    order = mesh.order
     groups = [
         axes
         for group in plan.groups

@@ -17,10 +17,12 @@ from exactmap.sim.report.distribution import describe
 from exactmap.sim.report.whole_cluster import RunFacts, WholeResult, blame_by_component, blame_by_place
 from exactmap.sim.resilience.monte_carlo import WholeSteps, step_whole
 from exactmap.sim.resilience.whole_cluster import WholeCluster, set_up
-from exactmap.sim.scenario.mapped_cluster import load_mapped_cluster
+from exactmap.sim.scenario.mapped_cluster import is_scenario, load_mapped_cluster
+from exactmap.sim.scenario.scenario import load_scenario
 from exactmap.sim.scenario.state_section import state_of_overrides
 from exactmap.sim.verbs.folders import make_folder
 from exactmap.sim.verbs.input_kind import InputKind, refuse_others
+from exactmap.sim.verbs.plan_mesh import mesh_on
 from exactmap.sim.verbs.simulate import MAX_PROFILE_BYTES
 from exactmap.sim.verbs.whole_cluster_files import write_whole
 from exactmap.topology.state.components import ComponentKind
@@ -35,6 +37,7 @@ __all__ = ["WholeSimulation", "simulate_whole"]
 
 MAX_STEPS = 1_000_000
 MAX_HEALED = 4096
+_OF_MACHINE = ("cluster", "map", "state")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,9 +88,9 @@ def simulate_whole(
     path
         A scenario, whose best plan is chosen first, or a plan.
     overrides
-        ``a.b=c``; for a plan only ``state.…``.
+        ``a.b=c``; for a plan those of ``cluster``, ``map`` and ``state``.
     cluster
-        For a plan: name in the catalog, or a cluster file.
+        For a plan: name in the catalog, a cluster file, or a scenario whose cluster, map and state it takes.
     profile
         Nominal durations as a JSON file, instead of the plan's own cost lines.
     num_steps
@@ -116,7 +119,7 @@ def simulate_whole(
         ("steps", num_steps, 1, MAX_STEPS),
         ("components to heal", most_healed, 0, MAX_HEALED),
         ("threads", num_threads, 1, 256),
-        ("the seed", 0 if seed is None else seed, 0, 2**63 - 1),
+        ("seed", 0 if seed is None else seed, 0, 2**63 - 1),
     ):
         if not low <= got <= high:
             raise InvalidInputError(f"{what} out of range", got=str(got), expected=f"{low} to {high}")
@@ -155,11 +158,11 @@ def _given(
             raise InvalidInputError(
                 "a plan does not say which machine it is for",
                 where=str(path),
-                hint="name it: --cluster gb300-nvl72, or --cluster my-cluster.yaml",
+                hint="name it: --cluster gb300-nvl72, or --cluster my.yaml (a cluster file or a scenario)",
             )
         plan, sha256 = load_plan(path)
-        machine = load_mapped_cluster(cluster)
-        state = state_of_overrides(overrides, machine)
+        machine, state = _machine(cluster, overrides)
+        mesh_on(plan, machine)
         if profile is None:
             basis = dict(plan.made).get("priced_with", "the plan's cost lines")
             return _Given(
@@ -185,6 +188,23 @@ def _given(
     )
 
 
+def _machine(source: str | Path, overrides: Sequence[str]) -> tuple[Cluster, StateSpec]:
+    """The machine for a plan, with its map; the state is the scenario's, where a scenario is named."""
+    for text in overrides:
+        if text.partition("=")[0].strip().partition(".")[0] not in _OF_MACHINE:
+            raise InvalidInputError(
+                "a plan has no such field to set",
+                where=f"--set {text}",
+                expected="a field of cluster, map or state",
+            )
+    if is_scenario(source):
+        scenario = load_scenario(source, overrides)
+        return scenario.cluster, scenario.state
+    of_state = [text for text in overrides if text.lstrip().startswith("state")]
+    machine = load_mapped_cluster(source, [text for text in overrides if text not in of_state])
+    return machine, state_of_overrides(of_state, machine)
+
+
 def _read_profile(path: str | Path) -> tuple[Profile, str]:
     text = read_bytes(path, MAX_PROFILE_BYTES, "profile").decode("utf-8", errors="replace")
     return Profile.from_json(text, path), f"profile {path}"
@@ -197,7 +217,7 @@ def _result(given: _Given, whole: WholeCluster, steps: WholeSteps, run: RunFacts
     for blame in steps.blames:
         for charge in blame.charges:
             by_cause[charge.cause.value] = by_cause.get(charge.cause.value, 0) + charge.total_ns
-    state = whole.state
+    state, others = whole.state, whole.waiting()
     return WholeResult(
         plan_path=given.path,
         plan_sha256=given.sha256,
@@ -214,10 +234,10 @@ def _result(given: _Given, whole: WholeCluster, steps: WholeSteps, run: RunFacts
         replica=describe(steps.replica_ns),
         waiting_share=waiting,
         blames=steps.blames,
-        by_component=blame_by_component(steps.blames),
-        by_host=blame_by_place(steps.blames, ComponentKind.HOST, state),
-        by_rack=blame_by_place(steps.blames, ComponentKind.RACK, state),
-        by_leaf=blame_by_place(steps.blames, ComponentKind.LEAF, state),
+        by_component=blame_by_component(steps.blames, others),
+        by_host=blame_by_place(steps.blames, ComponentKind.HOST, state, others),
+        by_rack=blame_by_place(steps.blames, ComponentKind.RACK, state, others),
+        by_leaf=blame_by_place(steps.blames, ComponentKind.LEAF, state, others),
         by_cause={cause: round(ns / len(steps.blames)) for cause, ns in sorted(by_cause.items())},
         shorter_path_ns=_mean(whole.nominal_ns - blame.nominal_path_ns for blame in steps.blames),
         rest_ns=_mean(blame.makespan_ns - blame.path_ns for blame in steps.blames),

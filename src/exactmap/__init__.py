@@ -7,6 +7,8 @@ The verbs of the command line are functions here, with the same names and argume
     outcome = exactmap.plan("scenarios/cpu-host.yaml", out="cpu.plan")
     prediction = exactmap.simulate("cpu.plan", out="predicted")
 
+and `simulate_whole` is ``simulate --scale full`` of the command line: every GPU with a state of its own.
+
 Rooms: `exactmap.topology` (the machine), `exactmap.sim` (from scenario to plan and prediction), and
 `exactmap.backend_c` (the C engine that executes a plan). Importing this package is cheap: verbs and rooms are
 imported when they are first used.
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from exactmap.sim.verbs.show import show
     from exactmap.sim.verbs.simulate import simulate
     from exactmap.sim.verbs.traffic import traffic
+    from exactmap.sim.verbs.whole_cluster import simulate_whole
 
 __all__ = [
     "ExactmapError",
@@ -55,18 +58,21 @@ __all__ = [
     "schedules",
     "show",
     "simulate",
+    "simulate_whole",
     "traffic",
 ]
 
 __version__ = "0.1.0"
 
 _VERBS = frozenset(__all__) - {"ExactmapError", "__version__"}
+_FILES = {"simulate_whole": "whole_cluster"}
+"""Verb -> its file, where that has another name."""
 
 
 def __getattr__(name: str) -> object:
     """Import a verb when it is first asked for."""
     if name in _VERBS:
-        verb: object = getattr(import_module(f"exactmap.sim.verbs.{name}"), name)
+        verb: object = getattr(import_module(f"exactmap.sim.verbs.{_FILES.get(name, name)}"), name)
         globals()[name] = verb
         return verb
     raise AttributeError(f"module 'exactmap' has no attribute {name!r}")

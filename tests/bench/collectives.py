@@ -4,6 +4,7 @@ Usage: python tests/bench/collectives.py [--record]
 Prints the tables; `--record` also writes them into docs/accuracy.md. Ends with 5 if a bar is missed.
 (a) Every third size left out, constants fitted without them; thrice, so that each size is left out once.
 (b) Each curve (an operation at a number of ranks) left out, constants fitted without it.
+    In both nothing of a sibling type is used: its curves are of nearly the same machine.
 (c) Published results, none of them in the curves; no constant is fitted on those of 72 and 1,440 GB200.
 """
 
@@ -22,7 +23,7 @@ from exactmap.sim.report.quantity import show_bytes, show_time
 from exactmap.sim.scenario.cluster_file import load_cluster
 from exactmap.topology.collectives import Collective, collective_time
 from exactmap.topology.collectives.blend import blended_ns
-from exactmap.topology.collectives.constants import LinkConstants, find_constants
+from exactmap.topology.collectives.constants import LinkConstants
 from exactmap.topology.collectives.fit import Fits, fit_link
 from exactmap.topology.collectives.published import Published, published
 from exactmap.topology.curves import Curve, CurveKey, Curves, find_curves
@@ -100,7 +101,7 @@ def sizes_left_out(names: Sequence[str]) -> Iterable[Errors]:
 
 
 def curves_left_out(names: Sequence[str]) -> Iterable[Errors]:
-    """Each curve, predicted from the type's others and constants that never saw it."""
+    """Each curve, predicted from the type's others and constants that never saw it; no sibling helps."""
     fits: Fits = {}
     whole = {name: _curves(name) for name in names}
     # Fits are known by the identity of their curves: those must not go before.
@@ -167,10 +168,6 @@ def _thinned(curves: Curves, phase: int) -> Curves:
 def _errors(
     curves: Curves, k: LinkConstants, key: CurveKey, sizes: np.ndarray, times: np.ndarray
 ) -> list[float]:
-    # Constants of the catalog name the siblings; what is fitted here is the rest.
-    known = find_constants(k.name)
-    assert known is not None, k.name
-    k = replace(k, siblings=known.siblings)
     predicted = blended_ns(curves, k, Collective(key.op), key.num_ranks, sizes.astype(float))
     return [float(error) for error in np.abs(predicted / times - 1.0)]
 

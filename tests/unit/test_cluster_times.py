@@ -16,6 +16,7 @@ from exactmap.sim.cost.plan_header import formats_of, mesh_of, model_of
 from exactmap.sim.cost.stages import tensor_parallel_parts
 from exactmap.sim.engine.encoded import KINDS
 from exactmap.sim.engine.wide.cluster_times import ClusterTimes
+from exactmap.sim.engine.wide.hiccups import find_hiccups
 from exactmap.sim.workload.operators import Pass
 from exactmap.topology.state.components import ComponentKind
 from exactmap.topology.state.factors import ONE, factor_of_rate, factor_table, scale
@@ -229,3 +230,79 @@ def test_a_rate_is_a_rate() -> None:
 
     assert took.tolist() == [base, base, base, int(scale(np.array([base]), factor_of_rate(0.8))[0])]
     assert took[3] == pytest.approx(base / 0.8, rel=1e-6)
+
+
+def test_members_on_two_axes_meet_one_axis_after_the_other() -> None:
+    """A pass of 2 x 2 members by hand: each goes its way, and waits at each collective for those of its axis."""
+    spec = StateSpec(seed=4, gpu_spread=0.05, gpu_jitter=0.1)
+    case = whole(spec, pp=2, dp=2, tp=2, cp=2)
+    times, rows = case.times(), case.times().rows(0)
+    kind, first = rows.kinds[rows.which[0]], int(rows.first_draw[0])
+    num = kind.num_stretches
+    assert {meeting.axis for meeting in kind.meetings} == {"tp", "cp"}
+    table = factor_table(0.1 * sqrt(num)).tolist()
+    at = {(cp, tp): 0 for cp in range(2) for tp in range(2)}
+    for n in range(num):
+        for (cp, tp), now in at.items():
+            gpu = case.gpu[0, 1, 0, cp, tp : tp + 1]
+            draw = draws16(stream_keys(spec.seed, Stream.GPU_WORK, gpu, 0), 0, 200).ravel()[first + n]
+            base = np.array([kind.last_ns if n == num - 1 else kind.stretch_ns])
+            own = int(scale(base, case.state.work_factor(gpu, 0))[0])
+            at[cp, tp] = now + (own * table[draw] + ONE // 2) // ONE
+        if n < num - 1:
+            meeting = kind.meetings[n]
+            at = {
+                (cp, tp): meeting.time_ns
+                + max(
+                    now
+                    for (other_cp, other_tp), now in at.items()
+                    if (other_cp == cp if meeting.axis == "tp" else other_tp == tp)
+                )
+                for cp, tp in at
+            }
+
+    assert set(times.works_ns(0, rows.at[:1], slice(4, 8))[0].tolist()) == {max(at.values())}
+
+
+def test_messages_operations_and_steps_have_draws_of_their_own() -> None:
+    """The same sender on two channels, two operations of one group, the same of both in two steps."""
+    case = whole(StateSpec(interface_jitter=0.3), pp=4, dp=36, schedule="interleaved-1f1b", chunks=2)
+    times = case.times(num_steps=2)
+    first, second = slice(0, 36), slice(36, 72)
+    sent = [number for number, channel in enumerate(case.plan.channels) if channel.src == 1]
+    program = times.base.actors[0, 1].program
+    reduces = [post for post in program.post_at.tolist() if KINDS[program.kind[post]].value == "AR"]
+    drawn = []
+    for part in (first, second):
+        for number in sent:
+            base = times.base.channels[0, case.plan.channels[number].name].wire_ns[0]
+            drawn.append(times.wire_ns(number, 0, 1, part)[0] / base)
+        drawn += [times.op_ns(1, post, part) / times.base.actors[0, 1].op_ns[post] for post in reduces]
+
+    assert len(sent) >= 2
+    assert len(reduces) >= 2
+    for at, one in enumerate(drawn):
+        for other in drawn[:at]:
+            assert abs(np.corrcoef(one, other)[0, 1]) < 0.6
+            assert not np.allclose(one, other, rtol=1e-3)
+
+
+def test_a_hiccup_falls_on_its_work_where_members_meet_too() -> None:
+    """A member that stands still holds up its group in that work, and nobody in any other."""
+    spec = StateSpec(seed=9, hiccups_per_gpu_hour=2000.0, hiccup_ns=10_000_000)
+    case = whole(spec, pp=2, dp=4, tp=4)
+    times = case.times(num_steps=20)
+    rows, columns = times.rows(1), slice(0, 20 * 16)
+    gpu, step = times.gpus(1, columns)
+    found = find_hiccups(case.state, rows, gpu, step, case.nominal_ns)
+    # Two in one work of one member add up; two members stand still together.
+    each = np.zeros((len(rows.at), 80, 4), dtype=np.int64)
+    np.add.at(each, (found.work, found.column // 4, found.column % 4), 10_000_000)
+    # The optimizer steps of members do not wait for each other.
+    together = np.array([bool(kind.axes) for kind in rows.kinds])[rows.which]
+    expected = np.where(together[:, None, None], each.max(axis=2, keepdims=True), each)
+    base = np.array([kind.base_ns for kind in rows.kinds])[rows.which]
+    took = times.works_ns(1, rows.at, columns).reshape(-1, 80, 4) - base[:, None, None]
+
+    assert len(found.work) > 5
+    assert (took == expected).all()

@@ -267,3 +267,40 @@ def test_point_to_point_is_the_hop() -> None:
         assert collective_time(H100, Collective.POINT_TO_POINT, shape, 2**24).time_ns == pytest.approx(
             hop.wire_ns + hop.lat_ns, abs=2
         )
+
+
+@pytest.mark.parametrize("name", ["a100-8", "h100-8", "h200-8"])
+@pytest.mark.parametrize("num_bytes", [2**16, 2**20, 2**24, 2**26])
+def test_two_hosts_sum_no_faster_than_one(name: str, num_bytes: int) -> None:
+    """A tensor-parallel group that leaves its host: chains of a tree have the rate of their protocol."""
+    cluster = load_cluster(name)
+    one, two = (
+        collective_time(cluster, Collective.ALL_REDUCE, GroupShape(8 * hosts, 8, hosts), num_bytes).time_ns
+        for hosts in (1, 2)
+    )
+
+    assert two > 0.95 * one
+
+
+def test_a_long_chain_is_a_pipeline_of_many_pieces() -> None:
+    """A broadcast of 16 GiB over 256 ranks takes little longer than over 16, and its interfaces are busy."""
+    few, many = (
+        collective_time(H100, Collective.BROADCAST, GroupShape(8 * hosts, 8, hosts), 2**34)
+        for hosts in (2, 32)
+    )
+
+    assert few.time_ns < many.time_ns < 1.5 * few.time_ns
+    assert many.scale_out_ns > 0.5 * many.time_ns
+
+
+def test_from_the_last_measured_size_another_way_takes_over_without_a_step() -> None:
+    """Eight H100: 2.39 ms for 512 MiB by a ring; NVLS would need 2.06, and needs as long for 594 MiB."""
+    shape = GroupShape(8, 8, 1)
+    end, soon, later = (
+        collective_time(H100, Collective.ALL_REDUCE, shape, size * 2**20) for size in (512, 580, 640)
+    )
+    ways = explain_collective(H100, Collective.ALL_REDUCE, shape, 580 * 2**20)
+
+    assert (end.algorithm, soon.algorithm) == (Algorithm.MEASURED, Algorithm.NVLS)
+    assert soon.time_ns == end.time_ns < later.time_ns
+    assert ways[0].time_ns == soon.time_ns

@@ -61,7 +61,7 @@ def test_a_run_of_a_rack_is_read_whole() -> None:
     (run,) = read_nccl_tests(_run(), "rack.txt")
 
     assert (run.op, run.num_ranks, run.num_hosts, run.gpu) == ("all_reduce", 72, 18, "NVIDIA GB200")
-    assert run.version == "22808"
+    assert run.version == "2.28.8"
     assert run.points[0] == (536870912, 1_806_700.0)
     assert len(run.points) == 4
 
@@ -90,6 +90,81 @@ def test_old_output_is_known_by_its_file() -> None:
         read_nccl_tests(old, "out.txt")
 
 
+def test_what_other_programs_print_between_the_rows() -> None:
+    """Debug lines of hosts whose names begin with digits, dated warnings, a counter; none is a row."""
+    noise = (
+        "10.0.0.7:21:33 [3] NCCL INFO Channel 00/24 : 0 1 2 3\n"
+        "node-3:123:456 [0] NCCL INFO comm 0x55d rank 3 nranks 72 cudaDev 3 - Init COMPLETE\n"
+        "2025-06-02 12:00:00,123 WARNING clock is off\n"
+        "\n"
+    )
+    rows = RACK.splitlines(keepends=True)
+    text = _run(noise.join(rows) + noise)
+
+    assert read_nccl_tests(text, "job.log")[0].points == read_nccl_tests(_run(), "job.log")[0].points
+
+
+@pytest.mark.parametrize("tag", ["[1,0]<stdout>:", "[prterun-head-71@1,0]<stdout>: ", "[0] ", " 0: ", "00: "])
+def test_tags_of_launchers(tag: str) -> None:
+    """Of mpirun 4 and 5, mpiexec, and srun with --label."""
+    text = "".join(f"{tag}{line}\n" for line in _run().splitlines())
+
+    assert read_nccl_tests(text, "job.log")[0].points == read_nccl_tests(_run(), "job.log")[0].points
+
+
+def test_tags_inside_of_a_row() -> None:
+    """What was flushed is tagged by mpiexec, and a row is flushed in three parts."""
+    row = "[0]  1048576  262144  float  sum  -1[0]  93.00  11.28  19.73  0[0]  92.00  11.40  19.95  0\n"
+
+    assert read_nccl_tests(_run(row, ranks=8), "job.log")[0].points == [(1048576, 93_000.0)]
+
+
+def test_other_columns() -> None:
+    """The time of day, times of iterations, no check of values, a type of half the width, sizes of zero."""
+    bus = 2**20 * 1.75 / 93e3
+    head = HEAD.replace("#wrong\n", "#wrong           timestamp\n")
+    dated = _run(ranks=8).replace(HEAD, head)
+    row = f"1048576 524288 half sum -1 93.00 11.28 {bus:.2f} N/A 92.00 11.40 19.95 N/A"
+    zero = "0 0 half sum -1 4.10 0.00 0.00 N/A 4.20 0.00 0.00 N/A"
+    days = " 2025-06-02 12:00:00\n"
+    spread = HEAD.replace("#wrong", "#wrong i_min i_max i_p99 i_cv%")
+    long = (
+        f"1048576 524288 half sum -1 93.00 11.28 {bus:.2f} 0 90 95 95 1.0 92.00 11.40 19.95 0 90 95 95 1.0\n"
+    )
+    texts = (
+        dated.replace(RACK, f"{zero}{days}{row}{days}"),
+        _run(long, ranks=8).replace(HEAD, spread),
+        _run(f"{zero}\n{row}\n", ranks=8),
+    )
+
+    for text in texts:
+        assert read_nccl_tests(text, "job.log")[0].points == [(1048576, 93_000.0)]
+
+
+def test_ten_seconds_have_two_digits() -> None:
+    """`%7.1e` from 10,000,000 us on: the bus bandwidth knows better than the time."""
+    size = 2**40
+    out_of_place = f"1.2e+07 {size / 1.24e10:.2f} {size * 1.75 / 1.24e10:.2f} 0"
+    row = f"{size} {size // 4} float sum -1 {out_of_place} 1.2e+07 1 1 0\n"
+
+    assert read_nccl_tests(_run(row, ranks=8), "job.log")[0].points == [(size, 1.2e10)]
+
+
+def test_programs_that_have_no_use_are_passed_over() -> None:
+    """A sweep of all programs in one log; old ones are known by their command alone."""
+    gather = _row(2**20, 20.0, 2**20 * 0.75 / 20e3)
+    sweep = _run() + _run(gather, op="scatter", ranks=4) + _run(gather, op="all_gather", ranks=4)
+    new = read_nccl_tests(sweep.replace("all_gather_perf", "all_gather_perf_mpi"), "job.log")
+    old = "".join(
+        f"+ ./build/{op}_perf -b 1M -e 1M\n"
+        + _run(gather, ranks=4).replace("# Collective test starting: all_reduce_perf\n", "")
+        for op in ("all_gather", "gather")
+    )
+
+    assert [run.op for run in new] == ["all_reduce", "all_gather"]
+    assert [run.op for run in read_nccl_tests(old, "job.log")] == ["all_gather"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -105,7 +180,12 @@ def test_old_output_is_known_by_its_file() -> None:
         (_run(""), "a run without sizes"),
         (_run().replace("#  Rank  5", "#  Rnk  5"), "rank 5 missing"),
         (_run().replace("on node-17", "on node-16"), "unequal numbers of ranks"),
-        (_run(op="hypercube"), r"f\.txt:2: a program of nccl-tests that is not used: got hypercube_perf"),
+        (_run(op="hypercube"), r"f\.txt:1: a program of nccl-tests that is not used: got hypercube_perf"),
+        (_run(op="magic"), "which program was run is not said"),
+        (_run(RACK.replace("1806.7", "   inf")), "a line contradicts itself"),
+        (_run(RACK.replace("1806.7", "   nan")), "a line contradicts itself"),
+        (_run().replace("    time ", " cputime "), "a run that timed the CPU"),
+        (_run(RACK.replace("\n  1073741824", "\n10737")), "a line contradicts itself"),
     ],
 )
 def test_what_is_wrong_is_refused_with_its_line(text: str, message: str) -> None:
@@ -175,6 +255,25 @@ def test_a_run_over_hosts_calibrates_groups_over_hosts(tmp_path: Path) -> None:
     ]
     assert slower[0] == pytest.approx(1.5, rel=1e-3)
     assert 1.05 < slower[1] < 1.5
+
+
+def test_links_are_busy_no_longer_than_a_fast_run_took(tmp_path: Path) -> None:
+    """16 H100 that are twice as fast as the model: the whole is halved, so no part of it is longer."""
+    shape = GroupShape(16, 8, 2)
+    micros = round(
+        0.5 * collective_time(load_cluster("h100-8"), Collective.ALL_GATHER, shape, 2**30).time_ns / 1e3, 1
+    )
+    (tmp_path / "two.csv").write_text(
+        f"\ufeffgpu,op,ranks,domains,bytes,us\nH100,all_gather,16,2,{2**30},{micros}\n", encoding="utf-8"
+    )
+    path = tmp_path / "my.yaml"
+    path.write_text(
+        catalog_path("h100-8").read_text(encoding="utf-8") + "collectives: [two.csv]\n", encoding="utf-8"
+    )
+    time = collective_time(load_cluster(path), Collective.ALL_GATHER, shape, 2**30)
+
+    assert time.time_ns == pytest.approx(micros * 1e3, abs=2)
+    assert max(time.scale_up_ns, time.scale_out_ns) <= time.time_ns
 
 
 def test_a_written_out_cluster_names_its_measurements(own: Path) -> None:

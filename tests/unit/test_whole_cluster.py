@@ -17,6 +17,7 @@ from exactmap.sim.engine.events import simulate_events
 from exactmap.sim.engine.replay import replay_times
 from exactmap.sim.engine.wide.lanes import durations_of
 from exactmap.sim.engine.wide.replay_wide import replay_wide
+from exactmap.sim.report.whole_cluster import blame_by_component
 from exactmap.sim.resilience.blame import Cause
 from exactmap.sim.resilience.latest import Latest, touched_by
 from exactmap.sim.resilience.monte_carlo import step_whole
@@ -237,3 +238,18 @@ def test_compiled_lanes_of_all_replicas_agree_too() -> None:
     lanes = replay_times(compile_plan(case.plan, durations))
 
     assert lanes.makespan_ns == replay_wide(case.compiled, times).makespan_ns[0]
+
+
+def test_idle_is_the_excess_of_a_step_times_the_gpus_that_wait() -> None:
+    """144 GPUs of which one, one host or one rack is slow: all that lie elsewhere wait for it."""
+    for straggler, num_waiting in (
+        (slow(KIND.GPU, 9, 0.7), 143),
+        (slow(KIND.HOST, 20, 0.8), 140),
+        (slow(KIND.RACK, 1, 0.8), 72),
+    ):
+        case = whole(StateSpec(stragglers=(straggler,)), pp=2, dp=72)
+        found = step_whole(case, most_healed=0)
+        (entry,) = blame_by_component(found.blames, case.waiting())
+
+        assert entry.num_waiting == num_waiting
+        assert entry.idle_gpu_s == pytest.approx(num_waiting * found.blames[0].charges[0].total_ns / 1e9)

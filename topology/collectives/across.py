@@ -192,7 +192,7 @@ def _tree(x: Crossing) -> Candidate:
         protocols += [
             (
                 chain * k.ll128_step_ns + rounds * net.tree_ll128 * x.latency_ns,
-                twice * (_LL128_BYTES * 1e9 / k.stream_bytes_per_s),
+                twice * (1e9 / k.ll128_bytes_per_s),
                 _LL128_BYTES * out,
             ),
             (

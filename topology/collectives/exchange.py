@@ -7,7 +7,8 @@ Each of n members has S/n for each other; n - k of them are in other domains ::
                    the same bytes, d-1 messages instead of n-k, and no climb to another rail's leaf
     hierarchical   all-to-all inside, then between equal places: two phases, one after the other
 
-A launch takes `pair_base_ns`, every message `message_ns` of an interface. An all-to-all never gets more than one interface per GPU.
+A launch takes `pair_base_ns`, every message `message_ns` of an interface. An all-to-all never gets more
+than one interface per GPU. A message alone has no launch: its receiver waits already.
 """
 
 from __future__ import annotations

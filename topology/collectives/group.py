@@ -126,8 +126,9 @@ def _calibrated(
             way.standing,
             way.total * factor,
             way.latency * float(factor[0]),
-            way.up,
-            way.out,
+            # What was faster than the model had its links busy for less, too.
+            np.minimum(way.up, way.total * factor),
+            np.minimum(way.out, way.total * factor),
             way.note,
             measured if way.standing is Standing.LIBRARY else None,
             way.confidence,

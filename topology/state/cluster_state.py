@@ -5,9 +5,10 @@ The time of a work on GPU g is its nominal time, times ::
     own(g) x host(g) x rack(g) x step(g, s) x jitter of that work
 
 and each factor belongs to one component, so what is lost can be charged to it. A transfer is as slow as the
-slowest of the interfaces at its ends and of the uplinks that it takes. Of a leaf with u uplinks of which n
-are lost, the rest at rate r, the share left is r (u - n) / u: traffic that needs d of all its uplinks slows
-by max(1, d / left).
+slowest of the interfaces at its ends and of the uplinks that it takes. Packets are sprayed over all uplinks
+of a leaf, so these act as one link: of u uplinks at rates r[1]..r[u], lost ones at 0, the share left is
+sum of r / u, and traffic that needs d of all its uplinks slows by max(1, d / left). Planes carry equal parts
+of each transfer, so of several planes the one that has least left decides.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from exactmap.errors import InvalidInputError, Place
 from exactmap.topology.state.components import Component, ComponentKind
 from exactmap.topology.state.factors import ONE, factor_of_rate, factor_table, scale
+from exactmap.topology.state.spec import SlowUplink
 from exactmap.topology.state.streams import Stream, draws16, stream_keys, uniforms
 
 if TYPE_CHECKING:
@@ -102,8 +104,12 @@ class ClusterState:
         """Factor on what GPUs send through their leaf's uplinks, if all of a leaf need `demand` of these."""
         if not self.leaves.num_leaves:
             return np.full(np.shape(gpu), ONE, dtype=np.int64)
-        slower = np.maximum(1.0, demand / self.uplinks_left)
-        return np.asarray(np.rint(slower * ONE).astype(np.int64)[self.leaves.leaf[gpu]])
+        leaf = self.leaves.leaf[gpu]
+        # Of all leaves, or of those asked for, whichever are fewer.
+        at = leaf if leaf.size < self.leaves.num_leaves else np.arange(self.leaves.num_leaves)
+        slower = np.maximum(1.0, demand * self.leaves.load[at] / self.uplinks_left[at])
+        factor = np.asarray(np.rint(slower * ONE).astype(np.int64))
+        return factor if at is leaf else factor[leaf]
 
     def healed(self, components: Iterable[Component]) -> ClusterState:
         """The same cluster with some components as they should be; nobody's draws change."""
@@ -144,7 +150,7 @@ def build_state(cluster: Cluster, spec: StateSpec, leaves: Leaves) -> ClusterSta
     Raises
     ------
     InvalidInputError
-        If a straggler does not exist, or a leaf loses all uplinks or has none.
+        If a straggler does not exist, or a leaf loses all uplinks of a plane or has none.
     """
     num_gpus, per_host, per_rack = cluster.num_gpus, cluster.gpus_per_host, cluster.scale_up.domain_size
     num_hosts, num_racks = -(-num_gpus // per_host), -(-num_gpus // per_rack)
@@ -160,12 +166,16 @@ def build_state(cluster: Cluster, spec: StateSpec, leaves: Leaves) -> ClusterSta
     left = np.ones(leaves.num_leaves)
     for number, straggler in enumerate(spec.stragglers):
         where = f"state.stragglers.{number}"
+        if isinstance(straggler, SlowUplink):
+            continue
         if straggler.kind is ComponentKind.LEAF:
             at = _ids(straggler, leaves.num_leaves, where)
             left[at] *= _left(straggler, leaves.num_uplinks[at], where)
         else:
             at = _ids(straggler, len(factors[straggler.kind]), where)
             factors[straggler.kind][at] = scale(factors[straggler.kind][at], factor_of_rate(straggler.rate))
+    for leaf, share in _of_uplinks(spec, leaves).items():
+        left[leaf] *= share
     return ClusterState(
         spec=spec,
         gpus_per_host=per_host,
@@ -214,3 +224,29 @@ def _left(straggler: Straggler, num_uplinks: Ints, where: str) -> Floats:
             hint="leave its GPUs out of the map instead",
         )
     return straggler.rate * (1.0 - straggler.lost_uplinks / num_uplinks)
+
+
+def _of_uplinks(spec: StateSpec, leaves: Leaves) -> dict[int, float]:
+    """Leaf -> share that slow and lost uplinks leave it in its worst plane."""
+    rates: dict[tuple[int, int, int], float] = {}
+    named: dict[tuple[int, int], int] = {}
+    for number, straggler in enumerate(spec.stragglers):
+        if isinstance(straggler, SlowUplink):
+            where = Place(field=f"state.stragglers.{number}.uplink")
+            cables = [cable for name in straggler.names for cable in leaves.uplinks(name, where).tolist()]
+            for leaf, plane, cable in {tuple(each) for each in cables}:
+                rates[leaf, plane, cable] = rates.get((leaf, plane, cable), 1.0) * straggler.rate
+                named[leaf, plane] = number
+    shares: dict[int, float] = {}
+    for (leaf, plane), number in named.items():
+        size = int(leaves.num_uplinks[leaf])
+        missing = sum(1.0 - rate for (of, on, _), rate in rates.items() if (of, on) == (leaf, plane))
+        if missing >= size:
+            raise InvalidInputError(
+                "a leaf that loses all uplinks is cut off, not slow",
+                where=Place(field=f"state.stragglers.{number}.uplink"),
+                got=f"all {size} of leaf {leaf}" + (f" in plane {plane}" if leaves.num_planes > 1 else ""),
+                hint="leave its GPUs out of the map instead",
+            )
+        shares[leaf] = min(shares.get(leaf, float("inf")), 1.0 - missing / size)
+    return shares

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from exactmap.errors import InvalidInputError, Place
 from exactmap.topology.state.components import ComponentKind
 
-__all__ = ["HOMOGENEOUS", "StateSpec", "Straggler"]
+__all__ = ["HOMOGENEOUS", "SlowUplink", "StateSpec", "Straggler"]
 
 _MAX_VARIATION = 1.0
 _MIN_RATE = 0.001
@@ -64,6 +64,38 @@ class Straggler:
 
 
 @dataclass(frozen=True, slots=True)
+class SlowUplink:
+    """Single uplinks of leaves that are slow or lost, by the names that the fabric's links have.
+
+    Parameters
+    ----------
+    names
+        ``leaf 5 > spine 2``, with plane and cable behind it if only one is meant.
+    rate
+        How fast each is, in parts of its rate; 0: lost.
+
+    Raises
+    ------
+    InvalidInputError
+        If the rate is out of range.
+    """
+
+    names: tuple[str, ...]
+    rate: float
+
+    def __post_init__(self) -> None:
+        """Check the rate."""
+        if self.rate and not _MIN_RATE <= self.rate <= _MAX_RATE:
+            raise InvalidInputError(
+                "a rate is out of range",
+                where=Place(field="rate"),
+                got=f"{self.rate:g}",
+                expected=f"{_MIN_RATE:g} to {_MAX_RATE:g} times the usual one",
+                hint="an uplink that does not work at all is lost: true",
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class StateSpec:
     """How much components differ. Variations are coefficients of variation; 0 switches a part off.
 
@@ -102,7 +134,7 @@ class StateSpec:
     interface_jitter: float = 0.0
     hiccups_per_gpu_hour: float = 0.0
     hiccup_ns: int = 0
-    stragglers: tuple[Straggler, ...] = field(default=())
+    stragglers: tuple[Straggler | SlowUplink, ...] = field(default=())
 
     def __post_init__(self) -> None:
         """Check the ranges."""

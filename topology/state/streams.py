@@ -13,6 +13,7 @@ in which order, by how many threads, and whichever components are added. A word 
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,11 +63,21 @@ def stream_keys(seed: int, stream: Stream, *parts: Ints | int) -> NDArray[np.uin
     >>> three.tolist() == five[:3].tolist()
     True
     """
-    key = np.zeros((), dtype=np.uint64)
+    key = np.array(_first_key(seed, int(stream)), dtype=np.uint64)
     with np.errstate(over="ignore"):
-        for part in (seed, int(stream), *parts):
+        for part in parts:
             key = _mixed(key * _CHAIN + np.asarray(part).astype(np.uint64) + _GOLDEN)
     return key
+
+
+@lru_cache(maxsize=64)
+def _first_key(seed: int, stream: int) -> int:
+    """The chain up to the kind of stream: the same for all components, and asked for often."""
+    key = np.zeros((), dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        for part in (seed, stream):
+            key = _mixed(key * _CHAIN + np.asarray(part).astype(np.uint64) + _GOLDEN)
+    return int(key)
 
 
 def words(
