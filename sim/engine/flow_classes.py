@@ -13,13 +13,14 @@ non-blocking tree that all spray on. What the other links allow is then what all
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from exactmap.topology.flows.distinct import distinct
-from exactmap.topology.flows.fair import fair_rates
+from exactmap.topology.flows.filling import fill
 from exactmap.topology.flows.quotient import Quotient, find_quotient, whole
+from exactmap.topology.flows.reduced import compact, kept_lengths
 from exactmap.topology.links import Routes
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["FlowClasses", "Shares", "flow_classes"]
 
 _SLACK = 1e-9  # what sums of rates may be off by
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +48,7 @@ class Shares:
     uneven
         [active] whether some of those that the transfer stands for could go faster than the slowest.
     full
-        Link classes that bound one of them.
+        Link classes that bound one of them: full, and more is wanted of them than they carry.
     """
 
     speed: Floats
@@ -70,6 +72,10 @@ class FlowClasses:
         The classes.
     link
         [links] the links that can be full, as numbers of `LinkLoads.link`.
+    lengths
+        [classes] link classes that each takes.
+    weight
+        [entries of the quotient's routes] what a rate of 1 of all flows of the class takes of a link.
     """
 
     first: Ints
@@ -77,6 +83,8 @@ class FlowClasses:
     for_all: NDArray[np.bool_]
     quotient: Quotient
     link: Ints
+    lengths: Ints
+    weight: Floats
 
     def bounds(self, stream: int) -> bool:
         """Whether some link can bound a stream."""
@@ -95,30 +103,38 @@ class FlowClasses:
         nothing = Shares(speed, uneven, np.empty(0, dtype=np.int64))
         if not len(bound):
             return nothing
-        streams = np.array([active[place][0] for place in bound])
-        lengths = self.first[streams + 1] - self.first[streams]
-        begin = np.cumsum(lengths) - lengths
-        classes = np.arange(lengths.sum()) + np.repeat(self.first[streams] - begin, lengths)
-        demand = np.repeat(np.array([active[place][1] for place in bound]), lengths) * self.factor[classes]
-        count = self.quotient.num_flows[classes].astype(np.float64)
-        rows = self.quotient.routes.rows(classes)
-        row_of = np.repeat(np.arange(len(classes)), np.diff(rows.start))
-        weight, capacity = rows.share * count[row_of], self.quotient.capacity
-        load = np.bincount(rows.link, weight * demand[row_of], minlength=len(capacity))
+        spans = [slice(*self.first[active[place][0] :][:2].tolist()) for place in bound]
+        sizes = np.array([span.stop - span.start for span in spans])
+        demand = _joined(self.factor, spans) * np.repeat([active[place][1] for place in bound], sizes)
+        lengths = _joined(self.lengths, spans)
+        start, capacity = self.quotient.routes.start, self.quotient.capacity
+        entries = [slice(int(start[span.start]), int(start[span.stop])) for span in spans]
+        link, weight = _joined(self.quotient.routes.link, entries), _joined(self.weight, entries)
+        load = np.bincount(link, weight * np.repeat(demand, lengths), minlength=len(capacity))
         is_short = load > capacity * (1.0 + _SLACK)
         if not is_short.any():
             return nothing
-        rate = fair_rates(rows, capacity, count=count, most=demand)
-        part = np.where(rate < demand * (1.0 - _SLACK), rate / demand, 1.0)
+        # A link that can carry what its flows want holds nobody back, and most can.
+        kept = is_short[link]
+        lengths = kept_lengths(kept, lengths)
+        held = np.flatnonzero(lengths)
+        lengths, weight, wanted = lengths[held], weight[kept], demand[held]
+        used, link = compact(link[kept], len(capacity))
+        rate = fill(np.concatenate(([0], np.cumsum(lengths))), link, weight, capacity[used], wanted)
+        is_slower = rate < wanted * (1.0 - _SLACK)
+        part = np.ones(len(demand))
+        part[held[is_slower]] = rate[is_slower] / wanted[is_slower]
+        begin = np.cumsum(sizes) - sizes
         slowest = np.minimum.reduceat(part, begin)
-        is_slowest = part <= np.repeat(slowest, lengths) * (1.0 + _SLACK)
-        is_even = np.logical_or.reduceat(is_slowest & self.for_all[classes], begin) | (slowest == 1.0)
+        is_slowest = part <= np.repeat(slowest, sizes) * (1.0 + _SLACK)
+        is_even = np.logical_or.reduceat(is_slowest & _joined(self.for_all, spans), begin) | (slowest == 1.0)
         speed[bound], uneven[bound] = slowest, ~is_even
-        carried = np.bincount(rows.link, weight * rate[row_of], minlength=len(capacity))
-        is_met = np.zeros(len(capacity), dtype=np.bool_)
-        is_met[rows.link[part[row_of] < 1.0]] = True
-        full = is_short & is_met & (carried >= capacity * (1.0 - _SLACK))
-        return Shares(speed, uneven, np.flatnonzero(full))
+        carried = np.bincount(link, weight * np.repeat(rate, lengths), minlength=len(used))
+        return Shares(speed, uneven, np.sort(used[carried >= capacity[used] * (1.0 - _SLACK)]))
+
+
+def _joined(values: NDArray[_Scalar], spans: Sequence[slice]) -> NDArray[_Scalar]:
+    return np.concatenate([values[span] for span in spans])
 
 
 def flow_classes(
@@ -143,7 +159,7 @@ def flow_classes(
     can_be_full = _can_be_full(loads, flow, demand)
     links = np.flatnonzero(can_be_full)
     number = np.cumsum(can_be_full) - 1
-    entry = can_be_full[routes.link] & streams[sent.stream][flow]
+    entry = can_be_full[routes.link] & streams[sent.stream][flow] & (routes.share > 0.0)
     has = np.bincount(flow[entry], minlength=routes.num_flows)
     # Flows in order of their streams, so that the classes of a stream follow each other.
     flows = np.flatnonzero(has)
@@ -162,12 +178,15 @@ def flow_classes(
     parties = int(sent.party.max(initial=0)) + 1
     met = distinct(quotient.flow_class * parties + sent.party[flows])
     num_parties = np.bincount(met // parties, minlength=len(examples))
+    lengths = np.diff(quotient.routes.start)
     return FlowClasses(
         first=first.astype(np.int64),
         factor=sent.factor[examples],
         for_all=num_parties == sent.num_parties[sent.stream[examples]],
         quotient=quotient,
         link=links,
+        lengths=lengths,
+        weight=quotient.routes.share * np.repeat(quotient.num_flows.astype(np.float64), lengths),
     )
 
 

@@ -20,7 +20,10 @@ from exactmap.sim.engine.carrier import call_at
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from exactmap.sim.engine.encoded import Ints
     from exactmap.sim.engine.shared_links import SharedLinks
+
+    _Active = tuple[tuple[int, float], ...]  #: streams, ascending, each with its nominal rate
 
 __all__ = ["LinkClock", "StreamCarrier"]
 
@@ -28,7 +31,7 @@ _BITS = 40
 _FULL = 1 << _BITS
 _NOISE = 0.25  # of one unit of speed: what floating point may be off by
 _LAST = 2  # after all else of a nanosecond: simpy's events have priority 0 or 1
-_MAX_KEPT = 100_000  # sets of transfers whose shares are remembered
+_MAX_KEPT = 2**25  # numbers that are remembered of sets of transfers met before
 
 
 @dataclass(slots=True)
@@ -43,6 +46,14 @@ class _Flight:
     callback: Callable[[simpy.Event], None]
     value: object
     after_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Full:
+    """Classes of links that hold transfers back: of the channels' classes, or of those of everything."""
+
+    classes: Ints
+    is_channels: bool
 
 
 class _Afterwards(simpy.Event):
@@ -68,15 +79,25 @@ class LinkClock:
         self.nominal_ns = [0] * num_streams
         self.delay_ns = [0] * num_streams
         self.is_uneven = [False] * num_streams
-        self.full_ns = np.zeros(len(links.loads.link), dtype=np.int64)
         self._flights: dict[int, _Flight] = {}
-        self._full = np.empty(0, dtype=np.int64)
+        self._full_ns = {
+            is_channels: np.zeros(len(classes.quotient.num_links), dtype=np.int64)
+            for is_channels, classes in ((True, links.channels), (False, links.everything))
+        }
+        self._full = _Full(np.empty(0, dtype=np.int64), is_channels=True)
         self._full_since_ns = 0
         self._is_due = False
         self._version = 0
-        self._known: dict[
-            tuple[tuple[int, float], ...], tuple[tuple[int, ...], tuple[bool, ...], np.ndarray]
-        ] = {}
+        self._num_kept = 0
+        self._known: dict[_Active, tuple[tuple[int, ...], tuple[bool, ...], _Full]] = {}
+
+    @property
+    def full_ns(self) -> Ints:
+        """[links of `LinkLoads`] time for which each held transfers back."""
+        out = np.zeros(len(self.links.loads.link), dtype=np.int64)
+        for is_channels, classes in ((True, self.links.channels), (False, self.links.everything)):
+            out[classes.link] += self._full_ns[is_channels][classes.quotient.link_class]
+        return out
 
     def launch(
         self,
@@ -112,7 +133,7 @@ class LinkClock:
         """Give every transfer its speed, and the time at which it then ends."""
         self._is_due = False
         now = int(self.env.now)
-        self.full_ns[self._full] += now - self._full_since_ns
+        self._full_ns[self._full.is_channels][self._full.classes] += now - self._full_since_ns
         self._full_since_ns = now
         active = tuple((stream, self._flights[stream].rate) for stream in sorted(self._flights))
         speeds, uneven, self._full = self._shares(active)
@@ -127,26 +148,23 @@ class LinkClock:
             flight.version = self._version
             call_at(self.env, now - (-flight.left // speed), self._end, (stream, self._version))
 
-    def _shares(
-        self, active: tuple[tuple[int, float], ...]
-    ) -> tuple[tuple[int, ...], tuple[bool, ...], np.ndarray]:
+    def _shares(self, active: _Active) -> tuple[tuple[int, ...], tuple[bool, ...], _Full]:
         known = self._known.get(active)
         if known is not None:
             return known
+        is_channels = all(self.links.streams[stream].is_channel for stream, _ in active)
         if not active:
-            return (), (), np.empty(0, dtype=np.int64)
+            return (), (), _Full(np.empty(0, dtype=np.int64), is_channels=is_channels)
         self.num_sharings += 1
-        groups = any(not self.links.streams[stream].is_channel for stream, _ in active)
-        classes = self.links.everything if groups else self.links.channels
-        shares = classes.shares(active)
-        is_full = np.zeros(len(classes.quotient.num_links), dtype=np.bool_)
-        is_full[shares.full] = True
-        full = classes.link[is_full[classes.quotient.link_class]]
+        shares = (self.links.channels if is_channels else self.links.everything).shares(active)
         speeds = tuple(min(max(ceil(speed * _FULL - _NOISE), 1), _FULL) for speed in shares.speed.tolist())
-        if len(self._known) >= _MAX_KEPT:
+        found = speeds, tuple(shares.uneven.tolist()), _Full(shares.full, is_channels=is_channels)
+        self._num_kept += 4 * len(active) + len(shares.full)
+        if self._num_kept > _MAX_KEPT:
             self._known.clear()
-        self._known[active] = speeds, tuple(shares.uneven.tolist()), full
-        return self._known[active]
+            self._num_kept = 0
+        self._known[active] = found
+        return found
 
     def _end(self, event: simpy.Event) -> None:
         """A transfer is over, unless its speed has changed since this was foreseen."""

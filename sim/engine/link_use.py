@@ -149,6 +149,7 @@ def link_use(links: SharedLinks, clock: LinkClock, step_time_ns: int, unshared_s
     carried = loads.carried_bytes(np.array(clock.moved_bytes, dtype=np.int64))
     room = loads.bytes_per_s * (step_time_ns / 1e9)
     use = np.divide(carried, room, out=np.zeros(len(room)), where=room > 0.0)
+    full_ns = clock.full_ns
     return LinkUse(
         spread=links.spread.value,
         seed=links.seed,
@@ -160,8 +161,8 @@ def link_use(links: SharedLinks, clock: LinkClock, step_time_ns: int, unshared_s
         num_channel_classes=len(links.channels.factor),
         num_flow_classes=len(links.everything.factor),
         num_sharings=clock.num_sharings,
-        tiers=_tiers(links, carried, room, use, clock.full_ns),
-        hot=_hot(links, use, clock.full_ns),
+        tiers=_tiers(links, carried, room, use, full_ns),
+        hot=_hot(links, use, full_ns),
         delays=_delays(links, clock),
     )
 

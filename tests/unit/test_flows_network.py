@@ -50,6 +50,11 @@ def test_whole_ns_are_rounded_up_but_not_by_rounding_errors() -> None:
     assert simulate_flows(ints(0), ints(10), Routes.of([[0]]), np.array([3 * GB])).end_ns.tolist() == [4]
     third = simulate_flows(ints(0), ints(10**9), Routes.of([[0]]), np.array([1e9 / 3]))
     assert third.end_ns.tolist() == [3 * 10**9]
+    # In floats 880000.0000000001 ns.
+    elevenths = simulate_flows(
+        np.zeros(11, int), np.full(11, 10**6), Routes.of([[0]] * 11), np.array([12.5 * GB])
+    )
+    assert elevenths.end_ns.tolist() == [880_000] * 11
 
 
 def test_nothing_to_send_and_nothing_in_the_way() -> None:
@@ -110,6 +115,17 @@ def test_an_end_that_nothing_disturbs_does_not_drift() -> None:
         net.start(Routes.of([[1]]), ints(3333))
         net.advance(net.next_ns())
     assert net.next_ns() == 10**7
+
+
+def test_an_end_does_not_drift_where_others_only_come_near() -> None:
+    """1,000 flows come and go on its link, whose rate its own bound leaves them: it ends as if alone."""
+    net = FlowNetwork(np.array([1 * GB]))
+    net.start(Routes.of([[0]]), ints(7 * 10**5 + 1), most=np.array([0.07 * GB]))
+    for _ in range(1000):
+        net.start(Routes.of([[0]] * 2), ints(3333, 3331))
+        while net.num_flows > 1:
+            net.advance(net.next_ns())
+    assert net.next_ns() == 10**7 + 15
 
 
 def test_links_remember_what_they_carried() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exactmap.topology.flows import quotient
 from exactmap.topology.flows.fair import fair_rates
 from exactmap.topology.flows.quotient import Quotient, find_quotient, whole
 from exactmap.topology.links import Floats, Ints, Routes
@@ -44,6 +48,43 @@ def test_colours_capacities_and_shares_part_classes() -> None:
     assert (
         len(find_quotient(Routes(pairs.start, pairs.link, np.array([1.0, 0.5])), np.ones(2)).num_flows) == 2
     )
+
+
+def test_links_of_one_flow_that_take_other_parts_of_it_are_no_class() -> None:
+    """A quarter over one link, three quarters over the next: the same flow, and the next is full first."""
+    routes = Routes(np.array([0, 2]), np.array([0, 1]), np.array([0.25, 0.75]))
+
+    made = find_quotient(routes, np.ones(2))
+
+    assert made.link_class.tolist() == [0, 1]
+    rates = fair_rates(made.routes, made.capacity, count=made.num_flows.astype(np.float64))
+    assert rates.tolist() == fair_rates(routes, np.ones(2)).tolist() == [4 / 3]
+
+
+@pytest.mark.parametrize("bits", [0, 1, 3])
+def test_hashes_that_meet_are_found_out(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With hashes of a few bits classes come out wrong; whatever is handed out is equitable all the same."""
+    wrong = 0
+    found = quotient._is_equitable
+
+    def counted(*asked: Any) -> bool:
+        nonlocal wrong
+        is_right = found(*asked)
+        wrong += not is_right
+        return is_right
+
+    monkeypatch.setattr(quotient, "_is_equitable", counted)
+    mixed = quotient._mixed
+    monkeypatch.setattr(quotient, "_mixed", lambda value: mixed(value) & np.uint64(bits))
+    paths = [path for copy in range(3) for path in ([2 * copy], [2 * copy, 2 * copy + 1], [6 + copy])]
+    routes, capacity = Routes.of(paths), np.repeat([1.0, 2.0], [6, 3])
+    colour = np.array([0, 0, 1] * 3)
+
+    made = find_quotient(routes, capacity, colour)
+
+    assert wrong > 0
+    check_equitable(routes, capacity, made)
+    assert np.array_equal(colour, colour[made.first_flow][made.flow_class])
 
 
 def test_a_long_way_from_the_only_difference() -> None:

@@ -24,6 +24,7 @@ from exactmap.topology.fabric.fabric import Spread
 
 HUNDRED = {name: ChannelNs(100) for name in "fg"}
 TWO_PAIRS = (Channel("f", 0, 2, "F", 1, 100), Channel("g", 1, 3, "F", 1, 100))
+MEETING = {"a": (0, 2), "b": (0, 1), "c": (3, 1), "d": (2, 3)}
 PAIR_PROGRAMS = (
     "SF 0.0@f; WS 0.0@f",
     "F 1.0; SF 1.0@g; WS 1.0@g",
@@ -80,18 +81,51 @@ def test_an_end_between_two_nanoseconds_is_rounded_up() -> None:
     assert times(odd.trace, 0, "SF 0.0@f")[3] == 236
 
 
-def test_a_message_on_its_way_only_delays() -> None:
-    """The wire is shared, latency and the copy out of a receive buffer are not."""
+@pytest.mark.parametrize(("mover", "sent"), [(Mover.ENGINE, 200), (Mover.INLINE, 207)])
+def test_a_message_on_its_way_only_delays(mover: Mover, sent: int) -> None:
+    """The wire is shared, latency and the copy out of a receive buffer are not; inline there is no copy."""
     plan = make_plan(*PAIR_PROGRAMS, channels=TWO_PAIRS)
     channel = {"f": ChannelNs(100, 7, 3), "g": ChannelNs(100, 7, 3)}
     durations = resolve(
-        plan, profile(channel=channel, work_ns={(op, s): 0 for op in "FIW" for s in range(4)})
+        plan, profile(mover, channel=channel, work_ns={(op, s): 0 for op in "FIW" for s in range(4)})
     )
 
     step = run(plan, durations, LeafSpine(4, per_leaf=2))
 
-    assert times(step.trace, 0, "SF 0.0@f")[3] == 200
-    assert times(step.trace, 2, "RF 2.0@f h0")[3] == 200 + 7 + 3
+    assert times(step.trace, 0, "SF 0.0@f")[3] == sent
+    assert times(step.trace, 2, "RF 2.0@f h0")[3] == (210 if mover is Mover.ENGINE else 207)
+
+
+def test_what_starts_in_one_nanosecond_is_seen_together() -> None:
+    """At 100 rank 0 sends b; c follows from a and from d, which takes no time: both share from 100 on."""
+    plan = make_plan(
+        "SF 0.0@a; WS 0.0@a; SF 0.0@b; WS 0.0@b",
+        "RF 1.0@b h0; RF 1.0@c h1; WR 1.0@b; WR 1.0@c",
+        "RF 2.0@a h0; WR 2.0@a; SF 2.0@d; WS 2.0@d",
+        "RF 3.0@d h0; WR 3.0@d; SF 3.0@c; WS 3.0@c",
+        channels=tuple(Channel(name, *ends, "F", 1, 100) for name, ends in MEETING.items()),
+    )
+    channel = {name: ChannelNs(0 if name == "d" else 100) for name in MEETING}
+    durations = resolve(plan, profile(channel=channel))
+
+    step = run(plan, durations, LeafSpine(4, per_leaf=4))
+
+    assert step.use.step_time_ns == 300
+    assert step.use.num_sharings == 2, "a, then b and c: never one of these alone"
+
+
+def test_links_carry_payload() -> None:
+    """Of interfaces of which 0.8 is payload, uplinks of the same rate have 0.8 left for messages too."""
+    plan = make_plan(*PAIR_PROGRAMS, channels=TWO_PAIRS)
+    durations = resolve(
+        plan, profile(channel=HUNDRED, work_ns={(op, s): 1000 for op in "FIW" for s in range(4)})
+    )
+    cluster = small_cluster(4)
+    cluster = replace(cluster, scale_out=replace(cluster.scale_out, efficiency=0.8))
+
+    links = share_links(plan, durations, cluster, fabric=LeafSpine(4, per_leaf=2))
+
+    assert times(simulate_shared(plan, durations, links).trace, 0, "SF 0.0@f")[3] == 125
 
 
 def test_what_is_slow_by_itself_gives_way() -> None:
@@ -131,10 +165,15 @@ def test_more_than_one_spine() -> None:
 # Gradients and messages on one interface.
 
 
-def dp_plan(op: str = "AR", order: tuple[str, ...] = ("tp", "cp", "ep", "dp", "pp"), dp: int = 2) -> Plan:
+def dp_plan(
+    op: str = "AR",
+    order: tuple[str, ...] = ("tp", "cp", "ep", "dp", "pp"),
+    dp: int = 2,
+    slot: str = "",
+) -> Plan:
     """Two stages; the first posts a reduction of a bucket over dp, and sends a message beside it."""
     plan = make_plan(
-        f"{op} 0/0@g; SF 0.0@f; WS 0.0@f; WC 0/0@g",
+        f"{op} 0/0@g{slot}; SF 0.0@f; WS 0.0@f; WC 0/0@g",
         "RF 1.0@f h0; WR 1.0@f",
         channels=(Channel("f", 0, 1, "F", 1, 100),),
         groups=(Group("g", ("dp",), (), ""),),
@@ -173,6 +212,19 @@ def test_a_reduction_and_a_message_share_an_interface(
     assert interfaces.max_use == 200 / step.use.step_time_ns
     assert step.use.hot[0].name == "gpu 0 out"
     assert step.use.hot[0].num_links == 2
+
+
+@pytest.mark.parametrize(("precision", "end"), [("f32", 150), ("bf16", 125)])
+def test_a_gather_moves_parameters(precision: str, end: int) -> None:
+    """Half of what a sum moves, in 2 bytes a quarter; the message has the rest, from 100 on all."""
+    plan = dp_plan("AG", slot=" p0")
+    plan = replace(plan, precision=replace(plan.precision, param=precision))
+    durations = resolve(plan, profile(channel=HUNDRED, group_ns={("g", "AG", None, None): 100}))
+
+    step = run(plan, durations, LeafSpine(4, per_leaf=4))
+
+    assert times(step.trace, 0, "AG 0/0@g p0")[3] == 100
+    assert times(step.trace, 0, "SF 0.0@f")[3] == end
 
 
 def test_a_scatter_moves_half_of_a_sum() -> None:
@@ -230,6 +282,22 @@ def test_members_of_a_domain_share_what_it_sends() -> None:
     assert flows.factor.tolist() == [0.25] * 4
     assert simulate_shared(plan, durations, links).use.tiers[0].max_use == 50 / 100
     assert not alone.streams
+
+
+def test_rings_go_from_domain_to_domain() -> None:
+    """Five members in domains of two, two and one: each domain sends 2/3 per pass, whoever is in it."""
+    plan = make_plan(
+        "AR 0/0@g; WC 0/0@g", groups=(Group("g", ("dp",), (), ""),), mesh=MeshDims(1, 1, 1, 1, 5)
+    )
+    plan = replace(plan, buckets=(Bucket(0, 0, ("layers",), 25),))
+    durations = resolve(plan, profile(group_ns={("g", "AR", None, None): 100}))
+
+    flows = share_links(plan, durations, small_cluster(6, 2), fabric=LeafSpine(6, per_leaf=6)).loads.flows
+
+    assert list(zip(flows.source.tolist(), flows.sink.tolist(), strict=True)) == [
+        (0, 2), (1, 3), (2, 4), (3, 4), (4, 0)
+    ]  # fmt: skip
+    assert np.allclose(flows.factor, [1 / 3, 1 / 3, 1 / 3, 1 / 3, 2 / 3])
 
 
 # Lanes that are uneven.

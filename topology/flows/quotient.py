@@ -2,10 +2,11 @@
 
 Flows and the links that they take form a bipartite graph whose edges carry shares. A partition into flow
 classes F_i and link classes L_j is *equitable* if all flows of F_i have the same shares on links of L_j and
-all links of L_j take the same shares of flows of F_i; flows of a class then have equal demands, links of a
-class equal capacities. It is found by colour refinement: each round a colour becomes a hash of itself and of
-the multiset of its neighbours' colours, until no class splits (Hopcroft 1971; Grohe, Kersting, Mladenov and
-Schweitzer 2021 for its use on linear programs).
+all links of L_j take the same shares of flows of F_i (the same list of shares, not only the same sum); flows
+of a class then have equal demands, links of a class equal capacities. It is found by colour refinement: each
+round a colour becomes a hash of itself and of the multiset of its neighbours' colours, until no class splits
+(Hopcroft 1971; Grohe, Kersting, Mladenov and Schweitzer 2021 for its use on linear programs). Hashes can meet
+by chance, so what they find is counted out before anybody relies on it, and found anew if it is wrong.
 
 **Theorem.** Let a union of flow classes be active. Then all flows of a class have the same max-min fair rate,
 and it is that of the *quotient*: one flow and one link per class, where F_i loads L_j with ::
@@ -39,6 +40,7 @@ __all__ = ["Quotient", "find_quotient", "whole"]
 
 _Words = NDArray[np.uint64]
 _MANY_ROUNDS = 16  # replicas of a pipeline take four
+_MANY_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,7 +87,8 @@ def find_quotient(
 ) -> Quotient:
     """Coarsest equitable partition that parts flows of different colour and links of different capacity.
 
-    Colours are hashes of 64 bits: that two of a million colours meet by chance has a probability of 3e-8.
+    Colours are hashes of 64 bits: two of a million colours meet by chance with a probability of 3e-8. What
+    they give is checked, and found again with other hashes if it is not equitable.
 
     Parameters
     ----------
@@ -108,30 +111,88 @@ def find_quotient(
     >>> made.flow_class.tolist(), made.link_class.tolist(), made.routes.share.tolist()
     ([0, 0, 0, 0], [0, 0], [0.5])
     """
-    num_flows, num_links = routes.num_flows, len(capacity)
-    flow = np.repeat(np.arange(num_flows), np.diff(routes.start))
-    by_link = np.argsort(routes.link, kind="stable")
-    link_start = np.concatenate(([0], np.cumsum(np.bincount(routes.link, minlength=num_links))))
-    share = _mixed(routes.share.astype(np.float64).view(np.uint64))
-    share_by_link, flow_by_link = share[by_link], flow[by_link]
+    start = np.zeros(routes.num_flows, dtype=np.int64) if colour is None else colour.astype(np.int64)
+    graph = _Graph.of(routes, capacity.astype(np.float64), start)
+    for attempt in range(_MANY_ATTEMPTS):
+        found = _refined(graph, attempt, is_hasty=is_hasty)
+        if found is None:
+            break
+        if _is_equitable(graph, *found):
+            return _classes(routes, capacity, *found)
+    return whole(routes, capacity)
 
-    start = np.zeros(num_flows, dtype=np.int64) if colour is None else colour.astype(np.int64)
-    of_flow = _mixed(start.view(np.uint64))
-    of_link = _mixed(capacity.astype(np.float64).view(np.uint64))
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Graph:
+    """Flows and links as neighbours, seen from both sides."""
+
+    capacity: Floats
+    colour: Ints
+    start: Ints  #: [flows + 1]
+    link: Ints  #: [entries]
+    share: Floats
+    link_start: Ints  #: [links + 1]
+    by_link: Ints  #: [entries] in order of links
+    flow: Ints  #: [entries]
+
+    @staticmethod
+    def of(routes: Routes, capacity: Floats, colour: Ints) -> _Graph:
+        """Neighbours of some routes."""
+        sizes = np.bincount(routes.link, minlength=len(capacity))
+        return _Graph(
+            capacity,
+            colour,
+            routes.start,
+            routes.link,
+            routes.share.astype(np.float64),
+            np.concatenate(([0], np.cumsum(sizes))).astype(np.int64),
+            np.argsort(routes.link, kind="stable"),
+            np.repeat(np.arange(routes.num_flows), np.diff(routes.start)),
+        )
+
+
+def _refined(graph: _Graph, attempt: int, *, is_hasty: bool) -> tuple[Ints, Ints] | None:
+    """Classes of flows and of links by hashes of their own; None where it is not worth going on."""
+    share = _mixed(graph.share.view(np.uint64) + np.uint64(attempt))
+    flow_by_link, share_by_link = graph.flow[graph.by_link], share[graph.by_link]
+    of_flow = _mixed(graph.colour.view(np.uint64))
+    of_link = _mixed(graph.capacity.view(np.uint64))
     num_rounds = 0
     counts = (num_distinct(of_flow), num_distinct(of_link))
     while True:
-        met = _sums(_mixed(of_link[routes.link] + share), routes.start)
+        met = _sums(_mixed(of_link[graph.link] + share), graph.start)
         of_flow = _mixed(of_flow * np.uint64(3) + met)
-        met = _sums(_mixed(of_flow[flow_by_link] + share_by_link), link_start)
+        met = _sums(_mixed(of_flow[flow_by_link] + share_by_link), graph.link_start)
         of_link = _mixed(of_link * np.uint64(3) + met)
         before, counts = counts, (num_distinct(of_flow), num_distinct(of_link))
         if counts == before:
-            break
+            return _numbered(of_flow), _numbered(of_link)
         num_rounds += 1
-        if is_hasty and (num_rounds > _MANY_ROUNDS or counts[0] > routes.num_flows // 2):
-            return whole(routes, capacity)
-    return _classes(routes, capacity, _numbered(of_flow), _numbered(of_link))
+        if is_hasty and (num_rounds > _MANY_ROUNDS or counts[0] > len(of_flow) // 2):
+            return None
+
+
+def _is_equitable(graph: _Graph, flow_class: Ints, link_class: Ints) -> bool:
+    """Whether members of each class are alike and have like neighbours: counted out, with no hash."""
+    shares, which = np.unique(graph.share, return_inverse=True)
+    links = link_class[graph.link] * len(shares) + which
+    flows = (flow_class[graph.flow] * len(shares) + which)[graph.by_link]
+    return _alike(flow_class, graph.colour, graph.start, links) and _alike(
+        link_class, graph.capacity, graph.link_start, flows
+    )
+
+
+def _alike(number: Ints, own: Ints | Floats, start: Ints, neighbours: Ints) -> bool:
+    """Whether all of a class have the same value of their own, and the same neighbours in some order."""
+    if not len(number):
+        return True
+    first = first_of_class(number, int(number.max()) + 1)[number]
+    lengths = np.diff(start)
+    if not (np.array_equal(own, own[first]) and np.array_equal(lengths, lengths[first])):
+        return False
+    row = np.repeat(np.arange(len(number)), lengths)
+    ordered = neighbours[np.lexsort((neighbours, row))]
+    return np.array_equal(ordered, ordered[np.arange(len(row)) + (start[first] - start[:-1])[row]])
 
 
 def whole(routes: Routes, capacity: Floats) -> Quotient:
