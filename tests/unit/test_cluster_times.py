@@ -17,6 +17,8 @@ from exactmap.sim.cost.stages import tensor_parallel_parts
 from exactmap.sim.engine.encoded import KINDS
 from exactmap.sim.engine.wide.cluster_times import ClusterTimes
 from exactmap.sim.engine.wide.hiccups import find_hiccups
+from exactmap.sim.engine.wide.link_factors import LinkFactors, demand_of
+from exactmap.sim.plan.plan import Group
 from exactmap.sim.workload.operators import Pass
 from exactmap.topology.state.components import ComponentKind
 from exactmap.topology.state.factors import ONE, factor_of_rate, factor_table, scale
@@ -233,7 +235,7 @@ def test_a_rate_is_a_rate() -> None:
 
 
 def test_members_on_two_axes_meet_one_axis_after_the_other() -> None:
-    """A pass of 2 x 2 members by hand: each goes its way, and waits at each collective for those of its axis."""
+    """A pass of 2 x 2 members by hand: all wait at each collective for those of its axis."""
     spec = StateSpec(seed=4, gpu_spread=0.05, gpu_jitter=0.1)
     case = whole(spec, pp=2, dp=2, tp=2, cp=2)
     times, rows = case.times(), case.times().rows(0)
@@ -306,3 +308,37 @@ def test_a_hiccup_falls_on_its_work_where_members_meet_too() -> None:
 
     assert len(found.work) > 5
     assert (took == expected).all()
+
+
+def test_what_a_plan_needs_of_uplinks() -> None:
+    """Messages: the bytes of the busiest stage over a step; collectives: the rate that interfaces reach."""
+    plan, _, cluster = priced(4, 36)
+    numbers = {channel.name: 10 + at for at, channel in enumerate(plan.channels)}
+    sent = [0] * 4
+    for channel in plan.channels:
+        sent[channel.src] += channel.bytes * numbers[channel.name]
+    assert len(set(sent)) > 1
+
+    demand = demand_of(plan, cluster, 2, 500_000_000, numbers)
+    assert demand.messages == pytest.approx(max(sent) / 0.5 / cluster.scale_out.bytes_per_s)
+    assert demand.collective == cluster.scale_out.efficiency
+
+
+def test_a_group_of_some_ranks_goes_through_interfaces_if_these_ranks_lie_apart() -> None:
+    """First and last stage of a model with tied embeddings; the norm's few bytes mind no rate."""
+    case = whole(StateSpec(stragglers=(slow(ComponentKind.INTERFACE, 5, 0.5),)), pp=4, dp=24)
+    groups = (
+        Group("ends", ("pp",), (0, 3)),
+        Group("near", ("pp",), (0, 1)),
+        Group("all", ("pp", "dp")),
+    )
+    plan = replace(case.plan, groups=groups)
+    links = LinkFactors(plan, case.state, case.gpu, case.demand)
+    racks = case.state.rack_of(case.gpu).reshape(4, 24)
+
+    assert (racks[0] == racks[1]).all()
+    assert (racks[0] != racks[3]).all()
+    assert np.flatnonzero(links.operation(0, 0, "AR") != ONE).tolist() == [5]
+    assert (links.operation(0, 1, "AR") == ONE).all()
+    assert (links.operation(0, 2, "NORM") == ONE).all()
+    assert np.flatnonzero(links.operation(0, 2, "AR") != ONE).tolist() == [5]

@@ -13,6 +13,7 @@ import pytest
 from whole_cases import JITTERY, slow, whole
 
 from exactmap.sim.engine.compiled import compile_plan
+from exactmap.sim.engine.encoded import KINDS
 from exactmap.sim.engine.events import simulate_events
 from exactmap.sim.engine.replay import replay_times
 from exactmap.sim.engine.wide.lanes import durations_of
@@ -169,11 +170,19 @@ def test_the_latest_replica_is_the_latest_of_all() -> None:
     assert latest.num_replayed <= 20
 
 
-def test_healing_is_what_a_simulation_of_the_healed_cluster_says() -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"gpu_jitter": 0.0, "interface_jitter": 0.0, "gpu_step_jitter": 0.0, "hiccups_per_gpu_hour": 0.0},
+        {"gpu_jitter": 0.0, "interface_jitter": 0.0, "gpu_step_jitter": 0.0, "hiccups_per_gpu_hour": 0.0}
+        | {"interface_spread": 0.0},
+        {},
+    ],
+    ids=["lasting", "works-alone", "noisy"],
+)
+def test_healing_is_what_a_simulation_of_the_healed_cluster_says(changes: dict[str, float]) -> None:
     """After each component the replayed replicas give the step of the whole cluster, stepped anew."""
-    spec = replace(
-        JITTERY, gpu_jitter=0.0, interface_jitter=0.0, gpu_step_jitter=0.0, hiccups_per_gpu_hour=0.0
-    )
+    spec = replace(JITTERY, **changes)  # type: ignore[arg-type]
     case = whole(spec, pp=4, dp=40)
     found = step_whole(case, most_healed=6)
     components = []
@@ -185,6 +194,37 @@ def test_healing_is_what_a_simulation_of_the_healed_cluster_says() -> None:
     times = [found.first_step_ns, *(entry.step_ns for entry in found.healed)]
     assert times == sorted(times, reverse=True)
     assert len(set(components)) == 6
+
+
+def test_what_follows_the_meeting_is_charged_to_the_replica_that_needs_longest_for_it() -> None:
+    """Replica 0 comes last, held up by an interface; then a GPU of replica 5 needs longest for its optimizer."""
+    stragglers = (slow(KIND.INTERFACE, 48, 0.001), slow(KIND.GPU, 5, 0.97))
+    case = whole(StateSpec(stragglers=stragglers), pp=4, dp=24)
+    blame = step_whole(case, most_healed=0).blames[0]
+    by_gpu = {charge.component: charge for charge in blame.charges}
+    program = case.compiled.durations.actors[0, 0].program
+    steps = [int(at) for at in case.rows[0].at if KINDS[program.kind[at]].value == "OPT"]
+    ns = sum(int(case.compiled.durations.actors[0, 0].comp_ns[at]) for at in steps)
+
+    assert blame.dp == 0
+    assert set(by_gpu) == {Component(KIND.INTERFACE, 48), Component(KIND.GPU, 5)}
+    assert by_gpu[Component(KIND.GPU, 5)].total_ns == pytest.approx(ns / 0.97 - ns, abs=2)
+
+
+def test_healing_a_gpu_of_the_tail_is_felt_by_replicas_that_it_does_not_touch() -> None:
+    """Replica 5 needs longest after the meeting, also when one of its two slow GPUs is healed."""
+    stragglers = (slow(KIND.INTERFACE, 48, 0.001), slow(KIND.GPU, 5, 0.9), slow(KIND.GPU, 29, 0.97))
+    case = whole(StateSpec(stragglers=stragglers), pp=4, dp=24)
+    times = case.times()
+    latest = Latest(case, times, 0, replay_wide(case.compiled, times).own_ns)
+    before = latest.find()
+    assert latest.meeting.tail == 5
+    healed = case.with_state(case.state.healed([Component(KIND.GPU, 5)]))
+    latest.heal(healed, healed.times(), Component(KIND.GPU, 5))
+
+    assert latest.meeting.tail == 5
+    assert before[0] == 0
+    assert latest.find()[1] == replay_wide(healed.compiled, healed.times()).makespan_ns[0] < before[1]
 
 
 def test_threads_and_batches_change_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
