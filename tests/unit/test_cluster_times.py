@@ -20,7 +20,7 @@ from exactmap.sim.engine.wide.hiccups import find_hiccups
 from exactmap.sim.engine.wide.link_factors import LinkFactors, demand_of
 from exactmap.sim.plan.plan import Group
 from exactmap.sim.workload.operators import Pass
-from exactmap.topology.state.components import ComponentKind
+from exactmap.topology.state.components import Component, ComponentKind
 from exactmap.topology.state.factors import ONE, factor_of_rate, factor_table, scale
 from exactmap.topology.state.spec import HOMOGENEOUS, StateSpec
 from exactmap.topology.state.streams import Stream, draws16, stream_keys
@@ -206,6 +206,25 @@ def test_meetings_are_what_the_cost_model_counts_as_communication(step: Pass, tp
         assert sum(of_tp) == in_layers + ends
         of_cp = [meeting for meeting in meetings if meeting.axis == "cp"]
         assert len(of_cp) == (layers if cp > 1 and step is not Pass.W else 0)
+        if tp > 1 and cp > 1 and step is not Pass.W:
+            # Gather, attention's exchange, scatter, then the feed-forward's two.
+            axes = [meeting.axis for meeting in meetings]
+            at = axes.index("cp")
+            assert axes[at - 1 : at + 9] == ["tp", "cp", "tp", "tp", "tp"] * 2
+
+
+def test_a_healed_gpu_stands_still_no_more() -> None:
+    """Its hiccups and its own rate go, everybody else's stay."""
+    spec = StateSpec(seed=9, gpu_spread=0.1, gpu_step_jitter=0.1, hiccups_per_gpu_hour=20000.0, hiccup_ns=9)
+    case = whole(spec, pp=2, dp=4)
+    healed = case.with_state(case.state.healed([Component(ComponentKind.GPU, 5)]))
+    columns = slice(0, 80)
+    sick, well = (all_rows(one.times(num_steps=20), 1, columns) for one in (case, healed))
+    base = case.times().base.actors[0, 1].comp_ns
+
+    assert (sick[:, 1::4] != base[:, None]).any(axis=1).sum() > 10
+    assert (well[:, 1::4] == base[:, None]).all()
+    assert (np.delete(sick, np.s_[1::4], axis=1) == np.delete(well, np.s_[1::4], axis=1)).all()
 
 
 def test_hiccups_come_as_often_as_they_should() -> None:
