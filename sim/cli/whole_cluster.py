@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["whole_tables"]
 
 MAX_ROWS = 6
+MAX_NAMES = 3
 
 
 def whole_tables(result: WholeResult) -> list[RenderableType]:
@@ -33,6 +34,7 @@ def whole_tables(result: WholeResult) -> list[RenderableType]:
         ("replicas alone", _spread(result.replica)),
         ("waiting for the latest", show_share(result.waiting_share)),
         ("state", f"seed {result.seed}"),
+        *([("slow, but without ranks", _some(result.without_ranks))] if result.without_ranks else []),
         ("priced with", result.basis),
         ("plan sha256", result.plan_sha256),
     ]
@@ -101,6 +103,12 @@ def _spread(times: Distribution) -> str:
         )
     )
     return f"{_exactly(times.mean_ns)} +- {100 * times.variation:.2f} %; {quantiles}"
+
+
+def _some(names: tuple[str, ...]) -> str:
+    """The first of many names."""
+    more = len(names) - MAX_NAMES
+    return ", ".join(names[:MAX_NAMES]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _gpu_time(gpu_s: float) -> str:

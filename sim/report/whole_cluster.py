@@ -113,6 +113,8 @@ class WholeResult:
         Time of the first step, before that, as the latest replica shows it.
     run
         How the simulation went.
+    without_ranks
+        Stragglers that were named, but that no rank lies on.
     """
 
     plan_path: str
@@ -140,6 +142,7 @@ class WholeResult:
     healed: tuple[Healed, ...]
     first_step_ns: int
     run: RunFacts
+    without_ranks: tuple[str, ...] = ()
 
     @property
     def slowdown(self) -> float:
@@ -165,6 +168,7 @@ class WholeResult:
             "num_gpus_used": self.num_gpus_used,
             "num_replicas": self.num_replicas,
             "seed": self.seed,
+            "stragglers_without_ranks": list(self.without_ranks),
             "nominal_step_ns": self.nominal_ns,
             "nominal_period_ns": self.nominal_period_ns,
             "step_time": asdict(self.step),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from exactmap.errors import InvalidInputError, Place
 from exactmap.sim.cost.meetings import pass_meetings
 from exactmap.sim.cost.plan_header import formats_of, mesh_of, model_of
 from exactmap.sim.engine.compiled import CompiledPlan, compile_plan
@@ -14,6 +15,7 @@ from exactmap.sim.engine.encoded import BUSY_KINDS
 from exactmap.sim.engine.replay import replay_times
 from exactmap.sim.engine.wide.cluster_times import ClusterTimes
 from exactmap.sim.engine.wide.columns import Columns
+from exactmap.sim.engine.wide.hiccups import MOST_EXPECTED, expected_hiccups
 from exactmap.sim.engine.wide.link_factors import Demand, LinkFactors, demand_of
 from exactmap.sim.engine.wide.work_rows import WorkRows, rows_of_plan
 from exactmap.sim.workload.operators import Pass
@@ -21,6 +23,7 @@ from exactmap.topology.mapping import Axis, Mesh
 from exactmap.topology.state.cluster_state import ClusterState, build_state
 from exactmap.topology.state.components import Component, ComponentKind
 from exactmap.topology.state.leaves import leaves_of
+from exactmap.topology.state.spec import SlowUplink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -107,6 +110,21 @@ class WholeCluster:
 
         return count
 
+    def without_ranks(self) -> list[str]:
+        """Stragglers that a scenario names and that change nothing: no rank lies on them."""
+        found: list[str] = []
+        of_kind = {kind: np.unique(self.owners(kind)) for kind in ComponentKind}
+        for straggler in self.state.spec.stragglers:
+            if isinstance(straggler, SlowUplink):
+                used = of_kind[ComponentKind.LEAF].tolist()
+                leaves = {name: int(self.state.leaves.uplinks(name)[0, 0]) for name in straggler.names}
+                found += [name for name, leaf in leaves.items() if leaf not in used]
+                continue
+            for first, last in straggler.ids:
+                idle = np.setdiff1d(np.arange(first, last + 1), of_kind[straggler.kind])
+                found += [str(Component(straggler.kind, number)) for number in idle.tolist()]
+        return found
+
     def with_state(self, state: ClusterState) -> WholeCluster:
         """The same plan on the same cluster in another state."""
         return replace(self, state=state)
@@ -131,13 +149,22 @@ def set_up(plan: Plan, profile: Profile, cluster: Cluster, spec: StateSpec) -> W
     InfeasibleError
         If the plan does not fit the cluster.
     InvalidInputError
-        If a duration is missing, or a straggler does not exist.
+        If a duration is missing, a straggler does not exist, or GPUs stand still too often.
     """
     mesh = mesh_of(plan.mesh)
     placement = cluster.place(mesh)
     compiled = compile_plan(plan, profile)
     nominal = replay_times(compiled)
     nominal_ns = int(nominal.makespan_ns)
+    expected = expected_hiccups(spec.hiccups_per_gpu_hour, nominal_ns)
+    if expected > MOST_EXPECTED:
+        raise InvalidInputError(
+            "a GPU stands still too often",
+            where=Place(field="state.hiccups.per_gpu_hour"),
+            got=f"{expected:,.0f} times in a step of {nominal_ns / 1e9:.3g} s",
+            expected=f"at most {MOST_EXPECTED:g} times a step",
+            hint="what happens in every pass belongs into state.gpu.jitter",
+        )
     num_messages = {name: len(times.wire_ns) for (_, name), times in compiled.durations.channels.items()}
     tiers = [placement.group_shape([Axis(axis) for axis in group.axes]).fabric_tier for group in plan.groups]
     return WholeCluster(

@@ -32,8 +32,9 @@ def reach_into_lists(base: Marked, over: Marked, problems: Problems) -> Marked:
         upper, lower = as_mapping(above), as_mapping(below)
         if upper is None:
             return above
-        if lower is not None and isinstance(lower.get("value"), list):
-            lower, below, down = None, lower["value"], (*down, "value")
+        inner = None if lower is None else lower.get("value")
+        if isinstance(inner, list):  # of a fact
+            lower, below, down = None, cast(list[object], inner), (*down, "value")
         if isinstance(below, list) and upper and all(key.isdigit() for key in upper):
             return fill(cast(list[object], below), upper, down, up)
         if lower is None:

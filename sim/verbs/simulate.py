@@ -134,9 +134,9 @@ def simulate(
         plan, sha256 = load_plan(path)
         shown_path = str(path)
         if cluster is not None:
-            from exactmap.sim.scenario.cluster_source import read_cluster
+            from exactmap.sim.scenario.mapped_cluster import load_mapped_cluster
 
-            machine = read_cluster(cluster)
+            machine = load_mapped_cluster(cluster)
     else:
         from exactmap.sim.verbs.plan import plan as choose
 

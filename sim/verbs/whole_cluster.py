@@ -244,6 +244,7 @@ def _result(given: _Given, whole: WholeCluster, steps: WholeSteps, run: RunFacts
         healed=steps.healed,
         first_step_ns=steps.first_step_ns,
         run=run,
+        without_ranks=tuple(whole.without_ranks()),
     )
 
 

@@ -17,8 +17,10 @@ from exactmap.sim.cost.stages import tensor_parallel_parts
 from exactmap.sim.engine.encoded import KINDS
 from exactmap.sim.engine.wide.cluster_times import ClusterTimes
 from exactmap.sim.engine.wide.hiccups import find_hiccups
+from exactmap.sim.engine.wide.link_factors import LinkFactors, demand_of
+from exactmap.sim.plan.plan import Group
 from exactmap.sim.workload.operators import Pass
-from exactmap.topology.state.components import ComponentKind
+from exactmap.topology.state.components import Component, ComponentKind
 from exactmap.topology.state.factors import ONE, factor_of_rate, factor_table, scale
 from exactmap.topology.state.spec import HOMOGENEOUS, StateSpec
 from exactmap.topology.state.streams import Stream, draws16, stream_keys
@@ -204,6 +206,25 @@ def test_meetings_are_what_the_cost_model_counts_as_communication(step: Pass, tp
         assert sum(of_tp) == in_layers + ends
         of_cp = [meeting for meeting in meetings if meeting.axis == "cp"]
         assert len(of_cp) == (layers if cp > 1 and step is not Pass.W else 0)
+        if tp > 1 and cp > 1 and step is not Pass.W:
+            # Gather, attention's exchange, scatter, then the feed-forward's two.
+            axes = [meeting.axis for meeting in meetings]
+            at = axes.index("cp")
+            assert axes[at - 1 : at + 9] == ["tp", "cp", "tp", "tp", "tp"] * 2
+
+
+def test_a_healed_gpu_stands_still_no_more() -> None:
+    """Its hiccups and its own rate go, everybody else's stay."""
+    spec = StateSpec(seed=9, gpu_spread=0.1, gpu_step_jitter=0.1, hiccups_per_gpu_hour=20000.0, hiccup_ns=9)
+    case = whole(spec, pp=2, dp=4)
+    healed = case.with_state(case.state.healed([Component(ComponentKind.GPU, 5)]))
+    columns = slice(0, 80)
+    sick, well = (all_rows(one.times(num_steps=20), 1, columns) for one in (case, healed))
+    base = case.times().base.actors[0, 1].comp_ns
+
+    assert (sick[:, 1::4] != base[:, None]).any(axis=1).sum() > 10
+    assert (well[:, 1::4] == base[:, None]).all()
+    assert (np.delete(sick, np.s_[1::4], axis=1) == np.delete(well, np.s_[1::4], axis=1)).all()
 
 
 def test_hiccups_come_as_often_as_they_should() -> None:
@@ -233,7 +254,7 @@ def test_a_rate_is_a_rate() -> None:
 
 
 def test_members_on_two_axes_meet_one_axis_after_the_other() -> None:
-    """A pass of 2 x 2 members by hand: each goes its way, and waits at each collective for those of its axis."""
+    """A pass of 2 x 2 members by hand: all wait at each collective for those of its axis."""
     spec = StateSpec(seed=4, gpu_spread=0.05, gpu_jitter=0.1)
     case = whole(spec, pp=2, dp=2, tp=2, cp=2)
     times, rows = case.times(), case.times().rows(0)
@@ -306,3 +327,37 @@ def test_a_hiccup_falls_on_its_work_where_members_meet_too() -> None:
 
     assert len(found.work) > 5
     assert (took == expected).all()
+
+
+def test_what_a_plan_needs_of_uplinks() -> None:
+    """Messages: the bytes of the busiest stage over a step; collectives: the rate that interfaces reach."""
+    plan, _, cluster = priced(4, 36)
+    numbers = {channel.name: 10 + at for at, channel in enumerate(plan.channels)}
+    sent = [0] * 4
+    for channel in plan.channels:
+        sent[channel.src] += channel.bytes * numbers[channel.name]
+    assert len(set(sent)) > 1
+
+    demand = demand_of(plan, cluster, 2, 500_000_000, numbers)
+    assert demand.messages == pytest.approx(max(sent) / 0.5 / cluster.scale_out.bytes_per_s)
+    assert demand.collective == cluster.scale_out.efficiency
+
+
+def test_a_group_of_some_ranks_goes_through_interfaces_if_these_ranks_lie_apart() -> None:
+    """First and last stage of a model with tied embeddings; the norm's few bytes mind no rate."""
+    case = whole(StateSpec(stragglers=(slow(ComponentKind.INTERFACE, 5, 0.5),)), pp=4, dp=24)
+    groups = (
+        Group("ends", ("pp",), (0, 3)),
+        Group("near", ("pp",), (0, 1)),
+        Group("all", ("pp", "dp")),
+    )
+    plan = replace(case.plan, groups=groups)
+    links = LinkFactors(plan, case.state, case.gpu, case.demand)
+    racks = case.state.rack_of(case.gpu).reshape(4, 24)
+
+    assert (racks[0] == racks[1]).all()
+    assert (racks[0] != racks[3]).all()
+    assert np.flatnonzero(links.operation(0, 0, "AR") != ONE).tolist() == [5]
+    assert (links.operation(0, 1, "AR") == ONE).all()
+    assert (links.operation(0, 2, "NORM") == ONE).all()
+    assert np.flatnonzero(links.operation(0, 2, "AR") != ONE).tolist() == [5]

@@ -305,6 +305,9 @@ def test_a_table_of_the_catalogs_form(tmp_path: Path) -> None:
     )
     with pytest.raises(InvalidInputError, match="no collectives of this GPU: got TPU, expected GB200"):
         load_cluster(path)
+    (tmp_path / "t.csv").write_text(text.replace(",144,2,", ",144,1,"), encoding="utf-8")
+    with pytest.raises(InvalidInputError, match=r"a measured group does not fit the cluster: .*at most 72"):
+        load_cluster(path)
 
 
 @pytest.mark.parametrize(
@@ -316,6 +319,9 @@ def test_a_table_of_the_catalogs_form(tmp_path: Path) -> None:
         ("gpu,op,ranks,bytes,us\nH100,all_reduce,eight,1024,3\n", "holds no numbers"),
         ("gpu,op,ranks,bytes,us\nH100,all_reduce,1,1024,3\n", "out of range"),
         ("gpu,op,ranks,bytes,us\nH100,all_reduce,8,1024,nan\n", "out of range"),
+        ("gpu,op,ranks,bytes,us\nH100,all_reduce,8,1024,1e300\n", "out of range"),
+        ("gpu,op,ranks,bytes,us\nH100,all_reduce,8,1024,1e-300\n", "out of range"),
+        ("gpu,op,ranks,bytes,us\nH100,all_reduce,8,99999999999999999999,3\n", "out of range"),
         ("gpu,op,ranks,bytes,us\nH100,scan,8,1024,3\n", "unknown operation"),
     ],
 )

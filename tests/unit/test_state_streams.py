@@ -44,6 +44,16 @@ def test_words_are_those_of_splitmix64() -> None:
     ]
 
 
+def test_a_key_is_the_chain_of_its_parts() -> None:
+    """By hand: seed, kind, GPU 5, step 4. Results that users keep must not change with a version."""
+    key = 0
+    for part in (7, int(Stream.GPU_WORK), 5, 4):
+        key = splitmix((key * 31 + part) % 2**64)
+
+    assert stream_keys(7, Stream.GPU_WORK, np.array([5]), 4).tolist() == [key]
+    assert key == 15468144609268316535
+
+
 def test_a_draw_of_16_bits_is_a_quarter_of_its_word() -> None:
     keys = stream_keys(3, Stream.MESSAGE, np.arange(5), 7)
     word = int(words(keys, 2, 3)[0, 4])

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from whole_cases import JITTERY, slow, whole
 
+from exactmap.errors import InvalidInputError
 from exactmap.sim.engine.compiled import compile_plan
+from exactmap.sim.engine.encoded import KINDS
 from exactmap.sim.engine.events import simulate_events
 from exactmap.sim.engine.replay import replay_times
 from exactmap.sim.engine.wide.lanes import durations_of
@@ -154,6 +156,32 @@ def test_charges_add_up_to_what_the_step_took_longer(sizes: dict[str, int]) -> N
         assert blame.path_ns == makespan
 
 
+def test_members_folded_into_one_are_late_by_little() -> None:
+    """Where messages of members jitter, the folded replica bounds the step from above, within 0.1 %."""
+    case = whole(
+        replace(JITTERY, interface_jitter=0.5), pp=8, dp=6, tp=4, schedule="interleaved-1f1b", chunks=2
+    )
+    found = step_whole(case, num_steps=4, most_healed=0)
+
+    rests = [blame.makespan_ns - blame.path_ns for blame in found.blames]
+    assert max(rests) <= 0
+    assert min(rests) < 0
+    assert min(rests) > -case.nominal_ns // 1000
+
+
+def test_stragglers_on_which_no_rank_lies_are_named() -> None:
+    """48 of 72 GPUs are used: a name that changes nothing is likely a mistake."""
+    stragglers = (slow(KIND.GPU, 9, 0.7), Straggler(KIND.GPU, ((46, 49),), 0.5), slow(KIND.HOST, 17, 0.9))
+    case = whole(StateSpec(stragglers=stragglers), pp=2, dp=24)
+
+    assert case.without_ranks() == ["gpu 48", "gpu 49", "host 17"]
+
+
+def test_more_hiccups_than_are_drawn_are_refused() -> None:
+    with pytest.raises(InvalidInputError, match=r"stands still too often: got .* times in a step"):
+        whole(StateSpec(hiccups_per_gpu_hour=1e9, hiccup_ns=1_000_000), pp=2, dp=4)
+
+
 def test_the_latest_replica_is_the_latest_of_all() -> None:
     """Replays of all replicas, one by one, find no later one; the search looks at few of them."""
     case = whole(JITTERY, pp=4, dp=40)
@@ -169,11 +197,19 @@ def test_the_latest_replica_is_the_latest_of_all() -> None:
     assert latest.num_replayed <= 20
 
 
-def test_healing_is_what_a_simulation_of_the_healed_cluster_says() -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"gpu_jitter": 0.0, "interface_jitter": 0.0, "gpu_step_jitter": 0.0, "hiccups_per_gpu_hour": 0.0},
+        {"gpu_jitter": 0.0, "interface_jitter": 0.0, "gpu_step_jitter": 0.0, "hiccups_per_gpu_hour": 0.0}
+        | {"interface_spread": 0.0},
+        {},
+    ],
+    ids=["lasting", "works-alone", "noisy"],
+)
+def test_healing_is_what_a_simulation_of_the_healed_cluster_says(changes: dict[str, float]) -> None:
     """After each component the replayed replicas give the step of the whole cluster, stepped anew."""
-    spec = replace(
-        JITTERY, gpu_jitter=0.0, interface_jitter=0.0, gpu_step_jitter=0.0, hiccups_per_gpu_hour=0.0
-    )
+    spec = replace(JITTERY, **changes)  # type: ignore[arg-type]
     case = whole(spec, pp=4, dp=40)
     found = step_whole(case, most_healed=6)
     components = []
@@ -185,6 +221,48 @@ def test_healing_is_what_a_simulation_of_the_healed_cluster_says() -> None:
     times = [found.first_step_ns, *(entry.step_ns for entry in found.healed)]
     assert times == sorted(times, reverse=True)
     assert len(set(components)) == 6
+
+
+def test_what_follows_the_meeting_is_charged_to_the_replica_that_needs_longest_for_it() -> None:
+    """Replica 0 comes last, held up by an interface; then a GPU of replica 5 needs longest to step."""
+    stragglers = (slow(KIND.INTERFACE, 48, 0.001), slow(KIND.GPU, 5, 0.97))
+    case = whole(StateSpec(stragglers=stragglers), pp=4, dp=24)
+    blame = step_whole(case, most_healed=0).blames[0]
+    by_gpu = {charge.component: charge for charge in blame.charges}
+    program = case.compiled.durations.actors[0, 0].program
+    steps = [int(at) for at in case.rows[0].at if KINDS[program.kind[at]].value == "OPT"]
+    ns = sum(int(case.compiled.durations.actors[0, 0].comp_ns[at]) for at in steps)
+
+    assert blame.dp == 0
+    assert set(by_gpu) == {Component(KIND.INTERFACE, 48), Component(KIND.GPU, 5)}
+    assert by_gpu[Component(KIND.GPU, 5)].total_ns == pytest.approx(ns / 0.97 - ns, abs=2)
+
+
+def test_what_lasts_is_healed_not_what_passes() -> None:
+    """A message that jitters costs more than a GPU that is slow for good, and heals by itself."""
+    spec = StateSpec(seed=3, interface_jitter=1.0, stragglers=(slow(KIND.GPU, 9, 0.99),))
+    found = step_whole(whole(spec, pp=2, dp=24), most_healed=4)
+    first = found.blames[0].charges[0]
+
+    assert first.component.kind is KIND.INTERFACE
+    assert first.passing_ns > 10 * abs(first.lasting_ns)
+    assert [entry.component for entry in found.healed] == [Component(KIND.GPU, 9)]
+
+
+def test_healing_a_gpu_of_the_tail_is_felt_by_replicas_that_it_does_not_touch() -> None:
+    """Replica 5 needs longest after the meeting, also when one of its two slow GPUs is healed."""
+    stragglers = (slow(KIND.INTERFACE, 48, 0.001), slow(KIND.GPU, 5, 0.4), slow(KIND.GPU, 29, 0.5))
+    case = whole(StateSpec(stragglers=stragglers), pp=4, dp=24)
+    times = case.times()
+    latest = Latest(case, times, 0, replay_wide(case.compiled, times).own_ns)
+    before = latest.find()
+    assert latest.meeting.tail == 5
+    healed = case.with_state(case.state.healed([Component(KIND.GPU, 5)]))
+    latest.heal(healed, healed.times(), Component(KIND.GPU, 5))
+
+    assert latest.meeting.tail == 5
+    assert before[0] == 0
+    assert latest.find()[1] == replay_wide(healed.compiled, healed.times()).makespan_ns[0] < before[1]
 
 
 def test_threads_and_batches_change_no_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from exactmap.sim.engine.wide.work_rows import WorkRows
     from exactmap.topology.state.cluster_state import ClusterState
 
-__all__ = ["Hiccups", "find_hiccups"]
+__all__ = ["MOST_EXPECTED", "Hiccups", "expected_hiccups", "find_hiccups"]
 
 _NS_PER_HOUR = 3_600_000_000_000
 _MOST = 64  # in one step of one GPU
+MOST_EXPECTED = 16.0  #: on average: more than `_MOST` then come once in 10^18 steps
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +43,11 @@ class Hiccups:
             np.add.at(rows, (self.work[first:last] - low, self.column[first:last]), self.hiccup_ns)
 
 
+def expected_hiccups(per_gpu_hour: float, step_ns: int) -> float:
+    """How many hiccups a GPU has in a step, on average."""
+    return per_gpu_hour * step_ns / _NS_PER_HOUR
+
+
 def find_hiccups(state: ClusterState, rows: WorkRows, gpu: Ints, step: Ints, step_ns: int) -> Hiccups:
     """Draw the hiccups of a pipeline rank's GPUs.
 
@@ -58,7 +64,7 @@ def find_hiccups(state: ClusterState, rows: WorkRows, gpu: Ints, step: Ints, ste
     """
     spec = state.spec
     none = np.empty(0, dtype=np.int64)
-    expected = spec.hiccups_per_gpu_hour * step_ns / _NS_PER_HOUR
+    expected = expected_hiccups(spec.hiccups_per_gpu_hour, step_ns)
     if not expected or not spec.hiccup_ns or not len(rows.at):
         return Hiccups(none, none, 0)
     keys = stream_keys(spec.seed, Stream.HICCUP, gpu, step)
