@@ -182,12 +182,13 @@ def test_links_without_end_and_shares_of_nothing() -> None:
 
 
 def test_a_bound_within_the_rounding_of_a_link_is_met() -> None:
-    """A trickle beside a flow that fills the link: it gets its bound, not what rounding leaves, which is 0."""
-    net = FlowNetwork(np.array([1 * GB]))
-    net.start(Routes.of([[0]]), ints(10**9), most=np.array([1 * GB]))
-    assert net.next_ns() == 10**9
-    net.start(Routes.of([[0]]), ints(1), most=np.array([5e-4]))
-    assert net.rates()[1].tolist() == [1 * GB, 5e-4]
+    """A trickle beside a flow that fills link 0 keeps its bound when another comes to link 1, not 0."""
+    net = FlowNetwork(np.array([1 * GB] * 3))
+    net.start(Routes.of([[0], [0, 1]]), ints(10**9, 1), most=np.array([1 * GB, 5e-4]))
+    net.start(Routes.of([[2]] * 4), np.full(4, 10**9))
+    assert net.rates()[1].tolist() == [1 * GB, 5e-4, *[0.25 * GB] * 4]
+    net.start(Routes.of([[1]]), ints(1), most=np.array([5e-4]))
+    assert net.rates()[1].tolist() == [1 * GB, 5e-4, *[0.25 * GB] * 4, 5e-4]
 
 
 def test_a_link_that_gets_an_end_in_the_moment_of_a_start() -> None:
