@@ -223,6 +223,7 @@ def test_meetings_are_what_the_cost_model_counts_as_communication(step: Pass, tp
             # Gather, attention's exchange, scatter, then the feed-forward's two.
             axes = [meeting.axis for meeting in meetings]
             at = axes.index("cp")
+            assert at == 1 + (stage.embedding and step is Pass.F)
             assert axes[at - 1 : at + 9] == ["tp", "cp", "tp", "tp", "tp"] * 2
 
 
