@@ -139,9 +139,13 @@ class GraphFabric:
         """Its links."""
         return self._links
 
-    @cached_property
+    @property
     def bisection_bytes_per_s(self) -> float:
         """Most rate from the lower half of the GPUs (by number) to the upper half, through all paths."""
+        return self._bisection_bytes_per_s
+
+    @cached_property
+    def _bisection_bytes_per_s(self) -> float:
         import networkx as nx  # noqa: PLC0415 - slow to import, and only this needs it
 
         graph: nx.DiGraph[object] = nx.DiGraph()
