@@ -123,7 +123,7 @@ class WholeCluster:
             for first, last in straggler.ids:
                 idle = np.setdiff1d(np.arange(first, last + 1), of_kind[straggler.kind])
                 found += [str(Component(straggler.kind, number)) for number in idle.tolist()]
-        return found
+        return list(dict.fromkeys(found))
 
     def with_state(self, state: ClusterState) -> WholeCluster:
         """The same plan on the same cluster in another state."""
@@ -167,12 +167,13 @@ def set_up(plan: Plan, profile: Profile, cluster: Cluster, spec: StateSpec) -> W
         )
     num_messages = {name: len(times.wire_ns) for (_, name), times in compiled.durations.channels.items()}
     tiers = [placement.group_shape([Axis(axis) for axis in group.axes]).fabric_tier for group in plan.groups]
+    gpu = placement.gpus(_ranks(mesh))
     return WholeCluster(
         plan=plan,
         cluster=cluster,
         compiled=compiled,
-        state=build_state(cluster, spec, leaves_of(cluster)),
-        gpu=placement.gpus(_ranks(mesh)),
+        state=build_state(cluster, spec, leaves_of(cluster).used_by(gpu)),
+        gpu=gpu,
         demand=demand_of(plan, cluster, max(tiers, default=1), nominal_ns, num_messages),
         rows=rows_of_plan(compiled.durations, plan, _meetings(plan, mesh, cluster)),
         first_waits=[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,9 @@ class Leaves:
         [leaves] uplinks of each in one plane, at the rate of an interface's port; 0 where a leaf has none.
     load
         [leaves] part of them that a leaf's GPUs fill when all send at the rate that the taper leaves them:
-        1 where all its ports have a GPU.
+        1 where all its ports have a GPU that sends.
+    num_ports
+        Ports to GPUs of each in one plane.
     links
         Links of the fabric; None where leaves have no uplinks.
     """
@@ -43,6 +45,7 @@ class Leaves:
     leaf: Ints
     num_uplinks: Ints
     load: Floats
+    num_ports: int = 1
     links: TreeLinks | None = None
 
     @property
@@ -54,6 +57,11 @@ class Leaves:
     def num_planes(self) -> int:
         """Planes that a leaf's number stands for."""
         return 1 if self.links is None else self.links.num_planes
+
+    def used_by(self, gpus: Ints) -> Leaves:
+        """The same leaves if no other GPUs send than these."""
+        senders = np.bincount(self.leaf[gpus.ravel()], minlength=self.num_leaves)
+        return replace(self, load=senders / self.num_ports)
 
     def uplinks(self, name: str, where: Place | None = None) -> Ints:
         """Cables that a name as in reports means, [cables, 3]: leaf, plane, number among the leaf's uplinks.
@@ -126,4 +134,5 @@ def leaves_of(cluster: Cluster) -> Leaves:
     if not isinstance(fabric, FatTree) or fabric.shape.num_tiers < 2:
         return Leaves(leaf, np.zeros(len(attached), dtype=np.int64), np.ones(len(attached)))
     num_uplinks = np.full(len(attached), fabric.links.fan_size(1), dtype=np.int64)
-    return Leaves(leaf, num_uplinks, attached / fabric.shape.children[0], fabric.links)
+    num_ports = fabric.shape.children[0]
+    return Leaves(leaf, num_uplinks, attached / num_ports, num_ports, fabric.links)
