@@ -11,9 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exactmap.sim.cost.efficiency import find_efficiency
-from exactmap.sim.cost.stages import context_parallel_ns, operator_time_ns, tensor_parallel_parts
-from exactmap.sim.workload.operators import OperatorKind, Pass, stage_operators
+from exactmap.sim.cost.stages import compute_ns, context_parallel_ns, tensor_parallel_parts
+from exactmap.sim.workload.operators import Pass
 
 if TYPE_CHECKING:
     from exactmap.sim.cost.formats import Formats
@@ -55,7 +54,7 @@ def pass_meetings(
     )
     exchange: tuple[Meeting, ...] = ()
     if mesh.cp > 1 and step is not Pass.W and stage.num_layers:
-        attention_ns = _attention_ns(model, stage, step, microbatch, seq, mesh, cluster, formats)
+        _, attention_ns = compute_ns(model, stage, step, microbatch, seq, mesh, cluster, formats)
         total = context_parallel_ns(model, stage, step, microbatch, seq, mesh, cluster, formats, attention_ns)
         exchange = (Meeting("cp", round(total / stage.num_layers)),)
     if mesh.tp == 1:
@@ -70,33 +69,3 @@ def pass_meetings(
         last = (gather, scatter) if step is Pass.F else ()
     inside = layer * stage.num_layers
     return (*(first if stage.embedding else ()), *inside, *(last if stage.head else ()))
-
-
-def _attention_ns(
-    model: ModelConfig,
-    stage: StageLike,
-    step: Pass,
-    microbatch: int,
-    seq: int,
-    mesh: Mesh,
-    cluster: Cluster,
-    formats: Formats,
-) -> float:
-    efficiency = find_efficiency(cluster.gpu.curves)
-    operators = stage_operators(
-        model,
-        stage,
-        step,
-        microbatch,
-        seq,
-        tp=mesh.tp,
-        cp=mesh.cp,
-        act_bytes=formats.act_bytes,
-        weight_bytes=formats.param_bytes,
-        grad_bytes=formats.grad_bytes,
-    )
-    return sum(
-        operator_time_ns(operator, cluster, formats.compute, efficiency) * operator.count
-        for operator in operators
-        if operator.kind is OperatorKind.ATTENTION
-    )

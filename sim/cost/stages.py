@@ -28,6 +28,7 @@ from exactmap.topology.hardware import Cluster
 from exactmap.topology.mapping import Axis, Mesh
 
 __all__ = [
+    "compute_ns",
     "context_parallel_ns",
     "operator_time_ns",
     "price_stages",
@@ -79,6 +80,27 @@ def stage_time_ns(
     efficiency: Efficiency | None = None,
 ) -> int:
     """Time of one pass of a stage on one rank in ns, communication inside the layers included."""
+    total, attention = compute_ns(
+        model, stage, step, microbatch, seq, mesh, cluster, formats, efficiency=efficiency
+    )
+    total += _tensor_parallel_ns(model, stage, step, microbatch, seq, mesh, cluster, formats)
+    total += context_parallel_ns(model, stage, step, microbatch, seq, mesh, cluster, formats, attention)
+    return ceil(total)
+
+
+def compute_ns(
+    model: ModelConfig,
+    stage: StageLike,
+    step: Pass,
+    microbatch: int,
+    seq: int,
+    mesh: Mesh,
+    cluster: Cluster,
+    formats: Formats,
+    *,
+    efficiency: Efficiency | None = None,
+) -> tuple[float, float]:
+    """Time of a pass's operators in ns without any communication: of all, and of attention alone."""
     efficiency = efficiency or efficiency_of(cluster.gpu)
     operators = stage_operators(
         model,
@@ -98,9 +120,7 @@ def stage_time_ns(
         time_ns = operator_time_ns(operator, cluster, formats.compute, efficiency) * operator.count
         total += time_ns
         attention += time_ns if operator.kind is OperatorKind.ATTENTION else 0.0
-    total += _tensor_parallel_ns(model, stage, step, microbatch, seq, mesh, cluster, formats)
-    total += context_parallel_ns(model, stage, step, microbatch, seq, mesh, cluster, formats, attention)
-    return ceil(total)
+    return total, attention
 
 
 def _tensor_parallel_ns(

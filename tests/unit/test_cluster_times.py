@@ -13,12 +13,13 @@ from whole_cases import JITTERY, priced, slow, whole
 
 from exactmap.sim.cost.meetings import pass_meetings
 from exactmap.sim.cost.plan_header import formats_of, mesh_of, model_of
-from exactmap.sim.cost.stages import tensor_parallel_parts
+from exactmap.sim.cost.stages import compute_ns, stage_time_ns, tensor_parallel_parts
 from exactmap.sim.engine.encoded import KINDS
 from exactmap.sim.engine.wide.cluster_times import ClusterTimes
 from exactmap.sim.engine.wide.hiccups import find_hiccups
 from exactmap.sim.engine.wide.link_factors import LinkFactors, demand_of
 from exactmap.sim.plan.plan import Group
+from exactmap.sim.scenario.cluster_file import load_cluster
 from exactmap.sim.workload.operators import Pass
 from exactmap.topology.state.components import Component, ComponentKind
 from exactmap.topology.state.factors import ONE, factor_of_rate, factor_table, scale
@@ -375,3 +376,16 @@ def test_a_group_of_some_ranks_goes_through_interfaces_if_these_ranks_lie_apart(
     assert (links.operation(0, 1, "AR") == ONE).all()
     assert (links.operation(0, 2, "NORM") == ONE).all()
     assert np.flatnonzero(links.operation(0, 2, "AR") != ONE).tolist() == [5]
+
+
+def test_a_pass_is_its_operators_and_its_meetings_whoever_s_kernels_describe_the_gpu() -> None:
+    """An H800 has the kernels of an H100, not curves of its own: attention hides as much of the exchange."""
+    plan, _, _ = priced(2, 2, 1, 4)
+    cluster = replace(load_cluster("h800-8"), num_gpus=64)
+    mesh, model, formats = mesh_of(plan.mesh), model_of(plan.model), formats_of(plan)
+    for stage in plan.stages:
+        for step in Pass:
+            meetings = pass_meetings(model, stage, step, 1, 4096, mesh, cluster, formats)
+            whole = stage_time_ns(model, stage, step, 1, 4096, mesh, cluster, formats)
+            compute, _ = compute_ns(model, stage, step, 1, 4096, mesh, cluster, formats)
+            assert sum(meeting.time_ns for meeting in meetings) == pytest.approx(whole - compute, abs=10)
