@@ -51,15 +51,6 @@ def build_cluster(
     num_gpus, gpus_per_host = spec.num_gpus or 0, spec.gpus_per_host or 0
     if spec.hosts is not None:
         num_gpus = spec.hosts * gpus_per_host
-    if out.max_ports is not None and spec.fabric.planes > out.max_ports:
-        problems.add(
-            InvalidInputError(
-                "the interface cannot be split over so many planes",
-                where=document.place(("fabric", "planes")),
-                got=f"{spec.fabric.planes} planes",
-                expected=f"at most {out.max_ports} with {out.name}",
-            )
-        )
     gpu = _gpu(spec.gpu, document, problems)
     # Facts of numbers that the scenario changed have gone with the merge; those left speak of what is used.
     try:
@@ -85,7 +76,7 @@ def build_cluster(
                 max_ports=out.max_ports or 0,
                 power_w=out.power or 0,
             ),
-            fabric=_fabric(spec.fabric, num_gpus, document, problems),
+            fabric=_fabric(spec, num_gpus, document, problems),
             host=None if spec.host is None else _host(spec.host),
             rack=None if spec.rack is None else _rack(spec.rack),
             facts=facts,
@@ -216,7 +207,8 @@ def _rack(section: RackSection) -> Rack:
     )
 
 
-def _fabric(section: FabricSection, num_gpus: int, document: Marked, problems: Problems) -> FabricSpec:
+def _fabric(spec: ClusterSection, num_gpus: int, document: Marked, problems: Problems) -> FabricSpec:
+    section = spec.fabric
     switches = tuple(build_switch(switch) for switch in section.switches or ())
     for index, switch in enumerate(switches):
         if switch.max_ports < switch.num_ports:
@@ -229,11 +221,23 @@ def _fabric(section: FabricSection, num_gpus: int, document: Marked, problems: P
                     hint="the two go together",
                 )
             )
+    planes = section.planes or _fewest_planes(spec, switches)
+    most = spec.scale_out.max_ports
+    if most is not None and planes > most:
+        problems.add(
+            InvalidInputError(
+                "the interface cannot be split over so many planes",
+                where=document.place(("fabric", "planes")),
+                got=f"{planes} planes",
+                expected=f"at most {most} with {spec.scale_out.name}",
+                hint=None if section.planes else "so many ports of its switches are as fast as the interface",
+            )
+        )
     return FabricSpec(
         kind=FabricKind(section.kind),
         switches=switches,
         num_tiers=section.tiers or 0,
-        planes=section.planes,
+        planes=planes,
         rails=section.rails,
         oversubscription=tuple(section.oversubscription or ()),
         cable_ns=section.cable or 0,
@@ -241,6 +245,14 @@ def _fabric(section: FabricSection, num_gpus: int, document: Marked, problems: P
         graph=_graph(section, num_gpus, switches, document, problems),
         cables=tuple(build_cable(cable) for cable in section.cables or ()),
     )
+
+
+def _fewest_planes(spec: ClusterSection, switches: tuple[Switch, ...]) -> int:
+    """An interface faster than a port takes several; a graph's rates are its own."""
+    if spec.fabric.kind == "graph" or not switches:
+        return 1
+    slowest_bytes_per_s = min(switch.port_bytes_per_s for switch in switches)
+    return max(-(-(spec.scale_out.bandwidth or 0) // slowest_bytes_per_s), 1)
 
 
 def _graph(

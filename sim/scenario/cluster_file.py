@@ -28,7 +28,7 @@ _VERSION_KEY = "exactmap-cluster"
 _OPTIONAL = frozenset(
     {"part", "catalog", "file", "fp32", "bf16", "fp8", "fp4", "host", "rack", "reduction", "max_ports"}
     | {"kernels", "gemm", "gemm_efficiency", "attention_efficiency", "exp_rate"}
-    | {"collectives", "switches", "cables", "tiers", "oversubscription", "cable", "shape", "graph"}
+    | {"collectives", "switches", "cables", "tiers", "planes", "oversubscription", "cable", "shape", "graph"}
     | {"gpu.idle_power", "scale_out.power", "rack.power"}
 )
 """Fields that may be missing in the end: a name alone is that field of any section, a path is one field."""

@@ -196,7 +196,9 @@ class FabricSection(_Section):
     )
     cables: list[CableSection] | None = Field(default=None, description="the shortest reach first")
     tiers: Annotated[int, Field(ge=1, le=4)] | None = Field(default=None, description="default: the fewest")
-    planes: Annotated[int, Field(ge=1, le=16)] = 1
+    planes: Annotated[int, Field(ge=1, le=16)] | None = Field(
+        default=None, description="default: the fewest that the switches' ports are fast enough for"
+    )
     rails: Annotated[int, Field(ge=1, le=1024)] = 1
     oversubscription: list[Annotated[float, Field(ge=1.0)]] | None = Field(
         default=None, description="by tier from the leaves up: rate down over rate up"

@@ -11,6 +11,7 @@ from exactmap.sim.scenario.cluster_source import read_cluster
 from exactmap.sim.scenario.mapped_cluster import load_mapped_cluster
 from exactmap.sim.scenario.scenario import load_scenario
 from exactmap.topology.catalog import catalog_path
+from exactmap.topology.fabric.build import build_fabric
 from exactmap.topology.hardware import MAX_GPUS, Cluster
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
@@ -160,3 +161,12 @@ def test_a_list_that_is_a_fact_can_be_reached_too(tmp_path: Path) -> None:
 
     assert after.fabric.oversubscription == (1, 4, 3)
     assert "fabric.oversubscription" not in after.facts
+
+
+@pytest.mark.parametrize(("rate", "planes"), [(200, 1), (400, 1), (800, 2), (1000, 3)])
+def test_an_interface_faster_than_the_switches_ports_takes_several_planes(rate: int, planes: int) -> None:
+    """What if the network were faster: the switches stay, so an interface takes more of their ports."""
+    cluster = read_cluster("h100-8", [f"cluster.scale_out.bandwidth={rate} Gb/s"], num_gpus=1024)
+
+    assert cluster.fabric.planes == planes
+    assert build_fabric(cluster).bisection_bytes_per_s == 512 * rate * 10**9 / 8
