@@ -151,8 +151,8 @@ class GroupTimes:
         The grid, bytes ascending.
     candidates, rejected
         Ways that there are, and ways that there are not.
-    library
-        The candidates that the library chooses among; the first is the measured one.
+    automatic
+        The candidates that the communication library chooses among by itself; the first is the measured one.
     tiers
         (name, share of the furthest tier's busy time) of each tier of the fabric.
     bus
@@ -168,7 +168,7 @@ class GroupTimes:
     sizes: tuple[float, ...]
     candidates: tuple[Candidate, ...]
     rejected: tuple[Rejected, ...]
-    library: tuple[Candidate, ...]
+    automatic: tuple[Candidate, ...]
     tiers: tuple[tuple[str, float], ...]
     bus: float
     end_ns: float = 0.0
@@ -220,13 +220,13 @@ class GroupTimes:
 
     def _choose(self, size: float, left: int, share: float) -> tuple[Candidate, float]:
         """What the library takes, and its time."""
-        best = self.library[0]
+        best = self.automatic[0]
         row = best.rows[0]
         total = row[left] + share * (row[left + 1] - row[left])
         span = best.measured
         if span is not None and self.shape.num_domains == 1 and span[0] <= size <= span[1]:
             return best, total
-        for other in self.library[1:]:
+        for other in self.automatic[1:]:
             row = other.rows[0]
             time = row[left] + share * (row[left + 1] - row[left])
             if time < total:
@@ -253,7 +253,7 @@ class GroupTimes:
     def explain(self, num_bytes: int, algorithm: Algorithm | None = None) -> tuple[CandidateTime, ...]:
         """Every way at a size, the fastest first, with what decides it and why it was taken or not."""
         taken = self.at(num_bytes, algorithm)
-        name = self.library[0].algorithm if taken.algorithm is Algorithm.MEASURED else taken.algorithm
+        name = self.automatic[0].algorithm if taken.algorithm is Algorithm.MEASURED else taken.algorithm
         out: list[CandidateTime] = []
         for way in self.candidates:
             chosen = way.algorithm is name
