@@ -20,6 +20,7 @@ from exactmap.topology.fabric.dragonfly_links import DragonflyLinks, DragonflySh
 from exactmap.topology.fabric.fabric import Spread
 from exactmap.topology.fabric.gather import Pieces
 from exactmap.topology.fabric.hashing import Chooser
+from exactmap.topology.fabric.regular import RegularFabric
 from exactmap.topology.fabric.spec import FabricSpec
 from exactmap.topology.links import Floats, Ints, Routes
 
@@ -47,7 +48,7 @@ class _Choices:
         return np.where(beyond < 0, self.start[row] + which, self.further_start[row] + beyond)
 
 
-class Dragonfly:
+class Dragonfly(RegularFabric[DragonflyShape, DragonflyLinks]):
     """A built dragonfly with minimal routing.
 
     Parameters
@@ -61,25 +62,7 @@ class Dragonfly:
     """
 
     def __init__(self, spec: FabricSpec, shape: DragonflyShape, port_bytes_per_s: float) -> None:
-        self._spec = spec
-        self.shape = shape
-        self._rate = port_bytes_per_s
-        self._links = DragonflyLinks(shape, spec.planes, port_bytes_per_s)
-
-    @property
-    def spec(self) -> FabricSpec:
-        """What was asked for."""
-        return self._spec
-
-    @property
-    def num_gpus(self) -> int:
-        """GPUs attached."""
-        return self.shape.num_gpus
-
-    @property
-    def links(self) -> DragonflyLinks:
-        """Its links, those of all planes."""
-        return self._links
+        super().__init__(spec, shape, DragonflyLinks(shape, spec.planes, port_bytes_per_s), port_bytes_per_s)
 
     @property
     def bisection_bytes_per_s(self) -> float:
@@ -90,7 +73,7 @@ class Dragonfly:
             cables = (routers // 2) * (routers - routers // 2)
         endpoints = self.num_gpus // 2
         alone = groups == 1 and routers == 1
-        return self.spec.planes * self._rate * (endpoints if alone else min(cables, endpoints))
+        return self.spec.planes * self.port_bytes_per_s * (endpoints if alone else min(cables, endpoints))
 
     def tier_between(self, first: Ints, second: Ints) -> Ints:
         """0 for a GPU and itself, 1 at one router, 2 inside a group, 3 between groups."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from exactmap.topology.fabric.fabric import Spread
 from exactmap.topology.fabric.hashing import Chooser
+from exactmap.topology.fabric.regular import RegularFabric
 from exactmap.topology.fabric.spec import FabricSpec
 from exactmap.topology.fabric.tree_links import TreeLinks
 from exactmap.topology.fabric.tree_shape import TreeShape
@@ -20,7 +21,7 @@ from exactmap.topology.links import Floats, Ints, Routes
 __all__ = ["FatTree"]
 
 
-class FatTree:
+class FatTree(RegularFabric[TreeShape, TreeLinks]):
     """A built fat tree.
 
     Parameters
@@ -34,25 +35,7 @@ class FatTree:
     """
 
     def __init__(self, spec: FabricSpec, shape: TreeShape, port_bytes_per_s: float) -> None:
-        self._spec = spec
-        self.shape = shape
-        self._links = TreeLinks(shape, spec.planes, port_bytes_per_s)
-        self.port_bytes_per_s = port_bytes_per_s
-
-    @property
-    def spec(self) -> FabricSpec:
-        """What was asked for."""
-        return self._spec
-
-    @property
-    def num_gpus(self) -> int:
-        """GPUs attached."""
-        return self.shape.num_gpus
-
-    @property
-    def links(self) -> TreeLinks:
-        """Its links, those of all planes."""
-        return self._links
+        super().__init__(spec, shape, TreeLinks(shape, spec.planes, port_bytes_per_s), port_bytes_per_s)
 
     @property
     def bisection_bytes_per_s(self) -> float:

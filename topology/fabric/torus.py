@@ -16,6 +16,7 @@ import numpy as np
 from exactmap.topology.fabric.fabric import Spread
 from exactmap.topology.fabric.gather import Pieces
 from exactmap.topology.fabric.hashing import Chooser
+from exactmap.topology.fabric.regular import RegularFabric
 from exactmap.topology.fabric.spec import FabricSpec
 from exactmap.topology.fabric.wiring import Wiring
 from exactmap.topology.links import Floats, Ints, Routes
@@ -122,7 +123,7 @@ class TorusLinks(Wiring):
         return first, second
 
 
-class Torus:
+class Torus(RegularFabric[TorusShape, TorusLinks]):
     """A built torus with dimension-ordered routing.
 
     Parameters
@@ -136,25 +137,7 @@ class Torus:
     """
 
     def __init__(self, spec: FabricSpec, shape: TorusShape, port_bytes_per_s: float) -> None:
-        self._spec = spec
-        self.shape = shape
-        self._rate = port_bytes_per_s
-        self._links = TorusLinks(shape, spec.planes, port_bytes_per_s)
-
-    @property
-    def spec(self) -> FabricSpec:
-        """What was asked for."""
-        return self._spec
-
-    @property
-    def num_gpus(self) -> int:
-        """GPUs attached."""
-        return self.shape.num_gpus
-
-    @property
-    def links(self) -> TorusLinks:
-        """Its links, those of all planes."""
-        return self._links
+        super().__init__(spec, shape, TorusLinks(shape, spec.planes, port_bytes_per_s), port_bytes_per_s)
 
     @property
     def bisection_bytes_per_s(self) -> float:
@@ -162,7 +145,9 @@ class Torus:
         longest = max(self.shape.sizes)
         endpoints = self.num_gpus // 2
         cables = self.shape.num_routers // longest * (2 if longest > 2 else 1)
-        return self.spec.planes * self._rate * (endpoints if longest == 1 else min(cables, endpoints))
+        return (
+            self.spec.planes * self.port_bytes_per_s * (endpoints if longest == 1 else min(cables, endpoints))
+        )
 
     def tier_between(self, first: Ints, second: Ints) -> Ints:
         """0 for a GPU and itself, 1 at one router, 2 further away."""
