@@ -20,11 +20,17 @@ from typing import Protocol
 from exactmap.errors import InvalidInputError, Place
 
 __all__ = [
+    "Experts",
+    "LatentAttention",
+    "LayerKind",
+    "Mixer",
+    "Mlp",
     "ModelConfig",
     "ModelKind",
     "Part",
     "StageLike",
     "StageShape",
+    "StateSpace",
     "stage_parameters",
     "stage_parts",
 ]
@@ -49,6 +55,99 @@ class Part(StrEnum):
     HEAD = "head"
 
 
+class Mixer(StrEnum):
+    """What a layer mixes tokens with."""
+
+    FULL = "full"
+    """Causal attention over the whole sequence."""
+    WINDOW = "window"
+    """Causal attention over the last `ModelConfig.window` tokens."""
+    STATE_SPACE = "state_space"
+    """A Mamba-2 scan."""
+    NONE = "none"
+
+
+class Mlp(StrEnum):
+    """What a layer does with each token by itself."""
+
+    DENSE = "dense"
+    EXPERTS = "experts"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerKind:
+    """One layer: how it mixes tokens, and what follows."""
+
+    mixer: Mixer = Mixer.FULL
+    mlp: Mlp = Mlp.DENSE
+
+
+@dataclass(frozen=True, slots=True)
+class LatentAttention:
+    """Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434): queries, keys and values from narrow latents.
+
+    Parameters
+    ----------
+    q_rank
+        Width of the queries' latent; 0: queries come straight from the stream.
+    kv_rank
+        Width of the latent that keys and values come from.
+    nope_dim, rope_dim, v_dim
+        Per head: channels without and with rotary positions of a query or key; channels of a value.
+    """
+
+    q_rank: int
+    kv_rank: int
+    nope_dim: int
+    rope_dim: int
+    v_dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """A mixture of experts in place of a dense MLP.
+
+    Parameters
+    ----------
+    num_experts, top_k, ffn
+        Routed experts, how many of them a token visits, the inner width of each.
+    shared_ffn
+        Inner width of the shared experts together, which every token visits; 0: none.
+    first_dense
+        Layers at the front that have a dense MLP.
+    every
+        One layer in so many has experts (the last of each group); the others are dense.
+    latent
+        Width that tokens are projected to before they are routed (latent experts); 0: the stream's.
+    """
+
+    num_experts: int
+    top_k: int
+    ffn: int
+    shared_ffn: int = 0
+    first_dense: int = 0
+    every: int = 1
+    latent: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StateSpace:
+    """A Mamba-2 mixer (arXiv:2405.21060).
+
+    Parameters
+    ----------
+    heads, head_dim, state, groups, conv
+        Heads, channels of a head, size of the state, groups that share B and C, taps of the convolution.
+    """
+
+    heads: int
+    head_dim: int
+    state: int
+    groups: int
+    conv: int = 4
+
+
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
     """The shape of a decoder-only transformer.
@@ -70,6 +169,25 @@ class ModelConfig:
         Base of the rotary angles (Llama; GPT ignores it).
     name
         What to call the model in tables.
+    gated
+        Whether the MLPs multiply by a gate (three matrices) or not (two); None: as the family does.
+    latent
+        Multi-head latent attention; None: the usual kind.
+    experts
+        Mixture of experts; None: every MLP is dense.
+    window, window_every
+        Tokens of a sliding window, 0: none; one layer in `window_every` (the last of each group) sees the
+        whole sequence nevertheless, 0: none does.
+    state_space
+        The mixer of state-space layers; None: there are none.
+    pattern
+        Layers one by one where they are not alike: ``M`` a state-space layer, ``*`` attention, ``-`` a dense
+        MLP, ``E`` experts, each a layer of its own (Nemotron-H's notation); empty: layers as the other fields say.
+    mtp_layers
+        Layers that predict further tokens (multi-token prediction, arXiv:2412.19437), each with a projection of
+        2 hidden to hidden and the shared head.
+    vocab_multiple
+        The vocabulary is padded to a multiple of so many tokens times the tensor-parallel size.
 
     Raises
     ------
@@ -107,6 +225,15 @@ class ModelConfig:
     norm_eps: float = 1e-5
     rope_theta: float = 10_000.0
     name: str = "custom"
+    gated: bool | None = None
+    latent: LatentAttention | None = None
+    experts: Experts | None = None
+    window: int = 0
+    window_every: int = 0
+    state_space: StateSpace | None = None
+    pattern: str = ""
+    mtp_layers: int = 0
+    vocab_multiple: int = 1
 
     def __post_init__(self) -> None:
         """Check every size and how the sizes fit each other."""
@@ -171,6 +298,38 @@ class ModelConfig:
         return problems
 
     @property
+    def has_gate(self) -> bool:
+        """Whether the MLPs multiply by a gate."""
+        return self.kind is ModelKind.LLAMA if self.gated is None else self.gated
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all layers are alike, with usual attention and a dense MLP of the family: what the engine runs."""
+        return (
+            self.gated in (None, self.kind is ModelKind.LLAMA)
+            and self.latent is None
+            and self.experts is None
+            and not (self.window or self.pattern or self.mtp_layers)
+        )
+
+    def layer_kinds(self) -> tuple[LayerKind, ...]:
+        """Return the kind of each layer, front to back."""
+        if self.pattern:
+            return tuple(_PATTERN[letter] for letter in self.pattern)
+        return tuple(LayerKind(self._mixer(number), self._mlp(number)) for number in range(self.layers))
+
+    def _mixer(self, number: int) -> Mixer:
+        if not self.window or (self.window_every and (number + 1) % self.window_every == 0):
+            return Mixer.FULL
+        return Mixer.WINDOW
+
+    def _mlp(self, number: int) -> Mlp:
+        experts = self.experts
+        if experts is None or number < experts.first_dense or (number + 1) % experts.every:
+            return Mlp.DENSE
+        return Mlp.EXPERTS
+
+    @property
     def attention_width(self) -> int:
         """Width of all query heads together."""
         return self.heads * self.head_dim
@@ -216,6 +375,14 @@ class ModelConfig:
     def num_matrix_parameters(self) -> int:
         """Parameters that matrix products read for every token: in the layers, and the head, tied or not."""
         return self.layers * self.layer_matrix_parameters() + self.vocab * self.hidden
+
+
+_PATTERN = {
+    "M": LayerKind(Mixer.STATE_SPACE, Mlp.NONE),
+    "*": LayerKind(Mixer.FULL, Mlp.NONE),
+    "-": LayerKind(Mixer.NONE, Mlp.DENSE),
+    "E": LayerKind(Mixer.NONE, Mlp.EXPERTS),
+}
 
 
 class StageLike(Protocol):

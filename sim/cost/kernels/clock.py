@@ -1,0 +1,69 @@
+"""Time of one kernel on a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from exactmap.sim.cost.efficiency import Efficiency, efficiency_of
+from exactmap.sim.cost.kernels.constants import (
+    GpuConstants,
+    SoftwareConstants,
+    gpu_constants,
+    software_constants,
+)
+from exactmap.sim.workload.layer_work import Kernel, KernelKind
+from exactmap.sim.workload.operators import Pass
+from exactmap.sim.workload.training import Precision, Software
+from exactmap.topology.hardware import GPU
+
+__all__ = ["KernelClock"]
+
+_MEASURED = {"fp16": "bf16"}
+
+
+@dataclass(frozen=True, slots=True)
+class KernelClock:
+    """Prices kernels of one GPU under one software and precision; keeps what it has priced."""
+
+    gpu: GPU
+    software: Software
+    precision: Precision
+    efficiency: Efficiency
+    hardware: GpuConstants
+    release: SoftwareConstants
+    known: dict[Kernel, float] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, gpu: GPU, software: Software, precision: Precision) -> KernelClock:
+        """Clock of a GPU with its constants and those of the release."""
+        return cls(
+            gpu, software, precision, efficiency_of(gpu), gpu_constants(gpu), software_constants(software)
+        )
+
+    def time_ns(self, kernel: Kernel) -> float:
+        """Time of a kernel on the GPU in ns, its launches' gaps included, the host's time not."""
+        time = self.known.get(kernel)
+        if time is None:
+            time = self.known[kernel] = self._price(kernel)
+        return time
+
+    def _price(self, kernel: Kernel) -> float:
+        gaps = kernel.launches * self.hardware.launch_ns
+        moved = kernel.num_bytes * 1e9 / (self.gpu.memory_bytes_per_s * self.hardware.memory)
+        if kernel.kind in (KernelKind.MEMORY, KernelKind.SCAN):
+            return gaps + moved * self.release.traffic
+        compute = "bf16" if kernel.wide and self.precision.narrow else self.precision.compute
+        compute = _MEASURED.get(compute, compute)
+        if kernel.kind is KernelKind.ATTENTION:
+            rate = self.efficiency.attention_flop_per_s(
+                self.gpu.peak("bf16"), kernel.n, kernel.m, backward=False
+            )
+            share = (
+                self.hardware.attention_forward if kernel.step is Pass.F else self.hardware.attention_backward
+            )
+            return gaps + kernel.flop * 1e9 / (rate * share)
+        share = self.hardware.gemm * self.release.gemm
+        if kernel.kind is KernelKind.GROUPED:
+            share *= self.hardware.grouped
+        rate = self.efficiency.gemm_flop_per_s(compute, self.gpu.peak(compute), kernel.m, kernel.n, kernel.k)
+        return gaps + max(kernel.flop * 1e9 / (rate * share), moved)

@@ -1,0 +1,102 @@
+"""Constants of GPUs and of software releases: few, named, each with its source, shared by all models.
+
+``data/constants.csv`` has one row per constant: scope (``gpu`` or ``software``), whose (a GPU's curves; a family,
+or family@release), its name, value, and where it comes from (``fitted`` by ``exactmap validate --fit``, or a
+publication). A release that has none of its own takes its family's newest.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from importlib.resources import files
+
+from exactmap.sim.workload.training import Software
+from exactmap.topology.hardware import GPU
+
+__all__ = ["GpuConstants", "SoftwareConstants", "gpu_constants", "software_constants"]
+
+
+@dataclass(frozen=True, slots=True)
+class GpuConstants:
+    """Of a GPU type: at most twelve.
+
+    Parameters
+    ----------
+    gemm, attention_forward, attention_backward, grouped, memory
+        Rate in training over what the curves (for memory: the share of bandwidth) say.
+    launch_ns
+        Time between two kernels of one stream.
+    overlap_slowdown
+        Relative growth of compute while communication runs beside it.
+    scatter
+        Standard deviation of log(measured / predicted) over the rows that were fitted.
+    """
+
+    gemm: float = 1.0
+    attention_forward: float = 1.0
+    attention_backward: float = 0.75
+    grouped: float = 0.8
+    memory: float = 0.85
+    launch_ns: float = 1500.0
+    overlap_slowdown: float = 0.1
+    scatter: float = 0.12
+
+
+@dataclass(frozen=True, slots=True)
+class SoftwareConstants:
+    """Of a release of a framework: at most twelve.
+
+    Parameters
+    ----------
+    host_ns
+        Host time per kernel launch: a pass never takes less than its launches.
+    step_ns
+        Host time of a step outside its passes.
+    traffic
+        Bytes that operators bound by memory move over the ideal of `layer_work`.
+    gemm
+        Further factor on rates of products.
+    exposed_grad, exposed_param
+        Share of overlapped gradient reduction and parameter gathering that stays exposed nevertheless.
+    exposed_tp
+        Share of tensor-parallel communication that overlap leaves exposed.
+    """
+
+    host_ns: float = 8000.0
+    step_ns: float = 20e6
+    traffic: float = 1.2
+    gemm: float = 1.0
+    exposed_grad: float = 0.1
+    exposed_param: float = 0.1
+    exposed_tp: float = 0.4
+
+
+@cache
+def _table() -> dict[tuple[str, str], dict[str, float]]:
+    text = files("exactmap.sim.cost").joinpath("data", "constants.csv").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    table: dict[tuple[str, str], dict[str, float]] = {}
+    for row in csv.DictReader(lines):
+        table.setdefault((row["scope"], row["whose"]), {})[row["constant"]] = float(row["value"])
+    return table
+
+
+def gpu_constants(gpu: GPU) -> GpuConstants:
+    """Constants of a GPU, by the name of its kernels' curves."""
+    return _named_gpu(gpu.kernels or gpu.curves)
+
+
+@cache
+def _named_gpu(curves: str) -> GpuConstants:
+    return replace(GpuConstants(), **_table().get(("gpu", curves), {}))
+
+
+@cache
+def software_constants(software: Software) -> SoftwareConstants:
+    """Constants of a release; those that it has none of are its family's."""
+    known = {field.name for field in fields(SoftwareConstants)}
+    values = dict(_table().get(("software", software.family), {}))
+    values.update(_table().get(("software", f"{software.family}@{software.release}"), {}))
+    return replace(SoftwareConstants(), **{name: value for name, value in values.items() if name in known})

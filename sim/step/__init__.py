@@ -1,0 +1,1 @@
+"""One training step in closed form: time with an interval, memory, and what they are made of."""
