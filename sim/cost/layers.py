@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from exactmap.sim.cost.groups import collective_ns, strided_group
+from exactmap.sim.cost.exchanges import ExchangeClock
 from exactmap.sim.cost.kernels.clock import KernelClock
 from exactmap.sim.cost.setup import TrainingSetup
-from exactmap.sim.workload.layer_work import LayerWork
+from exactmap.sim.workload.layer_work import Exchange, KernelKind, LayerWork
 from exactmap.sim.workload.operators import Pass
 
 __all__ = ["LayerClock", "LayerPrice"]
@@ -23,15 +23,35 @@ _GRAPH_SHARE = 0.2
 
 @dataclass(slots=True)
 class LayerPrice:
-    """Time in ns of each pass, and of what they are made of (the parts sum to the passes)."""
+    """Time in ns of each pass, and of what they are made of (the parts sum to the passes).
+
+    Parameters
+    ----------
+    pass_ns
+        By pass.
+    parts_ns
+        By operator; exposed exchanges by axis and network; ``recompute``, ``host``, ``overlap slowdown``.
+    weights, expert_weights
+        Elements of the matrices that this rank holds: outside and inside the experts.
+    matrices
+        How many matrices that is.
+    """
 
     pass_ns: dict[Pass, float] = field(default_factory=lambda: dict.fromkeys(Pass, 0.0))
     parts_ns: Counter[str] = field(default_factory=Counter)
+    weights: int = 0
+    expert_weights: int = 0
+    matrices: int = 0
 
     @property
     def total_ns(self) -> float:
         """All passes."""
         return sum(self.pass_ns.values())
+
+    @property
+    def backward_ns(self) -> float:
+        """Input and weight gradients."""
+        return self.pass_ns[Pass.I] + self.pass_ns[Pass.W]
 
 
 class LayerClock:
@@ -40,39 +60,75 @@ class LayerClock:
     def __init__(self, setup: TrainingSetup) -> None:
         self.setup = setup
         self.clock = KernelClock.of(setup.cluster.gpu, setup.software, setup.precision)
-        split = setup.split
-        self.groups = {
-            "tp": strided_group(setup.cluster, split.tp, 1),
-            "cp": strided_group(setup.cluster, split.cp, split.tp),
-            "ep": strided_group(setup.cluster, split.ep, split.etp),
-        }
+        self.exchanges = ExchangeClock(setup, self.clock)
+        self.groups = self.exchanges.groups
 
     def price(self, work: LayerWork) -> LayerPrice:
         """Price one layer's passes for one microbatch."""
         out = LayerPrice()
         launches = dict.fromkeys(Pass, 0.0)
+        products: dict[tuple[str, Pass], list[float]] = {}
         for kernel in work.kernels:
             time = self.clock.time_ns(kernel)
             out.pass_ns[kernel.step] += time
             launches[kernel.step] += kernel.launches
             out.parts_ns[kernel.name] += time
+            if kernel.kind is not KernelKind.MEMORY:
+                products.setdefault((kernel.module, kernel.step), []).append(time)
+            if kernel.step is Pass.W:
+                expert = kernel.kind is KernelKind.GROUPED or kernel.name.startswith("expert")
+                self._hold(out, kernel.m * kernel.n * kernel.batch, expert=expert)
             if kernel.step is Pass.F:
                 launches[Pass.I] += kernel.launches * self._again(out, kernel.module, time)
         for exchange in work.exchanges:
-            time = self.exchange_ns(exchange.axis, exchange.collective, exchange.num_bytes)
-            out.pass_ns[exchange.step] += time
-            out.parts_ns[f"{exchange.axis} communication"] += time
-            if exchange.step is Pass.F:
-                self._again(out, exchange.module, time)
+            self._exchange(out, exchange, products)
         self._wait_for_host(out, launches)
         return out
 
-    def exchange_ns(self, axis: str, collective: str, num_bytes: float) -> float:
-        """Exposed time of a collective inside a layer."""
-        time = collective_ns(self.setup.cluster, collective, self.groups[axis], num_bytes)
-        if axis == "tp" and self.setup.software.overlap_tp:
-            time *= self.clock.release.exposed_tp
-        return time
+    @staticmethod
+    def _hold(out: LayerPrice, elements: int, *, expert: bool) -> None:
+        """Count a matrix: its weight gradient has its shape."""
+        if expert:
+            out.expert_weights += elements
+        else:
+            out.weights += elements
+        out.matrices += 1
+
+    def _exchange(
+        self, out: LayerPrice, exchange: Exchange, products: dict[tuple[str, Pass], list[float]]
+    ) -> None:
+        price = self.exchanges.price(exchange, self._beside(exchange, products))
+        time = price.exposed_ns + price.slowdown_ns
+        out.pass_ns[exchange.step] += time
+        name = f"{exchange.axis} {self.exchanges.tier(exchange.axis)}"
+        out.parts_ns[name] += price.exposed_ns
+        if price.slowdown_ns:
+            out.parts_ns["overlap slowdown"] += price.slowdown_ns
+        if exchange.step is Pass.F:
+            self._again(out, exchange.module, time)
+
+    @staticmethod
+    def _beside(exchange: Exchange, products: dict[tuple[str, Pass], list[float]]) -> float:
+        """Time of what an exchange may run beside.
+
+        Gathers come before the first product of forward and the last one's input gradient, scatters after
+        the last product of forward and beside the first one's weight gradient; what is gathered for a weight
+        gradient comes beside the input gradient.
+        """
+        module, step = exchange.module, exchange.step
+        if exchange.axis == "cp":
+            return sum(products.get((module, step), ()))
+        if exchange.axis == "ep":
+            # Beside the other microbatch's opposite pass.
+            other = (Pass.I, Pass.W) if step is Pass.F else (Pass.F,)
+            return sum(sum(times) for (_, each), times in products.items() if each in other) / 2
+        gather = exchange.collective == "all_gather"
+        if step is Pass.F:
+            times = products.get((module, Pass.F), ())
+            return times[0 if gather else -1] if times else 0.0
+        beside = Pass.W if step is Pass.I and not gather else Pass.I
+        times = products.get((module, beside), ())
+        return times[-1 if step is Pass.I and gather else 0] if times else 0.0
 
     def _again(self, out: LayerPrice, module: str, time: float) -> float:
         """Add what backward computes again; returns the share of layers that do."""

@@ -25,6 +25,9 @@ class TrainingSetup:
         Name of the pipeline schedule (`exactmap.sim.schedules.registry`); ``none`` without a pipeline.
     stage_layers
         Layers of each pipeline rank, chunks of a rank together, where they are not even; empty: even.
+    layout
+        What each stage holds, in Megatron's notation, where it is stated: ``E`` embedding, ``t`` a layer, ``m``
+        one of multi-token prediction, ``L`` head and loss, ``|`` between stages, ``*n`` and ``( )*n`` repeat.
     forward_only, no_optimizer
         What is left out: a layer's benchmark, a run without its optimizer.
     assumed
@@ -40,5 +43,6 @@ class TrainingSetup:
     software: Software = field(default_factory=Software)
     schedule: str = "none"
     stage_layers: tuple[int, ...] = ()
+    layout: str = ""
     no_optimizer: bool = False
     assumed: tuple[str, ...] = ()

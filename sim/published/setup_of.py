@@ -211,6 +211,9 @@ def setup_of(row: Row) -> TrainingSetup:
         recompute=_recompute(row),
         software=family,
         schedule=row["schedule"] or "none",
+        layout=next(
+            (word.removeprefix("pp_layout=") for word in row["flags"].split() if word.startswith("pp_layout=")), ""
+        ),
         no_optimizer="one layer" in row["step_time_kind"],
         assumed=tuple(assumed),
     )

@@ -6,11 +6,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from math import exp
 
-from exactmap.sim.cost.groups import collective_ns, strided_group
+from exactmap.sim.cost.groups import pipeline_hop
 from exactmap.sim.cost.layers import LayerClock
 from exactmap.sim.cost.setup import TrainingSetup
-from exactmap.sim.workload.layer_work import head_work, layer_work
-from exactmap.sim.workload.model import LayerKind
+from exactmap.sim.step.data_parallel import DataParallel
+from exactmap.sim.step.optimizer import optimizer_ns
+from exactmap.sim.step.pipeline import PipelineTime, pipeline_time
+from exactmap.sim.step.stages import StagePlan, price_stages
 
 __all__ = ["StepPrediction", "predict_step"]
 
@@ -27,7 +29,7 @@ class StepPrediction:
     step_ns, low_ns, high_ns
         Time of a step, and the ends of the 80 % interval.
     parts_ns
-        What it is made of; the parts sum to `step_ns`.
+        What it is made of; the parts sum to `step_ns`. `exactmap.sim.step.parts` groups them.
     memory_bytes
         Peak of the fullest rank; 0 if not priced.
     warnings
@@ -42,123 +44,58 @@ class StepPrediction:
     warnings: tuple[str, ...] = ()
 
 
-class _Stepper:
-    """Prices one setup."""
-
-    def __init__(self, setup: TrainingSetup) -> None:
-        self.setup = setup
-        self.layers = LayerClock(setup)
-        self.clock = self.layers.clock
-
-    def run(self) -> StepPrediction:
-        """Price the step."""
-        setup = self.setup
-        split, batch, model = setup.split, setup.batch, setup.model
-        args = (split, batch, setup.precision, setup.software)
-        kinds = model.layer_kinds()
-        priced = {kind: self.layers.price(layer_work(model, kind, *args)) for kind in set(kinds)}
-        head = self.layers.price(head_work(model, *args))
-        stages = self._stages(kinds)
-        times = []
-        for number, stage in enumerate(stages):
-            time = sum(priced[kind].total_ns for kind in stage)
-            if number == len(stages) - 1:
-                time += head.total_ns
-            times.append(time)
-        busiest = max(times)
-        m = batch.num_microbatches
-        others = (sum(times) - busiest) / split.chunks
-        hop = self._hop_ns()
-        passes = m * busiest
-        parts: Counter[str] = Counter()
-        chosen = times.index(busiest)
-        for kind, count in Counter(stages[chosen]).items():
-            for name, time in priced[kind].parts_ns.items():
-                parts[name] += m * count * time
-        if chosen == len(stages) - 1:
-            for name, time in head.parts_ns.items():
-                parts[name] += m * time
-        parts["bubble"] += others
-        parts["pipeline hops"] += (
-            2 * hop * (split.pp * split.chunks - 1 + (m - 1) * 0.5) if split.pp > 1 else 0.0
-        )
-        parts["data parallel"] += self._data_parallel_ns(passes)
-        parts["optimizer"] += 0.0 if setup.no_optimizer else self._optimizer_ns()
-        parts["step overhead"] += 0.0 if setup.no_optimizer else self.clock.release.step_ns
-        total = float(sum(parts.values()))
-        width = exp(_INTERVAL_SIGMAS * self.clock.hardware.scatter)
-        return StepPrediction(total, total / width, total * width, dict(parts))
-
-    def _stages(self, kinds: tuple[LayerKind, ...]) -> list[tuple[LayerKind, ...]]:
-        """Layers of each pipeline rank."""
-        pp, layers = self.setup.split.pp, len(kinds)
-        counts = self.setup.stage_layers or tuple(
-            layers * (rank + 1) // pp - layers * rank // pp for rank in range(pp)
-        )
-        out, first = [], 0
-        for count in counts:
-            out.append(kinds[first : first + count])
-            first += count
-        return out
-
-    def _hop_ns(self) -> float:
-        setup = self.setup
-        split = setup.split
-        if split.pp == 1:
-            return 0.0
-        tokens = setup.batch.microbatch * setup.batch.seq / split.cp
-        size = (
-            tokens
-            * setup.model.hidden
-            * setup.precision.act_bytes
-            / (split.tp if split.sequence_parallel else 1)
-        )
-        inside = split.num_ranks // split.pp < setup.cluster.used_per_domain
-        scale = setup.cluster.scale_up if inside else setup.cluster.scale_out
-        return scale.latency_ns + size * 1e9 / (scale.bytes_per_s * scale.efficiency)
-
-    def _parameters(self) -> float:
-        """Parameters of the fullest rank."""
-        split, model = self.setup.split, self.setup.model
-        return model.num_parameters() / (split.tp * split.pp)
-
-    def _data_parallel_ns(self, passes_ns: float) -> float:
-        setup = self.setup
-        split, precision, release = setup.split, setup.precision, self.clock.release
-        ranks = split.data_ranks
-        if ranks == 1:
-            return 0.0
-        group = strided_group(setup.cluster, ranks, split.tp)
-        parameters = self._parameters()
-        if split.zero == 0:
-            reduce = collective_ns(setup.cluster, "all_reduce", group, parameters * precision.reduce_bytes)
-            gather = 0.0
-        else:
-            reduce = collective_ns(
-                setup.cluster, "reduce_scatter", group, parameters * precision.reduce_bytes
-            )
-            gather = collective_ns(setup.cluster, "all_gather", group, parameters * precision.gather_bytes)
-        if split.zero == 3:
-            gather *= 2 * setup.batch.num_microbatches
-            reduce *= setup.batch.num_microbatches
-        hidden = passes_ns
-        exposed = 0.0
-        for time, overlap, share in (
-            (reduce, setup.software.overlap_grad, release.exposed_grad),
-            (gather, setup.software.overlap_param, release.exposed_param),
-        ):
-            exposed += max(time * share, time - hidden / 2) if overlap else time
-        return exposed
-
-    def _optimizer_ns(self) -> float:
-        setup = self.setup
-        precision = setup.precision
-        shards = setup.split.data_ranks if setup.split.zero else 1
-        moved = self._parameters() / shards * (precision.grad_bytes + 2 * (4 + 8) + precision.param_bytes)
-        gpu = setup.cluster.gpu
-        return moved * 1e9 / (gpu.memory_bytes_per_s * self.clock.hardware.memory)
-
-
 def predict_step(setup: TrainingSetup) -> StepPrediction:
     """Predict the time of one training step."""
-    return _Stepper(setup).run()
+    clock = LayerClock(setup)
+    plan = price_stages(clock)
+    data = DataParallel(clock)
+    data.shard_layers(plan)
+    pipeline, hop_tier = _passes(clock, plan)
+    parts: Counter[str] = Counter()
+    m = setup.batch.num_microbatches
+    for stage, share in plan.of_rank(pipeline.busiest):
+        for name, time in stage.parts_ns.items():
+            parts[name] += m * share * time  # type: ignore[assignment]
+    parts["bubble"] += pipeline.bubble_ns  # type: ignore[assignment]
+    parts[f"pp {hop_tier}"] += pipeline.hop_ns  # type: ignore[assignment]
+    tails = [data.tail(plan, rank, pipeline.early_ns[rank]) for rank in range(setup.split.pp)]
+    slowest = max(tails, key=lambda tail: tail.reduce_ns + tail.slowdown_ns)
+    after = max(range(len(tails)), key=lambda rank: tails[rank].gather_ns)
+    parts[data.part] += slowest.reduce_ns + tails[after].gather_ns  # type: ignore[assignment]
+    parts["overlap slowdown"] += slowest.slowdown_ns  # type: ignore[assignment]
+    parts["embedding"] += data.embedding_ns(plan)  # type: ignore[assignment]
+    if not setup.no_optimizer:
+        updates = [
+            optimizer_ns(clock, [stage for stage, _ in plan.of_rank(rank)]) for rank in range(setup.split.pp)
+        ]
+        parts["optimizer"] += max(updates)  # type: ignore[assignment]
+        parts["step overhead"] += clock.clock.release.step_ns  # type: ignore[assignment]
+    total = float(sum(parts.values()))
+    width = exp(_INTERVAL_SIGMAS * clock.clock.hardware.scatter)
+    named = {name: float(time) for name, time in parts.items() if time}
+    return StepPrediction(total, total / width, total * width, named)
+
+
+def _passes(clock: LayerClock, plan: StagePlan) -> tuple[PipelineTime, str]:
+    """Passes through the pipeline, and the furthest network that its messages cross."""
+    setup = clock.setup
+    split = setup.split
+    size = (
+        setup.batch.microbatch * setup.batch.seq / split.cp * setup.model.hidden * setup.precision.act_bytes
+    )
+    if split.sequence_parallel:
+        size /= split.tp
+    hops = [
+        pipeline_hop(setup.cluster, split, source[0], target[0], size)
+        for source, target in zip(plan.ranks_of, plan.ranks_of[1:], strict=False)
+    ]
+    tier = max((hop.tier.value for hop in hops), default="self")
+    time = pipeline_time(
+        plan.schedule,
+        plan.times(),
+        plan.ranks_of,
+        num_microbatches=setup.batch.num_microbatches,
+        hops_ns=[hop.total_ns for hop in hops],
+        blocking=not setup.software.overlap_p2p,
+    )
+    return time, tier

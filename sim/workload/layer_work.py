@@ -10,6 +10,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple
 
+from exactmap.sim.workload.context_exchanges import context_exchanges
 from exactmap.sim.workload.model import LayerKind, Mixer, Mlp, ModelConfig
 from exactmap.sim.workload.operators import Pass
 from exactmap.sim.workload.training import Batch, Precision, Software, Split
@@ -51,7 +52,10 @@ class Kernel(NamedTuple):
 
 
 class Exchange(NamedTuple):
-    """A collective inside a layer: `axis` is ``tp``, ``cp`` or ``ep``; `num_bytes` the full buffer."""
+    """A collective inside a layer: `axis` is ``tp``, ``cp`` or ``ep``; `num_bytes` the full buffer.
+
+    Collective ``ring`` passes blocks round beside attention; `num_bytes` is then one hop's.
+    """
 
     name: str
     step: Pass
@@ -114,6 +118,12 @@ def layer_work(
         kernels += _products("projection", "attn", tokens, q, model.hidden)
         kernels += _memory("residual1", "residual", 3 * stream, 2 * stream)
         exchanges += _tensor_exchanges(model, split, tokens, act, "attn")
+        exchanges += [
+            Exchange("context", step, "cp", collective, size, "core_attn")
+            for step, collective, size in context_exchanges(
+                split.cp_exchange, split.cp, float(tokens * q * act), float(2 * tokens * kv * act)
+            )
+        ]
     if kind.mlp is Mlp.DENSE:
         inner = -(-model.ffn // tp)
         gates = 2 if model.has_gate else 1

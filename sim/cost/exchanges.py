@@ -1,0 +1,81 @@
+"""What a collective inside a layer adds to its pass: all of it, or what overlap leaves.
+
+Tensor parallelism overlapped with its products (Transformer Engine's userbuffers, PyTorch's async TP) cuts a
+product into as many pieces as there are ranks, and sends or receives one while the next is computed: the
+piece at the end has nothing to hide behind, what outlasts the product is exposed, and product and exchange
+slow each other down. A weight gradient's gather is hidden whole behind the input gradient's product.
+Context parallelism in a ring sends the next block of keys and values while attention works on this one.
+An expert exchange beside another microbatch's passes is hidden as far as those are long.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from exactmap.sim.cost.groups import collective_ns, rank_groups
+from exactmap.sim.cost.kernels.clock import KernelClock
+from exactmap.sim.cost.setup import TrainingSetup
+from exactmap.sim.workload.layer_work import Exchange
+from exactmap.topology.collectives import hop_time
+
+__all__ = ["ExchangeClock", "Exposed"]
+
+
+class Exposed(NamedTuple):
+    """Of an exchange: all of it, what its pass waits for, what it slows the kernels beside it."""
+
+    total_ns: float
+    exposed_ns: float
+    slowdown_ns: float = 0.0
+
+
+class ExchangeClock:
+    """Prices the exchanges of one setup."""
+
+    def __init__(self, setup: TrainingSetup, clock: KernelClock) -> None:
+        self.setup = setup
+        self.clock = clock
+        self.groups = rank_groups(setup.cluster, setup.split)
+
+    def tier(self, axis: str) -> str:
+        """Furthest network that an axis crosses, as parts of a step name it."""
+        return self.groups[axis].tier.value
+
+    def price(self, exchange: Exchange, beside_ns: float) -> Exposed:
+        """Price an exchange.
+
+        Parameters
+        ----------
+        exchange
+            What is exchanged.
+        beside_ns
+            Time of the kernels that it may run beside: its product, attention, or another microbatch's pass.
+        """
+        if exchange.collective == "ring":
+            return self._ring(exchange, beside_ns)
+        time = collective_ns(
+            self.setup.cluster, exchange.collective, self.groups[exchange.axis], exchange.num_bytes
+        )
+        software = self.setup.software
+        if exchange.axis == "tp" and software.overlap_tp and exchange.collective != "all_reduce":
+            return self._pipelined(time, beside_ns)
+        if exchange.axis == "ep" and software.overlap_ep:
+            return self._beside(time, beside_ns)
+        return Exposed(time, time)
+
+    def _pipelined(self, time: float, product_ns: float) -> Exposed:
+        pieces = self.setup.split.tp
+        hidden = min(time * (1.0 - 1.0 / pieces), product_ns)
+        return Exposed(time, time - hidden, hidden * self.clock.release.exposed_tp)
+
+    def _beside(self, time: float, other_ns: float) -> Exposed:
+        hidden = min(time, other_ns)
+        return Exposed(time, time - hidden, hidden * self.clock.hardware.overlap_slowdown)
+
+    def _ring(self, exchange: Exchange, attention_ns: float) -> Exposed:
+        shape, cluster = self.groups[exchange.axis], self.setup.cluster
+        hop = hop_time(cluster, shape.tier, int(exchange.num_bytes), shape.fabric_tier)
+        each = float(hop.wire_ns + hop.lat_ns)
+        steps = shape.num_members - 1
+        hidden = steps * min(each, attention_ns / shape.num_members)
+        return Exposed(steps * each, steps * each - hidden, hidden * self.clock.hardware.overlap_slowdown)

@@ -1,0 +1,157 @@
+"""What data parallelism adds to a step: gradients reduced, parameters gathered, hidden or not.
+
+ZeRO 0 reduces gradients once per step with an all-reduce; stages 1 and 2 scatter them and gather parameters
+after the update. With overlap, reduction runs behind the last microbatch's backward of the rank's own chunks
+and behind what the rank still waits for in the pipeline, gathering behind the first microbatch's forward;
+the last bucket to be ready has nothing to hide behind. ZeRO 3 (FSDP) gathers every layer for every forward
+and backward and scatters its gradient, each behind the neighbouring layer's kernels; in a pipeline (torch)
+parameters stay gathered and gradients are scattered once a step. Where shards spread over part of the data
+ranks (HSDP), the rest is an all-reduce of the shard. Experts go over the ranks that hold the same experts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from exactmap.sim.cost.groups import collective_ns
+from exactmap.sim.cost.layers import LayerClock, LayerPrice
+from exactmap.sim.step.stages import Stage, StagePlan
+from exactmap.sim.workload.operators import Pass
+
+__all__ = ["DataParallel", "RankTail"]
+
+_BUCKET_ELEMENTS = 40e6
+"""Elements of a bucket of gradients in Megatron: at least that many."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankTail:
+    """Of one rank: what its gradients and parameters take beyond its passes, and how long the two are in all.
+
+    `slowdown_ns` is what kernels lose to communication beside them.
+    """
+
+    reduce_ns: float
+    gather_ns: float
+    slowdown_ns: float
+    busy_ns: float
+
+
+class DataParallel:
+    """Prices the gradients and parameters of one setup."""
+
+    def __init__(self, clock: LayerClock) -> None:
+        self.clock = clock
+        self.setup = clock.setup
+        self.groups = clock.groups
+        self.known: dict[tuple[str, float, float], float] = {}
+
+    @property
+    def part(self) -> str:
+        """Name of the part: axis and network."""
+        return f"dp {self.groups['dp'].tier.value}"
+
+    def _time(self, collective: str, dense: float, expert: float, each: float) -> float:
+        """Time of a collective over dense and expert elements of `each` bytes."""
+        key = (collective, dense * each, expert * each)
+        known = self.known.get(key)
+        if known is None:
+            cluster, groups = self.setup.cluster, self.groups
+            sharded = collective != "all_reduce"
+            names = ("shard", "expert_shard") if sharded else ("dp", "expert_dp")
+            known = sum(
+                collective_ns(cluster, collective, groups[name], elements * each)
+                for name, elements in zip(names, (dense, expert), strict=True)
+            )
+            self.known[key] = known
+        return known
+
+    def _reduce_ns(self, dense: float, expert: float) -> float:
+        """Reduction of gradients over all data ranks."""
+        split, each = self.setup.split, self.setup.precision.reduce_bytes
+        if split.zero == 0:
+            return self._time("all_reduce", dense, expert, each)
+        time = self._time("reduce_scatter", dense, expert, each)
+        cluster, groups = self.setup.cluster, self.groups
+        for replica, shard, elements in (
+            ("replica", "shard", dense),
+            ("expert_replica", "expert_shard", expert),
+        ):
+            size = elements * each / groups[shard].num_members
+            time += collective_ns(cluster, "all_reduce", groups[replica], size)
+        return time
+
+    def _gather_ns(self, dense: float, expert: float) -> float:
+        if self.setup.split.zero == 0:
+            return 0.0
+        return self._time("all_gather", dense, expert, self.setup.precision.gather_bytes)
+
+    def shard_layers(self, plan: StagePlan) -> None:
+        """Add to the passes of each stage what ZeRO 3 leaves exposed in them."""
+        split = self.setup.split
+        if split.zero != 3 or split.data_ranks == 1 or split.pp > 1:
+            return
+        for stage in plan.stages:
+            for price, count in stage.layers:
+                self._shard_layer(stage, price, count)
+            head = stage.dense - sum(count * price.weights for price, count in stage.layers)
+            ends = head + stage.embedding
+            first = stage.layers[0][0] if stage.layers else None
+            gather = self._gather_ns(stage.embedding, 0.0)
+            if first is not None:
+                gather += self._gather_ns(first.weights, first.expert_weights)
+            # Nothing comes before the first gather, nothing after the last scatter.
+            stage.add(Pass.F, self.part, gather)
+            ends_ns = self._gather_ns(ends, 0.0) + self._reduce_ns(ends, 0.0)
+            price, count = stage.head
+            stage.add(Pass.I, self.part, max(0.0, ends_ns - count * price.total_ns))
+
+    def _shard_layer(self, stage: Stage, price: LayerPrice, count: int) -> None:
+        gather = self._gather_ns(price.weights, price.expert_weights)
+        reduce = self._reduce_ns(price.weights, price.expert_weights)
+        again = 0.0 if "SHARD_GRAD_OP" in self.setup.software.flags else gather
+        slowdown = self.clock.clock.hardware.overlap_slowdown
+        for step, wire, beside in (
+            (Pass.F, gather, price.pass_ns[Pass.F]),
+            (Pass.I, again + reduce, price.backward_ns),
+        ):
+            hidden = min(wire, beside)
+            stage.add(step, self.part, count * (wire - hidden))
+            stage.add(step, "overlap slowdown", count * hidden * slowdown)
+
+    def tail(self, plan: StagePlan, rank: int, early_ns: float) -> RankTail:
+        """What follows a rank's passes; `early_ns` before the end of the pipeline's."""
+        split, software = self.setup.split, self.setup.software
+        stages = plan.of_rank(rank)
+        dense = sum(stage.dense + stage.embedding for stage, _ in stages)
+        expert = sum(stage.expert for stage, _ in stages)
+        if split.zero == 3 and split.pp == 1:
+            return RankTail(0.0, 0.0, 0.0, 0.0)
+        reduce, gather = self._reduce_ns(dense, expert), self._gather_ns(dense, expert)
+        release, bucket = self.clock.clock.release, min(1.0, _BUCKET_ELEMENTS / max(1.0, dense + expert))
+        # Chunks become ready one after the other, a round of the pipeline apart.
+        backward = stages[0][0].backward_ns + (len(stages) - 1) * split.pp * stages[-1][0].backward_ns
+        forward = sum(stage.forward_ns for stage, _ in stages)
+        sharded = split.zero == 3
+        slowed = 0.0
+        exposed = []
+        for time, overlap, share, window in (
+            (reduce, software.overlap_grad or sharded, release.exposed_grad, backward),
+            (gather, software.overlap_param or sharded, release.exposed_param, forward),
+        ):
+            if not overlap:
+                exposed.append(time)
+                continue
+            left = max(time * max(share, bucket), time - window)
+            exposed.append(left)
+            slowed += (time - left) * self.clock.clock.hardware.overlap_slowdown
+        # A rank that ends early reduces while others still compute.
+        return RankTail(max(0.0, exposed[0] - early_ns), exposed[1], slowed, reduce + gather)
+
+    def embedding_ns(self, plan: StagePlan) -> float:
+        """A tied embedding's gradient is summed over the first and the last stage."""
+        first, last = plan.stages[0], plan.stages[-1]
+        if not self.setup.model.tied or self.setup.split.pp == 1 or not last.head[1]:
+            return 0.0
+        size = first.embedding * self.setup.precision.grad_bytes
+        return collective_ns(self.setup.cluster, "all_reduce", self.groups["embedding"], size)

@@ -1,0 +1,142 @@
+"""The stages of a setup priced: passes, what they are made of, and parameters that each rank holds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from exactmap.sim.cost.layers import LayerClock, LayerPrice
+from exactmap.sim.step.layout import StageLayout, lay_out, read_layout, stage_ranks
+from exactmap.sim.step.pipeline import StageTimes, schedule_name
+from exactmap.sim.workload.layer_work import head_work, layer_work
+from exactmap.sim.workload.operators import Pass
+
+__all__ = ["Stage", "StagePlan", "price_stages"]
+
+
+@dataclass(slots=True)
+class Stage:
+    """One stage.
+
+    Parameters
+    ----------
+    layout
+        What it holds.
+    layers
+        Prices of its layers and how many there are of each.
+    head
+        Price of the final norm, the head and the loss, and how often they are here.
+    pass_ns
+        Its passes for one microbatch.
+    parts_ns
+        What those are made of.
+    dense, expert, embedding
+        Elements that a rank holds: layers (and head, if it has a copy of its own) outside and inside the
+        experts; token embedding.
+    matrices
+        Tensors that these lie in.
+    """
+
+    layout: StageLayout
+    layers: list[tuple[LayerPrice, int]]
+    head: tuple[LayerPrice, int]
+    pass_ns: dict[Pass, float] = field(default_factory=lambda: dict.fromkeys(Pass, 0.0))
+    parts_ns: Counter[str] = field(default_factory=Counter)
+    dense: float = 0.0
+    expert: float = 0.0
+    embedding: float = 0.0
+    matrices: int = 0
+
+    @property
+    def forward_ns(self) -> float:
+        """Forward of one microbatch."""
+        return self.pass_ns[Pass.F]
+
+    @property
+    def backward_ns(self) -> float:
+        """Backward of one microbatch."""
+        return self.pass_ns[Pass.I] + self.pass_ns[Pass.W]
+
+    @property
+    def parameters(self) -> float:
+        """Elements that a rank holds of this stage."""
+        return self.dense + self.expert + self.embedding
+
+    def add(self, step: Pass, part: str, time_ns: float) -> None:
+        """Make a pass longer."""
+        if time_ns:
+            self.pass_ns[step] += time_ns
+            self.parts_ns[part] += time_ns  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """The stages of a pipeline and where they lie.
+
+    Parameters
+    ----------
+    schedule
+        Its schedule, as `schedule_name` has it.
+    stages, ranks_of
+        Stages front to back; ranks that hold each.
+    """
+
+    schedule: str
+    stages: tuple[Stage, ...]
+    ranks_of: tuple[tuple[int, ...], ...]
+
+    def of_rank(self, rank: int) -> list[tuple[Stage, float]]:
+        """Stages that a rank holds, front to back, with the share of microbatches that it sees."""
+        return [
+            (stage, 1.0 / len(ranks))
+            for stage, ranks in zip(self.stages, self.ranks_of, strict=True)
+            if rank in ranks
+        ]
+
+    def times(self) -> StageTimes:
+        """Passes by stage."""
+        return StageTimes(
+            *([stage.pass_ns[step] for stage in self.stages] for step in (Pass.F, Pass.I, Pass.W))
+        )
+
+
+def price_stages(clock: LayerClock) -> StagePlan:
+    """Lay the model out on stages and price each."""
+    setup = clock.setup
+    split, model = setup.split, setup.model
+    args = (split, setup.batch, setup.precision, setup.software)
+    schedule = schedule_name(setup.schedule, split.pp, split.chunks)
+    kinds = model.layer_kinds()
+    num = split.pp * (1 if schedule == "dualpipe" else split.chunks)
+    if setup.layout:
+        layouts = read_layout(setup.layout, len(kinds), num)
+    else:
+        layouts = lay_out(len(kinds), model.mtp_layers, num, split.pp, setup.stage_layers)
+    priced = {kind: clock.price(layer_work(model, kind, *args)) for kind in set(kinds)}
+    head = clock.price(head_work(model, *args))
+    vocab = -(-model.vocab // split.tp) * model.hidden
+    stages = []
+    for layout in layouts:
+        counts = Counter(kinds[layout.first : layout.last])
+        counts[kinds[-1]] += layout.mtp
+        stage = Stage(
+            layout,
+            [(priced[kind], count) for kind, count in counts.items() if count],
+            (head, layout.head + layout.mtp),
+        )
+        for price, count in (*stage.layers, stage.head):
+            for step, time in price.pass_ns.items():
+                stage.pass_ns[step] += count * time
+            if count:
+                for name, time in price.parts_ns.items():
+                    stage.parts_ns[name] += count * time  # type: ignore[assignment]
+        for price, count in stage.layers:
+            stage.dense += count * price.weights
+            stage.expert += count * price.expert_weights
+            stage.matrices += count * price.matrices
+        stage.embedding = vocab * layout.embedding
+        if stage.head[1] and not (model.tied and layout.embedding):
+            # A tied head away from the embedding is a copy of it.
+            stage.dense += vocab
+        stages.append(stage)
+    return StagePlan(schedule, tuple(stages), stage_ranks(schedule, split.pp, num))
