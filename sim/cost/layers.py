@@ -6,7 +6,7 @@ what its kernels and exposed exchanges take, or what the host needs to launch th
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 from exactmap.sim.cost.exchanges import ExchangeClock
@@ -38,7 +38,7 @@ class LayerPrice:
     """
 
     pass_ns: dict[Pass, float] = field(default_factory=lambda: dict.fromkeys(Pass, 0.0))
-    parts_ns: Counter[str] = field(default_factory=Counter)
+    parts_ns: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     weights: int = 0
     expert_weights: int = 0
     matrices: int = 0

@@ -38,7 +38,7 @@ def group_of(part: str) -> PartGroup:
     """
     if part in _NAMED:
         return _NAMED[part]
-    return PartGroup.COMMUNICATION if part.split(" ")[0] in _AXES else PartGroup.COMPUTE
+    return PartGroup.COMMUNICATION if part.split(" ", maxsplit=1)[0] in _AXES else PartGroup.COMPUTE
 
 
 def grouped_ns(parts_ns: Mapping[str, float]) -> dict[PartGroup, float]:

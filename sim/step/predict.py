@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass, field
 from math import exp
 
@@ -51,25 +51,25 @@ def predict_step(setup: TrainingSetup) -> StepPrediction:
     data = DataParallel(clock)
     data.shard_layers(plan)
     pipeline, hop_tier = _passes(clock, plan)
-    parts: Counter[str] = Counter()
+    parts: defaultdict[str, float] = defaultdict(float)
     m = setup.batch.num_microbatches
     for stage, share in plan.of_rank(pipeline.busiest):
         for name, time in stage.parts_ns.items():
-            parts[name] += m * share * time  # type: ignore[assignment]
-    parts["bubble"] += pipeline.bubble_ns  # type: ignore[assignment]
-    parts[f"pp {hop_tier}"] += pipeline.hop_ns  # type: ignore[assignment]
+            parts[name] += m * share * time
+    parts["bubble"] += pipeline.bubble_ns
+    parts[f"pp {hop_tier}"] += pipeline.hop_ns
     tails = [data.tail(plan, rank, pipeline.early_ns[rank]) for rank in range(setup.split.pp)]
     slowest = max(tails, key=lambda tail: tail.reduce_ns + tail.slowdown_ns)
     after = max(range(len(tails)), key=lambda rank: tails[rank].gather_ns)
-    parts[data.part] += slowest.reduce_ns + tails[after].gather_ns  # type: ignore[assignment]
-    parts["overlap slowdown"] += slowest.slowdown_ns  # type: ignore[assignment]
-    parts["embedding"] += data.embedding_ns(plan)  # type: ignore[assignment]
+    parts[data.part] += slowest.reduce_ns + tails[after].gather_ns
+    parts["overlap slowdown"] += slowest.slowdown_ns
+    parts["embedding"] += data.embedding_ns(plan)
     if not setup.no_optimizer:
         updates = [
             optimizer_ns(clock, [stage for stage, _ in plan.of_rank(rank)]) for rank in range(setup.split.pp)
         ]
-        parts["optimizer"] += max(updates)  # type: ignore[assignment]
-        parts["step overhead"] += clock.clock.release.step_ns  # type: ignore[assignment]
+        parts["optimizer"] += max(updates)
+        parts["step overhead"] += clock.clock.release.step_ns
     total = float(sum(parts.values()))
     width = exp(_INTERVAL_SIGMAS * clock.clock.hardware.scatter)
     named = {name: float(time) for name, time in parts.items() if time}

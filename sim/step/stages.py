@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from exactmap.sim.cost.layers import LayerClock, LayerPrice
@@ -41,7 +41,7 @@ class Stage:
     layers: list[tuple[LayerPrice, int]]
     head: tuple[LayerPrice, int]
     pass_ns: dict[Pass, float] = field(default_factory=lambda: dict.fromkeys(Pass, 0.0))
-    parts_ns: Counter[str] = field(default_factory=Counter)
+    parts_ns: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     dense: float = 0.0
     expert: float = 0.0
     embedding: float = 0.0
@@ -66,7 +66,7 @@ class Stage:
         """Make a pass longer."""
         if time_ns:
             self.pass_ns[step] += time_ns
-            self.parts_ns[part] += time_ns  # type: ignore[assignment]
+            self.parts_ns[part] += time_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ def price_stages(clock: LayerClock) -> StagePlan:
                 stage.pass_ns[step] += count * time
             if count:
                 for name, time in price.parts_ns.items():
-                    stage.parts_ns[name] += count * time  # type: ignore[assignment]
+                    stage.parts_ns[name] += count * time
         for price, count in stage.layers:
             stage.dense += count * price.weights
             stage.expert += count * price.expert_weights
