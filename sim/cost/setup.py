@@ -27,7 +27,8 @@ class TrainingSetup:
         Layers of each pipeline rank, chunks of a rank together, where they are not even; empty: even.
     layout
         What each stage holds, in Megatron's notation, where it is stated: ``E`` embedding, ``t`` a layer,
-        ``m`` one of multi-token prediction, ``L`` head and loss, ``|`` between stages, ``*n`` and ``( )*n`` repeat.
+        ``m`` one of multi-token prediction, ``L`` head and loss, ``|`` between stages, ``*n`` and ``( )*n``
+        repeat.
     forward_only, no_optimizer
         What is left out: a layer's benchmark, a run without its optimizer.
     assumed

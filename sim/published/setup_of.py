@@ -6,9 +6,9 @@ from dataclasses import replace
 from functools import cache
 
 from exactmap.errors import InvalidInputError, Place
+from exactmap.sim.cost.setup import TrainingSetup
 from exactmap.sim.published.row import Row
 from exactmap.sim.scenario.cluster_file import load_cluster
-from exactmap.sim.cost.setup import TrainingSetup
 from exactmap.sim.workload.model import Experts, LatentAttention, ModelConfig, ModelKind
 from exactmap.sim.workload.training import Batch, Precision, Recompute, Software, Split
 from exactmap.topology.hardware import Cluster
@@ -154,7 +154,12 @@ def _software(row: Row) -> Software:
         compiled="compile" in flags or family == "jax",
         overlap_grad="overlap_grad" in flags or default,
         overlap_param="overlap_param" in flags or default,
-        overlap_tp="tp_comm_overlap" in flags,
+        overlap_tp=bool({"tp_comm_overlap", "async_tp"} & set(flags.split())),
+        overlap_p2p=_integer(row, "vpp", 1) > 1
+        and (
+            "p2p_overlap" in flags.split()
+            or (family in ("nemo", "megatron-bridge") and "no_p2p_overlap" not in flags)
+        ),
         overlap_ep="ep_a2a_overlap" in flags,
         cuda_graphs=frozenset({"some"}) if "cuda_graph" in flags else frozenset(),
         balanced="balanced" in flags,
@@ -212,7 +217,12 @@ def setup_of(row: Row) -> TrainingSetup:
         software=family,
         schedule=row["schedule"] or "none",
         layout=next(
-            (word.removeprefix("pp_layout=") for word in row["flags"].split() if word.startswith("pp_layout=")), ""
+            (
+                word.removeprefix("pp_layout=")
+                for word in row["flags"].split()
+                if word.startswith("pp_layout=")
+            ),
+            "",
         ),
         no_optimizer="one layer" in row["step_time_kind"],
         assumed=tuple(assumed),

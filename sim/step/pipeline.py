@@ -1,48 +1,31 @@
 """Time of a step's passes through a pipeline in closed form, with uneven stages and messages between them.
 
-With T_r = F + I + W of rank r for one microbatch, m microbatches, p ranks, v chunks, c_e the time of the hop
-over edge e:
+With T_r = F + I + W of rank r for one microbatch, B = I + W, m microbatches, p ranks, v chunks, c the time of
+a hop: a step takes m T of the busiest rank, what that rank waits for others (`exactmap.sim.step.bubbles`), and
+what messages add (`hop_ns`).
 
-1F1B: a rank has at most p - r microbatches under way, so every window of ranks a..b turns round once per
-b - a + 1 microbatches, and the slowest window sets the pace ::
-
-    pace = max over a <= b of (sum of T + 2 sum of c inside the window) / (b - a + 1)
-    time = sum of T + 2 sum of c + (m - 1) pace
-
-A rank whose messages block its stream (a send and a receive posted together and waited for, as Megatron
-without overlap does) also stands still for the hops at the window's two ends. The other forms start from
-published ones (Narayanan et al., arXiv:2104.04473; Qi et al., arXiv:2401.10241) with the average of the other
-ranks where those have equal stages; tests hold all of them against walks of the schedules' orders.
+A message that blocks (a send and a receive posted together and waited for, as Megatron without overlap does)
+stops the streams of both ends, and the host has launched nothing ahead when it is through: every pass then
+begins with the time to launch its first kernels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
+from exactmap.sim.step.bubbles import StageTimes, extra_ns
 
-__all__ = ["PipelineTime", "StageTimes", "pipeline_time", "schedule_name"]
+__all__ = ["PipelineTime", "pipeline_time", "schedule_name"]
 
 _NAMES = {
     "none": "none",
     "": "",
-    "1f1b": "1f1b",
     "dualpipev": "dualpipe-v",
     "zb-1p": "zb-h1",
     "zb-2p": "zb-h2",
+    "zbv": "zb-v",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class StageTimes:
-    """Passes of one microbatch through each stage, in ns, front to back."""
-
-    forward: Sequence[float]
-    input: Sequence[float]
-    weight: Sequence[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +40,8 @@ class PipelineTime:
         The rank with most to do.
     busy_ns
         What it does.
-    bubble_ns, hop_ns
-        What it waits for: other ranks; messages.
+    bubble_ns, hop_ns, host_ns
+        What it waits for: other ranks; messages; the host after a message that blocked.
     early_ns
         By rank: how long before the end its last pass ends.
     """
@@ -68,12 +51,19 @@ class PipelineTime:
     busy_ns: float
     bubble_ns: float
     hop_ns: float
+    host_ns: float
     early_ns: tuple[float, ...]
 
 
 def schedule_name(name: str, ranks: int, chunks: int) -> str:
-    """Name of a schedule as `exactmap.sim.schedules.registry` has it, of one as published or not stated."""
-    short = name.lower().split(" ")[0]
+    """Name of a schedule as `exactmap.sim.schedules.registry` has it, of one as published or not stated.
+
+    Examples
+    --------
+    >>> schedule_name("1F1B", 4, 2), schedule_name("DualPipe", 4, 2), schedule_name("not stated", 1, 1)
+    ('interleaved-1f1b', 'dualpipe', 'none')
+    """
+    short = name.lower().split(" ", maxsplit=1)[0]
     if ranks == 1:
         return "none"
     short = _NAMES.get(short, short)
@@ -90,6 +80,7 @@ def pipeline_time(
     num_microbatches: int,
     hops_ns: Sequence[float] = (),
     blocking: bool = False,
+    handover_ns: float = 0.0,
 ) -> PipelineTime:
     """Time of the passes of one step.
 
@@ -107,6 +98,8 @@ def pipeline_time(
         Time of the message between each stage and the next; empty: none.
     blocking
         Whether messages block the streams of both ends.
+    handover_ns
+        Host time that a pass begins with after a message that blocked.
 
     Examples
     --------
@@ -115,84 +108,47 @@ def pipeline_time(
     33.0
     """
     p = max(rank for ranks in ranks_of for rank in ranks) + 1
-    stages, m = len(ranks_of), num_microbatches
-    rank_ns = [0.0] * p
-    for stage, ranks in enumerate(ranks_of):
-        each = (times.forward[stage] + times.input[stage] + times.weight[stage]) / len(ranks)
-        for rank in ranks:
-            rank_ns[rank] += each
+    m, stages = num_microbatches, len(ranks_of)
+    if p == 1:
+        busy = m * sum(map(sum, (times.forward, times.input, times.weight)))
+        return PipelineTime(busy, 0, busy, 0.0, 0.0, 0.0, (0.0,))
+    hops = list(hops_ns) or [0.0] * (stages - 1)
+    handover = handover_ns if blocking else 0.0
+    rank_ns = _rank_ns(times, ranks_of, p)
     busiest = max(range(p), key=rank_ns.__getitem__)
     busy = m * rank_ns[busiest]
-    hops = list(hops_ns) or [0.0] * (stages - 1)
-    if p == 1:
-        return PipelineTime(busy, 0, busy, 0.0, 0.0, (0.0,))
-    fill = _fill_ns(schedule, times, rank_ns, m, stages // p)
-    hop = _hops_ns(schedule, rank_ns, hops, m, p, blocking=blocking)
-    # Backward of the last microbatch runs down the ranks: what is left when each has done its own.
+    bubble = extra_ns(schedule, times, rank_ns, m) - busy
+    host = 0.0
+    if handover:
+        later = replace(
+            times,
+            forward=[each + handover for each in times.forward],
+            input=[each + handover for each in times.input],
+        )
+        slower = _rank_ns(later, ranks_of, p)
+        host = extra_ns(schedule, later, slower, m) - bubble - busy
+        times, rank_ns = later, slower
+    with_hops = extra_ns(schedule, times, rank_ns, m, hops, blocking=blocking)
+    hop = max(0.0, with_hops - busy - bubble - host)
+    early = _early_ns(schedule, times, hops, p)
+    return PipelineTime(busy + bubble + host + hop, busiest, busy, bubble, hop, host, early)
+
+
+def _rank_ns(times: StageTimes, ranks_of: Sequence[Sequence[int]], p: int) -> list[float]:
+    rank_ns = [0.0] * p
+    for forward, input_, weight, ranks in zip(
+        times.forward, times.input, times.weight, ranks_of, strict=True
+    ):
+        for rank in ranks:
+            rank_ns[rank] += (forward + input_ + weight) / len(ranks)
+    return rank_ns
+
+
+def _early_ns(schedule: str, times: StageTimes, hops: list[float], p: int) -> tuple[float, ...]:
+    """How long before the end each rank is through: backward of the last microbatch runs down the ranks."""
     early, left = [0.0] * p, 0.0
-    if schedule in ("none", "gpipe", "1f1b", "interleaved-1f1b"):
+    if schedule in ("gpipe", "1f1b", "interleaved-1f1b"):
         for rank in range(1, p):
             left += times.input[rank - 1] + times.weight[rank - 1] + hops[rank - 1]
             early[rank] = left
-    return PipelineTime(busy + fill + hop, busiest, busy, fill, hop, tuple(early))
-
-
-def _fill_ns(schedule: str, times: StageTimes, rank_ns: list[float], m: int, chunks: int) -> float:
-    """Idle time of the busiest rank if messages took nothing."""
-    p = len(rank_ns)
-    others = sum(rank_ns) - max(rank_ns)
-    weight = sum(times.weight) / p * (p - 1)
-    few = max(0, p - m)
-    match schedule:
-        case "interleaved-1f1b":
-            return others / chunks + few * (chunks - 1) / chunks * others / (p - 1)
-        case "zb-h1":
-            return max(0.0, others - 2 * weight) + few * weight / (p - 1)
-        case "zb-h2" | "auto":
-            return max(0.0, others - 2 * weight) / 2
-        case "zb-v" | "v-half" | "v-min":
-            return max(0.0, others - 2 * weight) / 2
-        case "dualpipe" | "dualpipe-v":
-            return max(0.0, others - 2 * weight) / 2
-        case _:
-            return others
-
-
-def _hops_ns(
-    schedule: str, rank_ns: list[float], hops: list[float], m: int, p: int, *, blocking: bool
-) -> float:
-    """What messages add."""
-    if not any(hops):
-        return 0.0
-    mean = sum(hops) / len(hops)
-    if schedule == "1f1b":
-        through = 2.0 * sum(hops)
-        return through + (m - 1) * (_pace_ns(rank_ns, hops, m, blocking=blocking) - max(rank_ns))
-    steady = 0.0
-    if blocking:
-        steady = 2.0 * mean * (m - 1) * (len(hops) + 1) / p
-    if schedule == "interleaved-1f1b":
-        return 2.0 * sum(hops) + steady
-    if schedule == "gpipe":
-        return 2.0 * sum(hops)
-    return 2.0 * mean * (p - 1 + min(max(m - 2, 0), p - 1)) + steady
-
-
-def _pace_ns(rank_ns: list[float], hops: list[float], m: int, *, blocking: bool) -> float:
-    """Time per microbatch of the slowest window of ranks under 1F1B."""
-    p = len(rank_ns)
-    work = np.concatenate([[0.0], np.cumsum(rank_ns)])
-    wire = np.concatenate([[0.0], np.cumsum(hops)])
-    span = work[None, 1:] - work[:-1, None] + 2.0 * (wire[None, :] - wire[:, None])
-    length, allowed = _windows(p, m)
-    if blocking:
-        ends = np.array([0.0, *hops, 0.0])
-        span = span + ends[:-1, None] + ends[None, 1:]
-    return float(np.max(np.where(allowed, span / length, 0.0)))
-
-
-@lru_cache(maxsize=512)
-def _windows(p: int, m: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Ranks in each window a..b, shape [p, p], and which windows turn round within m microbatches."""
-    length = np.arange(p)[None, :] - np.arange(p)[:, None] + 1.0
-    return np.where(length > 0, length, 1.0), (length > 0) & (length <= max(1, m - 1))
+    return tuple(early)

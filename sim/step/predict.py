@@ -58,6 +58,7 @@ def predict_step(setup: TrainingSetup) -> StepPrediction:
             parts[name] += m * share * time
     parts["bubble"] += pipeline.bubble_ns
     parts[f"pp {hop_tier}"] += pipeline.hop_ns
+    parts["host"] += pipeline.host_ns
     tails = [data.tail(plan, rank, pipeline.early_ns[rank]) for rank in range(setup.split.pp)]
     slowest = max(tails, key=lambda tail: tail.reduce_ns + tail.slowdown_ns)
     after = max(range(len(tails)), key=lambda rank: tails[rank].gather_ns)
@@ -97,5 +98,6 @@ def _passes(clock: LayerClock, plan: StagePlan) -> tuple[PipelineTime, str]:
         num_microbatches=setup.batch.num_microbatches,
         hops_ns=[hop.total_ns for hop in hops],
         blocking=not setup.software.overlap_p2p,
+        handover_ns=clock.clock.release.handover_ns,
     )
     return time, tier

@@ -6,8 +6,9 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from exactmap.sim.cost.layers import LayerClock, LayerPrice
+from exactmap.sim.step.bubbles import StageTimes
 from exactmap.sim.step.layout import StageLayout, lay_out, read_layout, stage_ranks
-from exactmap.sim.step.pipeline import StageTimes, schedule_name
+from exactmap.sim.step.pipeline import schedule_name
 from exactmap.sim.workload.layer_work import head_work, layer_work
 from exactmap.sim.workload.operators import Pass
 

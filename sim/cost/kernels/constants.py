@@ -54,6 +54,9 @@ class SoftwareConstants:
         Host time per kernel launch: a pass never takes less than its launches.
     step_ns
         Host time of a step outside its passes.
+    handover_ns
+        Host time that a pass begins with after a message between pipeline ranks that blocked: nothing was
+        launched ahead.
     traffic
         Bytes that operators bound by memory move over the ideal of `layer_work`.
     gemm
@@ -61,16 +64,17 @@ class SoftwareConstants:
     exposed_grad, exposed_param
         Share of overlapped gradient reduction and parameter gathering that stays exposed nevertheless.
     exposed_tp
-        Share of tensor-parallel communication that overlap leaves exposed.
+        What a tensor-parallel exchange inside a product costs the product, over the time that they run at once.
     """
 
     host_ns: float = 8000.0
     step_ns: float = 20e6
+    handover_ns: float = 100e3
     traffic: float = 1.2
     gemm: float = 1.0
     exposed_grad: float = 0.1
     exposed_param: float = 0.1
-    exposed_tp: float = 0.4
+    exposed_tp: float = 0.15
 
 
 @cache
