@@ -1,13 +1,13 @@
 """How long the passes of a step take under each schedule, with uneven stages and messages, in closed form.
 
 1F1B is solved: a path through it goes down to the last rank and back, and turns on its way between some rank
-a and some rank b. A turn between a and b advances b - a + 1 microbatches, since rank a has at most p - a under
-way, so the slowest window of ranks sets the pace; going in, the path either waits for the first microbatch to
-come back to rank a or for the forward passes that a does meanwhile, and going out likewise ::
+a and some rank b. A turn between a and b advances b - a + 1 microbatches, since rank a has at most p - a
+under way, so the slowest window of ranks sets the pace; going in, the path either waits for the first
+microbatch to come back to rank a or for the forward passes that a does meanwhile, and going out likewise ::
 
     pace(a) = max over b of (sum of T in a..b + 2 sum of c) / (b - a + 1)
     back(a) = sum of T + 2 sum of c beyond a
-    time    = max over a of  sum of T + 2 sum of c before a + T_a + (m - p + a) pace(a)
+    time    = max over a of  sum of T + 2 sum of c before a + 2 T_a + (m - 1 - p + a) pace(a)
               + max(back, (p-1-a) F_a) + max(back, (p-1-a) B_a)
 
 The others are published forms with the other ranks' average for the equal stages of those; interleaved 1F1B
@@ -27,7 +27,7 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["StageTimes", "extra_ns"]
+__all__ = ["StageTimes", "passes_ns"]
 
 Floats = NDArray[np.float64]
 
@@ -41,7 +41,7 @@ class StageTimes:
     weight: Sequence[float]
 
 
-def extra_ns(
+def passes_ns(
     schedule: str,
     times: StageTimes,
     rank_ns: Sequence[float],
@@ -92,13 +92,13 @@ def _one_f_one_b(
         ends = np.array([0.0, *hops, 0.0])
         span = span + ends[:-1, None] + ends[None, 1:]
         forward, backward = forward + ends[1:], backward + ends[:-1]
-    turns = m - p + ranks
+    turns = m - 1 - p + ranks
     fits = (length > 0) & (length <= np.maximum(1, turns)[:, None])
     pace = np.where(fits, span / np.where(length > 0, length, 1.0), 0.0).max(axis=1)
     ahead = p - 1 - ranks
     steady = (
         before
-        + own
+        + 2.0 * own
         + np.maximum(back, ahead * forward)
         + np.maximum(back, ahead * backward)
         + np.maximum(turns, 0) * pace
@@ -127,6 +127,9 @@ def _idle_ns(schedule: str, times: StageTimes, rank_ns: Sequence[float], m: int,
             return max(0.0, others - 2 * weight) + few * weight
         case "zb-h2":
             return forward + fewer * input_
+        case "zb-2p":
+            # 2p microbatches under way, and no barrier: only the first microbatch's way back is waited for.
+            return max(0.0, input_ - forward * p / (p - 1))
         case "interleaved-zb":
             return max(0.0, forward + input_ - weight) / chunks
         case "zb-v" | "v-half" | "v-min":

@@ -1,8 +1,8 @@
 """Time of a step's passes through a pipeline in closed form, with uneven stages and messages between them.
 
 With T_r = F + I + W of rank r for one microbatch, B = I + W, m microbatches, p ranks, v chunks, c the time of
-a hop: a step takes m T of the busiest rank, what that rank waits for others (`exactmap.sim.step.bubbles`), and
-what messages add (`hop_ns`).
+a hop: a step takes m T of the busiest rank, what that rank waits for others (`exactmap.sim.step.bubbles`),
+and what messages add (`hop_ns`).
 
 A message that blocks (a send and a receive posted together and waited for, as Megatron without overlap does)
 stops the streams of both ends, and the host has launched nothing ahead when it is through: every pass then
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from exactmap.sim.step.bubbles import StageTimes, extra_ns
+from exactmap.sim.step.bubbles import StageTimes, passes_ns
 
 __all__ = ["PipelineTime", "pipeline_time", "schedule_name"]
 
@@ -23,7 +23,6 @@ _NAMES = {
     "": "",
     "dualpipev": "dualpipe-v",
     "zb-1p": "zb-h1",
-    "zb-2p": "zb-h2",
     "zbv": "zb-v",
 }
 
@@ -117,7 +116,7 @@ def pipeline_time(
     rank_ns = _rank_ns(times, ranks_of, p)
     busiest = max(range(p), key=rank_ns.__getitem__)
     busy = m * rank_ns[busiest]
-    bubble = extra_ns(schedule, times, rank_ns, m) - busy
+    bubble = passes_ns(schedule, times, rank_ns, m) - busy
     host = 0.0
     if handover:
         later = replace(
@@ -126,9 +125,9 @@ def pipeline_time(
             input=[each + handover for each in times.input],
         )
         slower = _rank_ns(later, ranks_of, p)
-        host = extra_ns(schedule, later, slower, m) - bubble - busy
+        host = passes_ns(schedule, later, slower, m) - bubble - busy
         times, rank_ns = later, slower
-    with_hops = extra_ns(schedule, times, rank_ns, m, hops, blocking=blocking)
+    with_hops = passes_ns(schedule, times, rank_ns, m, hops, blocking=blocking)
     hop = max(0.0, with_hops - busy - bubble - host)
     early = _early_ns(schedule, times, hops, p)
     return PipelineTime(busy + bubble + host + hop, busiest, busy, bubble, hop, host, early)

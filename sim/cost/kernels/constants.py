@@ -63,6 +63,8 @@ class SoftwareConstants:
         Further factor on rates of products.
     exposed_grad, exposed_param
         Share of overlapped gradient reduction and parameter gathering that stays exposed nevertheless.
+    run_over_profile
+        Passes in a run over passes that were profiled alone; for times that a profile gives.
     exposed_tp
         What a tensor-parallel exchange inside a product costs the product, over the time that they run at once.
     """
@@ -75,6 +77,7 @@ class SoftwareConstants:
     exposed_grad: float = 0.1
     exposed_param: float = 0.1
     exposed_tp: float = 0.15
+    run_over_profile: float = 1.0
 
 
 @cache
