@@ -11,6 +11,7 @@ ranks (HSDP), the rest is an all-reduce of the shard. Experts go over the ranks 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from exactmap.sim.cost.groups import collective_ns
@@ -18,23 +19,23 @@ from exactmap.sim.cost.layers import LayerClock, LayerPrice
 from exactmap.sim.step.stages import Stage, StagePlan
 from exactmap.sim.workload.operators import Pass
 
-__all__ = ["DataParallel", "RankTail"]
+__all__ = ["DataParallel", "DataTail"]
 
 _BUCKET_ELEMENTS = 40e6
 """Elements of a bucket of gradients in Megatron: at least that many."""
 
 
-@dataclass(frozen=True, slots=True)
-class RankTail:
-    """Of one rank: what its gradients and parameters take beyond its passes, and how long the two are in all.
+_BUCKET_PER_RANK = 1e6
+"""And at least that many for each data rank."""
 
-    `slowdown_ns` is what kernels lose to communication beside them.
-    """
+
+@dataclass(frozen=True, slots=True)
+class DataTail:
+    """What gradients and parameters add: reduction after the passes, gathering before, kernels slowed."""
 
     reduce_ns: float
     gather_ns: float
     slowdown_ns: float
-    busy_ns: float
 
 
 class DataParallel:
@@ -63,6 +64,8 @@ class DataParallel:
                 collective_ns(cluster, collective, groups[name], elements * each)
                 for name, elements in zip(names, (dense, expert), strict=True)
             )
+            if sharded and self.setup.split.zero == 3:
+                known *= self.clock.clock.release.shard_wire
             self.known[key] = known
         return known
 
@@ -119,34 +122,54 @@ class DataParallel:
             stage.add(step, self.part, count * (wire - hidden))
             stage.add(step, "overlap slowdown", count * hidden * slowdown)
 
-    def tail(self, plan: StagePlan, rank: int, early_ns: float) -> RankTail:
-        """What follows a rank's passes; `early_ns` before the end of the pipeline's."""
-        split, software = self.setup.split, self.setup.software
-        stages = plan.of_rank(rank)
-        dense = sum(stage.dense + stage.embedding for stage, _ in stages)
-        expert = sum(stage.expert for stage, _ in stages)
-        if split.zero == 3 and split.pp == 1:
-            return RankTail(0.0, 0.0, 0.0, 0.0)
-        reduce, gather = self._reduce_ns(dense, expert), self._gather_ns(dense, expert)
-        release, bucket = self.clock.clock.release, min(1.0, _BUCKET_ELEMENTS / max(1.0, dense + expert))
+    def tails(self, plan: StagePlan, early_ns: Sequence[float]) -> DataTail:
+        """What follows and precedes the passes; `early_ns`: how long before the end each rank is through.
+
+        A rank that is through early reduces while others still compute, and one that starts late gathers
+        while others already do. What stays is that of the rank where most stays.
+        """
+        if self.setup.split.zero == 3 and self.setup.split.pp == 1:
+            return DataTail(0.0, 0.0, 0.0)
+        known: dict[tuple[int, ...], tuple[float, float, float]] = {}
+        reduce = gather = slowdown = lead = 0.0
+        for held, early in zip(plan.held, early_ns, strict=True):
+            key = tuple(id(stage) for stage, _ in held)
+            exposed = known.get(key)
+            if exposed is None:
+                exposed = known[key] = self._exposed([stage for stage, _ in held])
+            reduce = max(reduce, exposed[0] - early)
+            gather = max(gather, exposed[1] - lead)
+            slowdown = max(slowdown, exposed[2] - early)
+            lead += held[0][0].forward_ns
+        return DataTail(reduce, gather, slowdown)
+
+    def _exposed(self, stages: list[Stage]) -> tuple[float, float, float]:
+        """Reduction and gathering that a rank's own passes do not hide, and what they slow those down."""
+        split, software, release = self.setup.split, self.setup.software, self.clock.clock.release
+        dense = sum(stage.dense + stage.embedding for stage in stages)
+        expert = sum(stage.expert for stage in stages)
+        bucket = min(
+            1.0, max(_BUCKET_ELEMENTS, _BUCKET_PER_RANK * split.data_ranks) / max(1.0, dense + expert)
+        )
         # Chunks become ready one after the other, a round of the pipeline apart.
-        backward = stages[0][0].backward_ns + (len(stages) - 1) * split.pp * stages[-1][0].backward_ns
-        forward = sum(stage.forward_ns for stage, _ in stages)
-        sharded = split.zero == 3
-        slowed = 0.0
+        backward = stages[0].backward_ns + (len(stages) - 1) * split.pp * stages[-1].backward_ns
+        sharded, slowed = split.zero == 3, 0.0
         exposed = []
         for time, overlap, share, window in (
-            (reduce, software.overlap_grad or sharded, release.exposed_grad, backward),
-            (gather, software.overlap_param or sharded, release.exposed_param, forward),
+            (self._reduce_ns(dense, expert), software.overlap_grad, release.exposed_grad, backward),
+            (
+                self._gather_ns(dense, expert),
+                software.overlap_param,
+                release.exposed_param,
+                stages[0].forward_ns,
+            ),
         ):
-            if not overlap:
-                exposed.append(time)
-                continue
-            left = max(time * max(share, bucket), time - window)
+            left = time
+            if overlap or sharded:
+                left = max(time * max(share, bucket), time - window)
             exposed.append(left)
             slowed += (time - left) * self.clock.clock.hardware.overlap_slowdown
-        # A rank that ends early reduces while others still compute.
-        return RankTail(max(0.0, exposed[0] - early_ns), exposed[1], slowed, reduce + gather)
+        return exposed[0], exposed[1], slowed
 
     def embedding_ns(self, plan: StagePlan) -> float:
         """A tied embedding's gradient is summed over the first and the last stage."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import exp
 
 from exactmap.sim.cost.groups import pipeline_hop
@@ -12,7 +13,7 @@ from exactmap.sim.cost.setup import TrainingSetup
 from exactmap.sim.step.data_parallel import DataParallel
 from exactmap.sim.step.optimizer import optimizer_ns
 from exactmap.sim.step.pipeline import PipelineTime, pipeline_time
-from exactmap.sim.step.stages import StagePlan, price_stages
+from exactmap.sim.step.stages import Stage, StagePlan, price_stages
 
 __all__ = ["StepPrediction", "predict_step"]
 
@@ -53,28 +54,30 @@ def predict_step(setup: TrainingSetup) -> StepPrediction:
     pipeline, hop_tier = _passes(clock, plan)
     parts: defaultdict[str, float] = defaultdict(float)
     m = setup.batch.num_microbatches
-    for stage, share in plan.of_rank(pipeline.busiest):
+    for stage, share in plan.held[pipeline.busiest]:
         for name, time in stage.parts_ns.items():
             parts[name] += m * share * time
     parts["bubble"] += pipeline.bubble_ns
     parts[f"pp {hop_tier}"] += pipeline.hop_ns
     parts["host"] += pipeline.host_ns
-    tails = [data.tail(plan, rank, pipeline.early_ns[rank]) for rank in range(setup.split.pp)]
-    slowest = max(tails, key=lambda tail: tail.reduce_ns + tail.slowdown_ns)
-    after = max(range(len(tails)), key=lambda rank: tails[rank].gather_ns)
-    parts[data.part] += slowest.reduce_ns + tails[after].gather_ns
-    parts["overlap slowdown"] += slowest.slowdown_ns
+    tail = data.tails(plan, pipeline.early_ns)
+    parts[data.part] += tail.reduce_ns + tail.gather_ns
+    parts["overlap slowdown"] += tail.slowdown_ns
     parts["embedding"] += data.embedding_ns(plan)
     if not setup.no_optimizer:
-        updates = [
-            optimizer_ns(clock, [stage for stage, _ in plan.of_rank(rank)]) for rank in range(setup.split.pp)
-        ]
-        parts["optimizer"] += max(updates)
+        parts["optimizer"] += max(
+            optimizer_ns(clock, [stage for stage, _ in held]) for held in _distinct(plan.held)
+        )
         parts["step overhead"] += clock.clock.release.step_ns
     total = float(sum(parts.values()))
     width = exp(_INTERVAL_SIGMAS * clock.clock.hardware.scatter)
     named = {name: float(time) for name, time in parts.items() if time}
     return StepPrediction(total, total / width, total * width, named)
+
+
+def _distinct(held: tuple[tuple[tuple[Stage, float], ...], ...]) -> list[tuple[tuple[Stage, float], ...]]:
+    """Ranks that hold something else than those before."""
+    return list({tuple(id(stage) for stage, _ in each): each for each in held}.values())
 
 
 def _passes(clock: LayerClock, plan: StagePlan) -> tuple[PipelineTime, str]:
@@ -86,10 +89,10 @@ def _passes(clock: LayerClock, plan: StagePlan) -> tuple[PipelineTime, str]:
     )
     if split.sequence_parallel:
         size /= split.tp
-    hops = [
-        pipeline_hop(setup.cluster, split, source[0], target[0], size)
-        for source, target in zip(plan.ranks_of, plan.ranks_of[1:], strict=False)
-    ]
+    pairs = [(source[0], target[0]) for source, target in pairwise(plan.ranks_of)]
+    # Chunks go the same ways again.
+    known = {pair: pipeline_hop(setup.cluster, split, *pair, size) for pair in set(pairs)}
+    hops = [known[pair] for pair in pairs]
     tier = max((hop.tier.value for hop in hops), default="self")
     time = pipeline_time(
         plan.schedule,

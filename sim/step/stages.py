@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from exactmap.sim.cost.layers import LayerClock, LayerPrice
+from exactmap.sim.cost.setup import TrainingSetup
 from exactmap.sim.step.bubbles import StageTimes
 from exactmap.sim.step.layout import StageLayout, lay_out, read_layout, stage_ranks
 from exactmap.sim.step.pipeline import schedule_name
 from exactmap.sim.workload.layer_work import head_work, layer_work
+from exactmap.sim.workload.model import LayerKind, ModelConfig
 from exactmap.sim.workload.operators import Pass
 
 __all__ = ["Stage", "StagePlan", "price_stages"]
@@ -17,12 +20,10 @@ __all__ = ["Stage", "StagePlan", "price_stages"]
 
 @dataclass(slots=True)
 class Stage:
-    """One stage.
+    """A stage; stages that hold alike are one object.
 
     Parameters
     ----------
-    layout
-        What it holds.
     layers
         Prices of its layers and how many there are of each.
     head
@@ -38,7 +39,6 @@ class Stage:
         Tensors that these lie in.
     """
 
-    layout: StageLayout
     layers: list[tuple[LayerPrice, int]]
     head: tuple[LayerPrice, int]
     pass_ns: dict[Pass, float] = field(default_factory=lambda: dict.fromkeys(Pass, 0.0))
@@ -78,21 +78,17 @@ class StagePlan:
     ----------
     schedule
         Its schedule, as `schedule_name` has it.
-    stages, ranks_of
-        Stages front to back; ranks that hold each.
+    stages, layouts, ranks_of
+        Stages front to back; what each holds; ranks that hold it.
+    held
+        By rank: its stages front to back, with the share of microbatches that it sees.
     """
 
     schedule: str
     stages: tuple[Stage, ...]
+    layouts: tuple[StageLayout, ...]
     ranks_of: tuple[tuple[int, ...], ...]
-
-    def of_rank(self, rank: int) -> list[tuple[Stage, float]]:
-        """Stages that a rank holds, front to back, with the share of microbatches that it sees."""
-        return [
-            (stage, 1.0 / len(ranks))
-            for stage, ranks in zip(self.stages, self.ranks_of, strict=True)
-            if rank in ranks
-        ]
+    held: tuple[tuple[tuple[Stage, float], ...], ...]
 
     def times(self) -> StageTimes:
         """Passes by stage."""
@@ -105,39 +101,58 @@ def price_stages(clock: LayerClock) -> StagePlan:
     """Lay the model out on stages and price each."""
     setup = clock.setup
     split, model = setup.split, setup.model
-    args = (split, setup.batch, setup.precision, setup.software)
     schedule = schedule_name(setup.schedule, split.pp, split.chunks)
-    kinds = model.layer_kinds()
+    kinds = _kinds(model)
     num = split.pp * (1 if schedule == "dualpipe" else split.chunks)
     if setup.layout:
         layouts = read_layout(setup.layout, len(kinds), num)
     else:
         layouts = lay_out(len(kinds), model.mtp_layers, num, split.pp, setup.stage_layers)
+    args = (split, setup.batch, setup.precision, setup.software)
     priced = {kind: clock.price(layer_work(model, kind, *args)) for kind in set(kinds)}
     head = clock.price(head_work(model, *args))
-    vocab = -(-model.vocab // split.tp) * model.hidden
+    known: dict[object, Stage] = {}
     stages = []
     for layout in layouts:
-        counts = Counter(kinds[layout.first : layout.last])
-        counts[kinds[-1]] += layout.mtp
-        stage = Stage(
-            layout,
-            [(priced[kind], count) for kind, count in counts.items() if count],
-            (head, layout.head + layout.mtp),
-        )
-        for price, count in (*stage.layers, stage.head):
-            for step, time in price.pass_ns.items():
-                stage.pass_ns[step] += count * time
-            if count:
-                for name, time in price.parts_ns.items():
-                    stage.parts_ns[name] += count * time
-        for price, count in stage.layers:
-            stage.dense += count * price.weights
-            stage.expert += count * price.expert_weights
-            stage.matrices += count * price.matrices
-        stage.embedding = vocab * layout.embedding
-        if stage.head[1] and not (model.tied and layout.embedding):
-            # A tied head away from the embedding is a copy of it.
-            stage.dense += vocab
-        stages.append(stage)
-    return StagePlan(schedule, tuple(stages), stage_ranks(schedule, split.pp, num))
+        span = kinds[layout.first : layout.last] + (kinds[-1],) * layout.mtp
+        key = (span, layout.embedding, layout.head, layout.mtp)
+        same = known.get(key)
+        if same is None:
+            counts = [(priced[kind], count) for kind, count in Counter(span).items()]
+            same = known[key] = _stage(setup, layout, counts, head)
+        stages.append(same)
+    ranks_of = stage_ranks(schedule, split.pp, num)
+    held: list[list[tuple[Stage, float]]] = [[] for _ in range(split.pp)]
+    for stage, ranks in zip(stages, ranks_of, strict=True):
+        for rank in ranks:
+            held[rank].append((stage, 1.0 / len(ranks)))
+    return StagePlan(schedule, tuple(stages), layouts, ranks_of, tuple(map(tuple, held)))
+
+
+def _stage(
+    setup: TrainingSetup, layout: StageLayout, layers: list[tuple[LayerPrice, int]], head: LayerPrice
+) -> Stage:
+    stage = Stage(layers, (head, layout.head + layout.mtp))
+    for price, count in (*layers, stage.head):
+        if not count:
+            continue
+        for step, time in price.pass_ns.items():
+            stage.pass_ns[step] += count * time
+        for name, time in price.parts_ns.items():
+            stage.parts_ns[name] += count * time
+    for price, count in layers:
+        stage.dense += count * price.weights
+        stage.expert += count * price.expert_weights
+        stage.matrices += count * price.matrices
+    model = setup.model
+    vocab = -(-model.vocab // setup.split.tp) * model.hidden
+    stage.embedding = vocab * layout.embedding
+    if stage.head[1] and not (model.tied and layout.embedding):
+        # A tied head away from the embedding is a copy of it.
+        stage.dense += vocab
+    return stage
+
+
+@lru_cache(maxsize=256)
+def _kinds(model: ModelConfig) -> tuple[LayerKind, ...]:
+    return model.layer_kinds()

@@ -65,6 +65,8 @@ class SoftwareConstants:
         Share of overlapped gradient reduction and parameter gathering that stays exposed nevertheless.
     run_over_profile
         Passes in a run over passes that were profiled alone; for times that a profile gives.
+    shard_wire
+        Time of gathers and scatters of sharded parameters (ZeRO 3) over what the library takes.
     exposed_tp
         What a tensor-parallel exchange inside a product costs the product, over the time that they run at once.
     """
@@ -77,6 +79,7 @@ class SoftwareConstants:
     exposed_grad: float = 0.1
     exposed_param: float = 0.1
     exposed_tp: float = 0.15
+    shard_wire: float = 1.0
     run_over_profile: float = 1.0
 
 
