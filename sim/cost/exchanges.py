@@ -3,7 +3,9 @@
 Tensor parallelism overlapped with its products (Transformer Engine's userbuffers, PyTorch's async TP) cuts a
 product into as many pieces as there are ranks, and sends or receives one while the next is computed: the
 piece at the end has nothing to hide behind, what outlasts the product is exposed, and product and exchange
-slow each other down. A weight gradient's gather is hidden whole behind the input gradient's product.
+slow each other down. Without that, Megatron since 2022 still runs two exchanges of backward whole beside a
+product (arXiv:2205.05198, 4.2.2): what is gathered for a weight gradient beside the input gradient's, and the
+sum of an input gradient beside the weight gradient's.
 Context parallelism in a ring sends the next block of keys and values while attention works on this one.
 An expert exchange beside another microbatch's passes is hidden as far as those are long.
 """
@@ -16,6 +18,7 @@ from exactmap.sim.cost.groups import collective_ns, rank_groups
 from exactmap.sim.cost.kernels.clock import KernelClock
 from exactmap.sim.cost.setup import TrainingSetup
 from exactmap.sim.workload.layer_work import Exchange
+from exactmap.sim.workload.operators import Pass
 from exactmap.topology.collectives import hop_time
 
 __all__ = ["ExchangeClock", "Exposed"]
@@ -29,6 +32,11 @@ class Exposed(NamedTuple):
     slowdown_ns: float = 0.0
 
 
+def _whole_beside(exchange: Exchange) -> bool:
+    """Whether an exchange of backward has a product that does not depend on it."""
+    return exchange.step is Pass.W or (exchange.step is Pass.I and exchange.collective != "all_gather")
+
+
 class ExchangeClock:
     """Prices the exchanges of one setup."""
 
@@ -36,6 +44,10 @@ class ExchangeClock:
         self.setup = setup
         self.clock = clock
         self.groups = rank_groups(setup.cluster, setup.split)
+        software = setup.software
+        self.beside_products = software.family in ("nemo", "megatron-bridge") or (
+            software.family == "megatron" and not software.release.startswith("2021")
+        )
 
     def tier(self, axis: str) -> str:
         """Furthest network that an axis crosses, as parts of a step name it."""
@@ -59,6 +71,8 @@ class ExchangeClock:
         software = self.setup.software
         if exchange.axis == "tp" and software.overlap_tp and exchange.collective != "all_reduce":
             return self._pipelined(time, beside_ns)
+        if exchange.axis == "tp" and self.beside_products and _whole_beside(exchange):
+            return self._beside(time, beside_ns)
         if exchange.axis == "ep" and software.overlap_ep:
             return self._beside(time, beside_ns)
         return Exposed(time, time)

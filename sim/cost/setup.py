@@ -29,8 +29,9 @@ class TrainingSetup:
         What each stage holds, in Megatron's notation, where it is stated: ``E`` embedding, ``t`` a layer,
         ``m`` one of multi-token prediction, ``L`` head and loss, ``|`` between stages, ``*n`` and ``( )*n``
         repeat.
-    forward_only, no_optimizer
-        What is left out: a layer's benchmark, a run without its optimizer.
+    layers_only, no_optimizer
+        What is left out: embedding, head and loss (a benchmark of layers); the optimizer and what a step has
+        outside its passes.
     assumed
         Fields that the input left out, with what was taken for each.
     """
@@ -45,5 +46,6 @@ class TrainingSetup:
     schedule: str = "none"
     stage_layers: tuple[int, ...] = ()
     layout: str = ""
+    layers_only: bool = False
     no_optimizer: bool = False
     assumed: tuple[str, ...] = ()

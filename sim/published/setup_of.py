@@ -224,6 +224,7 @@ def setup_of(row: Row) -> TrainingSetup:
             ),
             "",
         ),
+        layers_only="one layer" in row["step_time_kind"],
         no_optimizer="one layer" in row["step_time_kind"],
         assumed=tuple(assumed),
     )

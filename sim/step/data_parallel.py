@@ -114,6 +114,7 @@ class DataParallel:
         reduce = self._reduce_ns(price.weights, price.expert_weights)
         again = 0.0 if "SHARD_GRAD_OP" in self.setup.software.flags else gather
         slowdown = self.clock.clock.hardware.overlap_slowdown
+        self._copies(stage, price, count)
         for step, wire, beside in (
             (Pass.F, gather, price.pass_ns[Pass.F]),
             (Pass.I, again + reduce, price.backward_ns),
@@ -121,6 +122,17 @@ class DataParallel:
             hidden = min(wire, beside)
             stage.add(step, self.part, count * (wire - hidden))
             stage.add(step, "overlap slowdown", count * hidden * slowdown)
+
+    def _copies(self, stage: Stage, price: LayerPrice, count: int) -> None:
+        """FSDP2 keeps parameters apart: what is gathered is copied out of one buffer, gradients into one."""
+        if self.setup.software.family != "torchtitan":
+            return
+        precision, clock = self.setup.precision, self.clock.clock
+        each = 1e9 / (clock.gpu.memory_bytes_per_s * clock.hardware.memory)
+        elements = count * (price.weights + price.expert_weights)
+        stage.add(Pass.F, "shard copies", 2 * precision.gather_bytes * elements * each)
+        backward = 2 * precision.gather_bytes + precision.param_bytes + precision.reduce_bytes
+        stage.add(Pass.I, "shard copies", backward * elements * each)
 
     def tails(self, plan: StagePlan, early_ns: Sequence[float]) -> DataTail:
         """What follows and precedes the passes; `early_ns`: how long before the end each rank is through.

@@ -15,7 +15,7 @@ from exactmap.sim.step.optimizer import optimizer_ns
 from exactmap.sim.step.pipeline import PipelineTime, pipeline_time
 from exactmap.sim.step.stages import Stage, StagePlan, price_stages
 
-__all__ = ["StepPrediction", "predict_step"]
+__all__ = ["StepPrediction", "message_bytes", "predict_step"]
 
 _INTERVAL_SIGMAS = 1.2816
 """Of a normal distribution 80 % lie within so many standard deviations."""
@@ -75,6 +75,20 @@ def predict_step(setup: TrainingSetup) -> StepPrediction:
     return StepPrediction(total, total / width, total * width, named)
 
 
+def message_bytes(setup: TrainingSetup) -> float:
+    """Bytes that a rank sends to the next stage for one microbatch.
+
+    Ranks of a tensor-parallel group hold a slice of the tokens each (sequence parallel), or the same.
+    Megatron of 2021 and 2022 sent a slice nevertheless and gathered it on the other side (arXiv:2104.04473).
+    """
+    split, software = setup.split, setup.software
+    size = (
+        setup.batch.microbatch * setup.batch.seq / split.cp * setup.model.hidden * setup.precision.act_bytes
+    )
+    sliced = software.family == "megatron" and software.release.startswith(("2021", "2022"))
+    return size / split.tp if split.sequence_parallel or sliced else size
+
+
 def _distinct(held: tuple[tuple[tuple[Stage, float], ...], ...]) -> list[tuple[tuple[Stage, float], ...]]:
     """Ranks that hold something else than those before."""
     return list({tuple(id(stage) for stage, _ in each): each for each in held}.values())
@@ -84,11 +98,7 @@ def _passes(clock: LayerClock, plan: StagePlan) -> tuple[PipelineTime, str]:
     """Passes through the pipeline, and the furthest network that its messages cross."""
     setup = clock.setup
     split = setup.split
-    size = (
-        setup.batch.microbatch * setup.batch.seq / split.cp * setup.model.hidden * setup.precision.act_bytes
-    )
-    if split.sequence_parallel:
-        size /= split.tp
+    size = message_bytes(setup)
     pairs = [(source[0], target[0]) for source, target in pairwise(plan.ranks_of)]
     # Chunks go the same ways again.
     known = {pair: pipeline_hop(setup.cluster, split, *pair, size) for pair in set(pairs)}

@@ -110,7 +110,7 @@ def price_stages(clock: LayerClock) -> StagePlan:
         layouts = lay_out(len(kinds), model.mtp_layers, num, split.pp, setup.stage_layers)
     args = (split, setup.batch, setup.precision, setup.software)
     priced = {kind: clock.price(layer_work(model, kind, *args)) for kind in set(kinds)}
-    head = clock.price(head_work(model, *args))
+    head = LayerPrice() if setup.layers_only else clock.price(head_work(model, *args))
     known: dict[object, Stage] = {}
     stages = []
     for layout in layouts:

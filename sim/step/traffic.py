@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from exactmap.sim.cost.layers import LayerClock
 from exactmap.sim.cost.setup import TrainingSetup
+from exactmap.sim.step.predict import message_bytes
 from exactmap.sim.step.stages import StagePlan, price_stages
 from exactmap.sim.workload.layer_work import Exchange, head_work, layer_work
 from exactmap.sim.workload.operators import Pass
@@ -53,11 +54,8 @@ def step_traffic(setup: TrainingSetup) -> tuple[Traffic, ...]:
     split, precision, groups = setup.split, setup.precision, clock.groups
     held = max(plan.held, key=lambda each: sum(stage.parameters for stage, _ in each))
     if split.pp > 1:
-        tokens = setup.batch.microbatch * setup.batch.seq / split.cp
-        size = tokens * setup.model.hidden * precision.act_bytes
-        size /= split.tp if split.sequence_parallel else 1
         # Every chunk sends its output on and its input's gradient back.
-        sent = 2.0 * size * setup.batch.num_microbatches * sum(share for _, share in held)
+        sent = 2.0 * message_bytes(setup) * setup.batch.num_microbatches * sum(share for _, share in held)
         stride = split.num_ranks // split.pp
         outside = 1.0 if stride >= setup.cluster.used_per_domain else stride / setup.cluster.used_per_domain
         out["pp"] = (sent, sent * outside * (groups["pp"].num_domains > 1))

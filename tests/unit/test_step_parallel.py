@@ -179,6 +179,6 @@ def test_traffic_names_axis_network_and_bytes() -> None:
     assert (traffic["tp"].tier, traffic["tp"].fabric_bytes) == ("scale_up", 0.0)
     assert (traffic["dp"].tier, traffic["dp"].fabric_tier) == ("scale_out", 1)
     assert traffic["pp"].num_bytes == 2 * 8 * 8192 * 4096 * 2 / 8
-    # Gather and scatter, twice a layer and once for the head, forward and backward; a gather for the weights'.
+    # Gather and scatter, twice a layer and once for the head, forward and backward; a gather for weights.
     exchange = 8192 * 4096 * 2 * 7 / 8
     assert traffic["tp"].num_bytes == pytest.approx(8 * (4 * 2 + 1) * 5 * exchange)
