@@ -77,7 +77,7 @@ class LayerClock:
                 products.setdefault((kernel.module, kernel.step), []).append(time)
             if kernel.step is Pass.W:
                 expert = kernel.kind is KernelKind.GROUPED or kernel.name.startswith("expert")
-                self._hold(out, kernel.m * kernel.n * kernel.batch, expert=expert)
+                self._hold(out, kernel.m * kernel.n * kernel.batch, kernel.batch, expert=expert)
             if kernel.step is Pass.F:
                 launches[Pass.I] += kernel.launches * self._again(out, kernel.module, time)
         for exchange in work.exchanges:
@@ -86,13 +86,13 @@ class LayerClock:
         return out
 
     @staticmethod
-    def _hold(out: LayerPrice, elements: int, *, expert: bool) -> None:
-        """Count a matrix: its weight gradient has its shape."""
+    def _hold(out: LayerPrice, elements: int, matrices: int, *, expert: bool) -> None:
+        """Count matrices: a weight's gradient has its shape."""
         if expert:
             out.expert_weights += elements
         else:
             out.weights += elements
-        out.matrices += 1
+        out.matrices += matrices
 
     def _exchange(
         self, out: LayerPrice, exchange: Exchange, products: dict[tuple[str, Pass], list[float]]

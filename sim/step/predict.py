@@ -68,7 +68,9 @@ def predict_step(setup: TrainingSetup) -> StepPrediction:
         parts["optimizer"] += max(
             optimizer_ns(clock, [stage for stage, _ in held]) for held in _distinct(plan.held)
         )
-        parts["step overhead"] += clock.clock.release.step_ns
+        release = clock.clock.release
+        tensors = max(sum(stage.matrices for stage, _ in held) for held in plan.held)
+        parts["step overhead"] += release.step_ns + release.tensor_ns * tensors
     total = float(sum(parts.values()))
     width = exp(_INTERVAL_SIGMAS * clock.clock.hardware.scatter)
     named = {name: float(time) for name, time in parts.items() if time}

@@ -54,6 +54,9 @@ class SoftwareConstants:
         Host time per kernel launch: a pass never takes less than its launches.
     step_ns
         Host time of a step outside its passes.
+    tensor_ns
+        Host time of a step for each weight that a rank holds: loops over gradients and parameters around the
+        optimizer.
     handover_ns
         Host time that a pass begins with after a message between pipeline ranks that blocked: nothing was
         launched ahead.
@@ -72,7 +75,8 @@ class SoftwareConstants:
     """
 
     host_ns: float = 8000.0
-    step_ns: float = 20e6
+    step_ns: float = 10e6
+    tensor_ns: float = 100e3
     handover_ns: float = 100e3
     traffic: float = 1.2
     gemm: float = 1.0
