@@ -21,6 +21,7 @@ class PartGroup(StrEnum):
 _AXES = frozenset({"tp", "cp", "ep", "etp", "dp", "pp", "embedding"})
 _NAMED = {
     "bubble": PartGroup.BUBBLE,
+    "slowest rank": PartGroup.BUBBLE,
     "optimizer": PartGroup.OPTIMIZER,
     "host": PartGroup.HOST,
     "step overhead": PartGroup.HOST,

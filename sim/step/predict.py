@@ -12,7 +12,9 @@ from exactmap.sim.cost.layers import LayerClock
 from exactmap.sim.cost.setup import TrainingSetup
 from exactmap.sim.step.data_parallel import DataParallel
 from exactmap.sim.step.optimizer import optimizer_ns
+from exactmap.sim.step.parts import PartGroup, group_of
 from exactmap.sim.step.pipeline import PipelineTime, pipeline_time
+from exactmap.sim.step.spread import largest_of
 from exactmap.sim.step.stages import Stage, StagePlan, price_stages
 
 __all__ = ["StepPrediction", "message_bytes", "predict_step"]
@@ -60,6 +62,9 @@ def predict_step(setup: TrainingSetup) -> StepPrediction:
     parts["bubble"] += pipeline.bubble_ns
     parts[f"pp {hop_tier}"] += pipeline.hop_ns
     parts["host"] += pipeline.host_ns
+    spread = clock.clock.hardware.spread * (2.0 if setup.precision.narrow else 1.0)
+    computed = sum(time for name, time in parts.items() if group_of(name) is PartGroup.COMPUTE)
+    parts["slowest rank"] += spread * largest_of(setup.split.num_ranks) * (computed + pipeline.bubble_ns)
     tail = data.tails(plan, pipeline.early_ns)
     parts[data.part] += tail.reduce_ns + tail.gather_ns
     parts["overlap slowdown"] += tail.slowdown_ns

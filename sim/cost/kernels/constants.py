@@ -30,6 +30,9 @@ class GpuConstants:
         Time between two kernels of one stream.
     overlap_slowdown
         Relative growth of compute while communication runs beside it.
+    spread
+        Standard deviation of a GPU's compute time among equal ones, in 16 bits; twice that in narrower formats,
+        which draw more power.
     scatter
         Standard deviation of log(measured / predicted) over the rows that were fitted.
     """
@@ -41,6 +44,7 @@ class GpuConstants:
     memory: float = 0.85
     launch_ns: float = 1500.0
     overlap_slowdown: float = 0.1
+    spread: float = 0.012
     scatter: float = 0.12
 
 
@@ -66,8 +70,6 @@ class SoftwareConstants:
         Further factor on rates of products.
     exposed_grad, exposed_param
         Share of overlapped gradient reduction and parameter gathering that stays exposed nevertheless.
-    run_over_profile
-        Passes in a run over passes that were profiled alone; for times that a profile gives.
     shard_wire
         Time of gathers and scatters of sharded parameters (ZeRO 3) over what the library takes.
     exposed_tp
@@ -84,7 +86,6 @@ class SoftwareConstants:
     exposed_param: float = 0.1
     exposed_tp: float = 0.15
     shard_wire: float = 1.0
-    run_over_profile: float = 1.0
 
 
 @cache
