@@ -131,7 +131,8 @@ def _idle_ns(schedule: str, times: StageTimes, rank_ns: Sequence[float], m: int,
             # 2p microbatches under way, and no barrier: only the first microbatch's way back is waited for.
             return max(0.0, input_ - forward * p / (p - 1))
         case "interleaved-zb":
-            return max(0.0, forward + input_ - weight) / chunks
+            more = few * (chunks - 1) * (forward + input_)
+            return (max(0.0, forward + input_ - weight) + more) / chunks
         case "zb-v" | "v-half" | "v-min":
             full = max(input_ / 2, forward - input_ / 2)
             if m < p:

@@ -20,6 +20,6 @@ def largest_of(count: int) -> float:
     Examples
     --------
     >>> [round(largest_of(count), 2) for count in (1, 2, 8, 64, 2048)]
-    [0.0, 0.59, 1.43, 2.37, 3.4]
+    [0.0, 0.59, 1.43, 2.34, 3.43]
     """
     return NormalDist().inv_cdf((count - 0.375) / (count + 0.25)) if count > 1 else 0.0
