@@ -45,6 +45,7 @@ class ExchangeClock:
         self.clock = clock
         self.groups = rank_groups(setup.cluster, setup.split)
         software = setup.software
+        self.woven = software.overlap_ep or setup.schedule.lower().startswith("dualpipe")
         self.beside_products = software.family in ("nemo", "megatron-bridge") or (
             software.family == "megatron" and not software.release.startswith("2021")
         )
@@ -73,7 +74,7 @@ class ExchangeClock:
             return self._pipelined(time, beside_ns)
         if exchange.axis == "tp" and self.beside_products and _whole_beside(exchange):
             return self._beside(time, beside_ns)
-        if exchange.axis == "ep" and software.overlap_ep:
+        if exchange.axis == "ep" and self.woven:
             return self._beside(time, beside_ns)
         return Exposed(time, time)
 

@@ -119,9 +119,8 @@ class LayerClock:
         if exchange.axis == "cp":
             return sum(products.get((module, step), ()))
         if exchange.axis == "ep":
-            # Beside the other microbatch's opposite pass.
-            other = (Pass.I, Pass.W) if step is Pass.F else (Pass.F,)
-            return sum(sum(times) for (_, each), times in products.items() if each in other) / 2
+            # Forward of one microbatch is woven with backward of another: four exchanges beside all products.
+            return sum(map(sum, products.values())) / 4
         gather = exchange.collective == "all_gather"
         if step is Pass.F:
             times = products.get((module, Pass.F), ())
