@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from exactmap.sim.cost.expert_exchange import expert_exchange_ns
 from exactmap.sim.cost.groups import collective_ns, rank_groups
 from exactmap.sim.cost.kernels.clock import KernelClock
 from exactmap.sim.cost.setup import TrainingSetup
@@ -66,10 +67,14 @@ class ExchangeClock:
         """
         if exchange.collective == "ring":
             return self._ring(exchange, beside_ns)
-        time = collective_ns(
-            self.setup.cluster, exchange.collective, self.groups[exchange.axis], exchange.num_bytes
-        )
         software = self.setup.software
+        group = self.groups[exchange.axis]
+        if exchange.collective == "experts":
+            time = expert_exchange_ns(
+                self.setup.cluster, group, exchange.num_bytes, exchange.copies, software.dispatcher
+            )
+        else:
+            time = collective_ns(self.setup.cluster, exchange.collective, group, exchange.num_bytes)
         if exchange.axis == "tp" and software.overlap_tp and exchange.collective != "all_reduce":
             return self._pipelined(time, beside_ns)
         if exchange.axis == "tp" and self.beside_products and _whole_beside(exchange):

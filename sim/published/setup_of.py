@@ -102,6 +102,9 @@ def setup_of(row: Row) -> TrainingSetup:
     zero, shards = zero_of(row)
     ep = integer(row, "ep", 1) if model.experts else 1
     etp = _expert_tp(row, tp)
+    if model.experts and ep * etp > tp * cp * dp:
+        ep = max(1, tp * cp * dp // etp)
+        assumed.append(f"ep={ep}")
     if (tp * cp * dp) % (ep * etp) or (model.experts and model.experts.num_experts % ep):
         raise InvalidInputError(
             "expert parallelism fits neither the ranks nor the experts", where=Place(field="ep"), got=str(ep)

@@ -161,7 +161,7 @@ def precision_of(row: Row, zero: int) -> Precision:
     if text.startswith("FP16"):
         return Precision("fp16", "fp16", grad_bytes=2, reduce_bytes=2)
     if "AMP" in text:
-        return Precision("bf16", "bf16", param_bytes=4, reduce_bytes=2, master_bytes=0, autocast=True)
+        return Precision("bf16", "bf16", param_bytes=4, reduce_bytes=4, master_bytes=0, autocast=True)
     if "PURE" in text:
         return Precision("bf16", "bf16", grad_bytes=2, reduce_bytes=2, master_bytes=0, moment_bytes=2)
     return Precision(reduce_bytes=reduce_bytes)

@@ -18,6 +18,8 @@ from exactmap.topology.hardware import GPU
 
 __all__ = ["KernelClock"]
 
+_SCAN_SHARE = 0.15
+"""Share of the peak that a Mamba-2 scan reaches: its chunks are small and half its work is not in products."""
 _MEASURED = {"fp16": "bf16"}
 
 
@@ -50,8 +52,10 @@ class KernelClock:
     def _price(self, kernel: Kernel) -> float:
         gaps = kernel.launches * self.hardware.launch_ns
         moved = kernel.num_bytes * 1e9 / (self.gpu.memory_bytes_per_s * self.hardware.memory)
-        if kernel.kind in (KernelKind.MEMORY, KernelKind.SCAN):
+        if kernel.kind is KernelKind.MEMORY:
             return gaps + moved * self.release.traffic
+        if kernel.kind is KernelKind.SCAN:
+            return gaps + max(moved, kernel.flop * 1e9 / (self.gpu.peak("bf16") * _SCAN_SHARE))
         compute = "bf16" if kernel.wide and self.precision.narrow else self.precision.compute
         compute = _MEASURED.get(compute, compute)
         if kernel.kind is KernelKind.ATTENTION:
