@@ -14,6 +14,16 @@ from exactmap.sim.workload.context_exchanges import context_exchanges
 from exactmap.sim.workload.model import LayerKind, Mixer, Mlp, ModelConfig
 from exactmap.sim.workload.operators import Pass
 from exactmap.sim.workload.training import Batch, Precision, Software, Split
+from exactmap.sim.workload.unfused import (
+    ACTIVATION_BYTES,
+    LAUNCHES,
+    LOSS_BYTES,
+    NORM_BYTES,
+    RESIDUAL_BYTES,
+    accumulate_bytes,
+    has_fused_softmax,
+    softmax_traffic,
+)
 
 __all__ = ["Exchange", "Kernel", "KernelKind", "LayerWork", "head_work", "layer_work"]
 
@@ -137,7 +147,39 @@ def layer_work(
     if kind.mlp is Mlp.EXPERTS:
         kernels += _expert_kernels(model, split, outside, act)
         exchanges += _expert_exchanges(model, split, outside, act)
+    if not software.fused_attention:
+        kernels = _unfused(kernels, stream, batch, precision, software)
     return LayerWork(tuple(kernels), tuple(exchanges))
+
+
+def _unfused(
+    kernels: list[Kernel], stream: float, batch: Batch, precision: Precision, software: Software
+) -> list[Kernel]:
+    """Small kernels and launches of Megatron before its fused ones (`exactmap.sim.workload.unfused`)."""
+    out = []
+    for kernel in kernels:
+        step = 0 if kernel.step is Pass.F else 1
+        if kernel.name.startswith("norm"):
+            size, count = NORM_BYTES[step] * stream, LAUNCHES["norm"][step]
+            out.append(kernel._replace(num_bytes=size, launches=count))
+        elif kernel.name.startswith("residual"):
+            size, count = RESIDUAL_BYTES[step] * stream, LAUNCHES["residual"][step]
+            out.append(kernel._replace(num_bytes=size, launches=count))
+        elif kernel.name == "activation":
+            size = ACTIVATION_BYTES[step] / (2, 3)[step] * kernel.num_bytes
+            out.append(kernel._replace(num_bytes=size, launches=LAUNCHES["activation"][step]))
+        elif kernel.kind is KernelKind.GEMM:
+            count = LAUNCHES["products"][(Pass.F, Pass.I, Pass.W).index(kernel.step)]
+            out.append(kernel._replace(launches=count))
+            if kernel.step is Pass.W:
+                each = accumulate_bytes(software.family, software.release, precision.grad_bytes)
+                # The first microbatch's gradient is the buffer.
+                added = 1.0 - 1.0 / batch.num_microbatches
+                size = each * kernel.m * kernel.n * added
+                out.append(Kernel("accumulate", Pass.W, KernelKind.MEMORY, kernel.module, 0.0, size, launches=2))
+        else:
+            out.append(kernel)
+    return out
 
 
 def _attention(
@@ -166,6 +208,8 @@ def _attention(
     # Products over the whole square and a softmax with dropout between them.
     square = 2.0 * batch.microbatch * heads * batch.seq**2 * model.head_dim
     scores = 2.0 * batch.microbatch * heads * batch.seq**2
+    fused = has_fused_softmax(batch.microbatch * heads, batch.seq)
+    moves, launches = softmax_traffic(fused=fused)
     return [
         Kernel(
             "scores",
@@ -181,7 +225,12 @@ def _attention(
             2,
             wide=True,
         ),
-        *_memory("softmax", "core_attn", 3.5 * scores, 5 * scores, 2),
+        *(
+            kernel._replace(launches=count)
+            for kernel, count in zip(
+                _memory("softmax", "core_attn", moves[0] * scores, moves[1] * scores), launches, strict=True
+            )
+        ),
         Kernel(
             "scores",
             Pass.I,
@@ -256,14 +305,19 @@ def head_work(
     model: ModelConfig, split: Split, batch: Batch, precision: Precision, software: Software
 ) -> LayerWork:
     """Kernels and exchanges of the final norm, the head and the loss."""
-    del software
     tokens = batch.microbatch * -(-batch.seq // split.cp)
     vocab = -(-model.vocab // split.tp)
     logits = float(tokens * vocab)
     kernels = [
         kernel._replace(wide=True) for kernel in _products("head", "head", tokens, model.hidden, vocab)
     ]
-    kernels += _memory("loss", "head", 10 * logits, 6 * logits, 6)
+    if software.fused_attention:
+        kernels += _memory("loss", "head", 10 * logits, 6 * logits, 6)
+    else:
+        loss = _memory("loss", "head", LOSS_BYTES[0] * logits, LOSS_BYTES[1] * logits)
+        kernels += [
+            kernel._replace(launches=count) for kernel, count in zip(loss, LAUNCHES["loss"], strict=True)
+        ]
     return LayerWork(
         tuple(kernels), tuple(_tensor_exchanges(model, split, tokens, precision.act_bytes, "head"))
     )
