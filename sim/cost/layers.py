@@ -20,6 +20,9 @@ __all__ = ["LayerClock", "LayerPrice"]
 _GRAPH_SHARE = 0.2
 """Host time per launch that CUDA graphs leave."""
 
+_EXCHANGE_LAUNCHES = 2.0
+"""A collective costs the host as much as two kernels: the call, and events between two streams."""
+
 
 @dataclass(slots=True)
 class LayerPrice:
@@ -75,7 +78,7 @@ class LayerClock:
             out.parts_ns[kernel.name] += time
             if kernel.kind is not KernelKind.MEMORY:
                 products.setdefault((kernel.module, kernel.step), []).append(time)
-            if kernel.step is Pass.W:
+            if kernel.step is Pass.W and kernel.kind is not KernelKind.MEMORY:
                 expert = kernel.kind is KernelKind.GROUPED or kernel.name.startswith("expert")
                 self._hold(out, kernel.m * kernel.n * kernel.batch, kernel.batch, expert=expert)
             if kernel.step is Pass.F:
@@ -83,7 +86,9 @@ class LayerClock:
                     out, kernel.module, time, is_product=kernel.kind in (KernelKind.GEMM, KernelKind.GROUPED)
                 )
         for exchange in work.exchanges:
-            self._exchange(out, exchange, products)
+            again = self._exchange(out, exchange, products)
+            launches[exchange.step] += _EXCHANGE_LAUNCHES
+            launches[Pass.I] += _EXCHANGE_LAUNCHES * again
         self._wait_for_host(out, launches)
         return out
 
@@ -98,7 +103,7 @@ class LayerClock:
 
     def _exchange(
         self, out: LayerPrice, exchange: Exchange, products: dict[tuple[str, Pass], list[float]]
-    ) -> None:
+    ) -> float:
         price = self.exchanges.price(exchange, self._beside(exchange, products))
         time = price.exposed_ns + price.slowdown_ns
         out.pass_ns[exchange.step] += time
@@ -106,8 +111,7 @@ class LayerClock:
         out.parts_ns[name] += price.exposed_ns
         if price.slowdown_ns:
             out.parts_ns["overlap slowdown"] += price.slowdown_ns
-        if exchange.step is Pass.F:
-            self._again(out, exchange.module, time)
+        return self._again(out, exchange.module, time) if exchange.step is Pass.F else 0.0
 
     @staticmethod
     def _beside(exchange: Exchange, products: dict[tuple[str, Pass], list[float]]) -> float:

@@ -32,6 +32,7 @@ def optimizer_ns(clock: LayerClock, stages: list[Stage]) -> float:
         precision.param_bytes,
         precision.master_bytes,
         precision.moment_bytes,
+        scale_inside=setup.software.family == "megatron-deepspeed",
     )
     moved += held * precision.grad_bytes
     rate = gpu.memory_bytes_per_s * clock.clock.hardware.memory
@@ -42,8 +43,13 @@ def optimizer_ns(clock: LayerClock, stages: list[Stage]) -> float:
     return moved * 1e9 / rate + norm
 
 
-def update_bytes(name: str, grad: float, param: float, master: float, moment: float) -> float:
+def update_bytes(
+    name: str, grad: float, param: float, master: float, moment: float, *, scale_inside: bool = False
+) -> float:
     """Bytes that an element's update moves.
+
+    DeepSpeed keeps 16-bit gradients as they are, and its Adam divides by loss scale and clipping
+    (`scale_inside`).
 
     Examples
     --------
@@ -52,9 +58,9 @@ def update_bytes(name: str, grad: float, param: float, master: float, moment: fl
     """
     wide = master or param
     norm = grad
-    clip = 2 * grad
+    clip = 0.0 if scale_inside else 2 * grad
     adam = grad + 2 * (wide + 2 * moment)
     write = param if master else 0.0
     # Loss scaling: gradients are copied to wide ones and looked through; the narrow copy is made apart.
-    unscale = grad + 4 + 4 + 4 if name == "fp16" else 0.0
+    unscale = grad + 4 + 4 + 4 if name == "fp16" and not scale_inside else 0.0
     return float(norm + clip + adam + write + unscale)

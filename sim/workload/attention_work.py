@@ -7,6 +7,7 @@ from exactmap.sim.workload.kernel import Exchange, Kernel, KernelKind, is_eager,
 from exactmap.sim.workload.model import LayerKind, Mixer, ModelConfig, ModelKind
 from exactmap.sim.workload.operators import Pass
 from exactmap.sim.workload.training import Batch, Precision, Software, Split
+from exactmap.sim.workload.unfused import has_fused_softmax, softmax_traffic
 
 __all__ = ["attention_exchanges", "attention_kernels"]
 
@@ -88,11 +89,13 @@ def _core(
     scores = 2.0 * rows * batch.seq**2
     shape = (batch.seq, batch.seq, qk)
     grouped = KernelKind.GROUPED
+    moves, launches = softmax_traffic(fused=has_fused_softmax(rows, batch.seq))
+    softmax = memory("softmax", "core_attn", moves[0] * scores, moves[1] * scores)
     return [
         Kernel(
             "scores", Pass.F, grouped, "core_attn", 2 * square, 2 * scores, *shape, 2 * rows, 2, wide=True
         ),
-        *memory("softmax", "core_attn", 3.5 * scores, 5 * scores, 2),
+        *(kernel._replace(launches=count) for kernel, count in zip(softmax, launches, strict=True)),
         Kernel(
             "scores", Pass.I, grouped, "core_attn", 4 * square, 4 * scores, *shape, 4 * rows, 4, wide=True
         ),

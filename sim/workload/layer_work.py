@@ -25,6 +25,7 @@ from exactmap.sim.workload.model import LayerKind, Mixer, Mlp, ModelConfig
 from exactmap.sim.workload.operators import Pass
 from exactmap.sim.workload.state_space_work import state_space_kernels
 from exactmap.sim.workload.training import Batch, Precision, Software, Split
+from exactmap.sim.workload.unfused import LAUNCHES, LOSS_BYTES, unfused_kernels
 
 __all__ = ["Exchange", "Kernel", "KernelKind", "LayerWork", "head_work", "layer_work"]
 
@@ -64,6 +65,8 @@ def layer_work(
             kernels += expert_kernels(model, split, outside, precision, software)
             exchanges += expert_exchanges(model, split, outside, act, software)
         kernels += memory("residual2", "residual", 3 * stream, 2 * stream)
+    if not software.fused_attention:
+        kernels = unfused_kernels(kernels, stream, batch, precision, software)
     if precision.narrow:
         kernels += _casts(kernels, precision)
     return LayerWork(tuple(kernels), tuple(exchanges))
@@ -125,7 +128,15 @@ def head_work(
     logits = float(tokens * vocab)
     kernels = products("head", "head", tokens, model.hidden, vocab, wide=True)
     passes = (18, 12) if is_eager(software) else (10, 6)
-    kernels += memory("loss", "head", passes[0] * logits, passes[1] * logits, 6)
+    launches = (6.0, 6.0)
+    if not software.fused_attention:
+        passes, launches = LOSS_BYTES, LAUNCHES["loss"]
+    kernels += [
+        kernel._replace(launches=count)
+        for kernel, count in zip(
+            memory("loss", "head", passes[0] * logits, passes[1] * logits), launches, strict=True
+        )
+    ]
     return LayerWork(
         tuple(kernels), tuple(_tensor_exchanges(model, split, tokens, precision.act_bytes, "head"))
     )

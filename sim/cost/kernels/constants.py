@@ -64,6 +64,8 @@ class SoftwareConstants:
     handover_ns
         Host time that a pass begins with after a message between pipeline ranks that blocked: nothing was
         launched ahead.
+    microbatch_ns
+        Host time of a microbatch outside its layers, with nothing queued: batch, timers, loss.
     traffic
         Bytes that operators bound by memory move over the ideal of `layer_work`.
     gemm
@@ -80,6 +82,7 @@ class SoftwareConstants:
     step_ns: float = 10e6
     tensor_ns: float = 100e3
     handover_ns: float = 100e3
+    microbatch_ns: float = 0.0
     traffic: float = 1.2
     gemm: float = 1.0
     exposed_grad: float = 0.1
