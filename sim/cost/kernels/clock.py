@@ -65,9 +65,11 @@ class KernelClock:
             share = (
                 self.hardware.attention_forward if kernel.step is Pass.F else self.hardware.attention_backward
             )
-            return gaps + kernel.flop * 1e9 / (rate * share)
+            return gaps + kernel.flop * 1e9 / (rate * share * self.release.attention)
         share = self.hardware.gemm * self.release.gemm
         if kernel.kind is KernelKind.GROUPED:
-            share *= self.hardware.grouped
+            share *= self.hardware.grouped * self.release.grouped
+        if compute in ("fp8", "fp4"):
+            share *= self.hardware.narrow * self.release.narrow
         rate = self.efficiency.gemm_flop_per_s(compute, self.gpu.peak(compute), kernel.m, kernel.n, kernel.k)
         return gaps + max(kernel.flop * 1e9 / (rate * share), moved)
