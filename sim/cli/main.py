@@ -21,12 +21,14 @@ from exactmap.sim.cli.data import data
 from exactmap.sim.cli.doctor import doctor
 from exactmap.sim.cli.map import map as map_ranks
 from exactmap.sim.cli.plan import plan
+from exactmap.sim.cli.predict import predict
 from exactmap.sim.cli.run import run
 from exactmap.sim.cli.sample import sample
 from exactmap.sim.cli.schedules import schedules
 from exactmap.sim.cli.show import show
 from exactmap.sim.cli.simulate import simulate
 from exactmap.sim.cli.traffic import traffic
+from exactmap.sim.cli.validate import validate
 
 __all__ = ["app", "main"]
 
@@ -72,6 +74,8 @@ for command in (
     data,
     sample,
     traffic,
+    predict,
+    validate,
     doctor,
 ):
     app.command(name=command.__name__)(command)

@@ -7,7 +7,7 @@ from math import isfinite
 from exactmap.errors import InvalidInputError, Place
 from exactmap.sim.published.row import Row
 
-__all__ = ["integer", "number", "optional_integer", "words"]
+__all__ = ["flag_number", "integer", "number", "optional_integer", "words"]
 
 _MOST = 10**9
 
@@ -59,3 +59,12 @@ def words(row: Row, column: str = "flags") -> frozenset[str]:
     """Words of a column, commas and semicolons dropped, in lower case."""
     text = row[column].lower().replace(",", " ").replace(";", " ")
     return frozenset(text.split())
+
+
+def flag_number(row: Row, name: str) -> int | None:
+    """Number of a word ``name=number`` among the flags; None if there is no such word."""
+    for word in words(row):
+        head, _, tail = word.partition("=")
+        if head == name and tail.isdecimal() and len(tail) < 7:
+            return int(tail)
+    return None

@@ -27,10 +27,12 @@ from exactmap.sim.published.row import Row, may_fit
 from exactmap.sim.published.setup_of import setup_of
 from exactmap.sim.step.predict import predict_step
 
-__all__ = ["FreeConstant", "Fitter", "free_constants"]
+__all__ = ["Fitter", "FreeConstant", "fit_scatter", "free_constants"]
 
 _MOST = 12
 """Constants of one GPU type or one release."""
+_FEWEST = 5
+"""Rows without which a scatter is not stated."""
 _HUBER = 0.15
 _PULL = 0.002
 _STEPS = (0.15, 0.07, 0.03, 0.012)
@@ -168,3 +170,22 @@ class Fitter:
         """Median of |predicted / measured - 1|."""
         sizes = sorted(abs(exp(error) - 1.0) for error in self.errors)
         return sizes[len(sizes) // 2]
+
+
+def fit_scatter(fitter: Fitter) -> dict[tuple[str, str], tuple[float, int]]:
+    """Deviation of log(measured / predicted) on the fitted rows: (GPU type, constant) -> value, rows.
+
+    A normal distribution has 80 % within 1.2816 deviations; constants that were fitted on the same rows make them
+    look a little better than others, so a fifteenth is added.
+    """
+    sizes: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    for (setup, _, _), error in zip(fitter.cases, fitter.errors, strict=True):
+        gpu = setup.cluster.gpu
+        name = "scatter_experts" if setup.model.experts else "scatter"
+        sizes[gpu.kernels or gpu.curves, name].append(abs(error))
+    out = {}
+    for key, values in sizes.items():
+        if len(values) >= _FEWEST:
+            values.sort()
+            out[key] = (values[int(0.8 * len(values))] / 1.2816 * 16 / 15, len(values))
+    return out

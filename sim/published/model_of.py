@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any, cast
 
 from exactmap.errors import InvalidInputError, Place
-from exactmap.sim.published.cells import integer, number, optional_integer
+from exactmap.sim.published.cells import flag_number, integer, number, optional_integer
 from exactmap.sim.published.row import Row
 from exactmap.sim.workload.model import Experts, LatentAttention, ModelConfig, ModelKind, StateSpace
 
@@ -76,6 +76,7 @@ def model_of(row: Row, assumed: list[str]) -> ModelConfig:
         gated = _is_gated(row, kind, hidden, ffn, layers, heads, head_dim, vocab, experts)
         assumed.append("mlp=" + ("gated" if gated else "two matrices"))
     window = cast(int, family.get("window", 0))
+    mtp = flag_number(row, "mtp")
     return ModelConfig(
         kind,
         layers=layers,
@@ -95,7 +96,7 @@ def model_of(row: Row, assumed: list[str]) -> ModelConfig:
         window_every=cast(int, family.get("window_every", 0)),
         state_space=state_space,
         pattern=pattern,
-        mtp_layers=cast(int, family.get("mtp_layers", 0)),
+        mtp_layers=cast(int, family.get("mtp_layers", 0)) if mtp is None else mtp,
     )
 
 
@@ -119,12 +120,13 @@ def _experts(row: Row, cells: _Filled, family: dict[str, Any]) -> Experts | None
         )
     ffn = cells.integer("moe_ffn")
     shared = cells.integer("shared_experts", 0, least=0)
+    first_dense = flag_number(row, "first_dense")
     return Experts(
         num_experts,
         top_k,
         ffn,
         shared_ffn=cast(int, family.get("shared_ffn", shared * ffn)) if shared else 0,
-        first_dense=cast(int, family.get("first_dense", 0)),
+        first_dense=cast(int, family.get("first_dense", 0)) if first_dense is None else first_dense,
         every=cast(int, family.get("every", 1)),
         latent=cast(int, family.get("expert_latent", 0)),
     )

@@ -120,6 +120,7 @@ def setup_of(row: Row) -> TrainingSetup:
         chunks=chunks,
         sequence_parallel=row["seq_par"] == "1" and tp > 1,
         zero=zero,
+        cp_exchange=_context_exchange(row),
         shards=shards if 0 < shards < dp * cp and (dp * cp) % shards == 0 else 0,
     )
     nic = round(number(row, "nic_gbps_per_gpu") * 125e6) if row["nic_gbps_per_gpu"] else 0
@@ -148,6 +149,14 @@ def setup_of(row: Row) -> TrainingSetup:
         no_optimizer=alone,
         assumed=tuple(assumed),
     )
+
+
+def _context_exchange(row: Row) -> str:
+    """How context parallelism exchanges, by Megatron's word for it; a ring if nothing is said."""
+    flags = words(row)
+    if flags & {"cp_comm_type=a2a", "ulysses", "cp_a2a"}:
+        return "all_to_all"
+    return "all_gather" if "cp_comm_type=allgather" in flags else "ring"
 
 
 def _degree(row: Row, axis: str, assumed: list[str]) -> int:

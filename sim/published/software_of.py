@@ -80,7 +80,7 @@ def software_of(row: Row, assumed: list[str]) -> Software:
         fused_attention=not unfused,
         compiled="torch.compile" in flags or family == "jax",
         overlap_grad=_has(flags, "overlap_grad_sync", "overlap_grad_reduce")
-        or (family in _OVERLAPS and "no_gradient_bucketing" not in flags),
+        or (family in _OVERLAPS and not _has(flags, "no_gradient_bucketing", "no_overlap")),
         overlap_param=_has(flags, "overlap_param_sync", "overlap_param_gather") or family in _OVERLAPS,
         overlap_tp=_has(flags, "tp_comm_overlap", "async_tp")
         or (mega and tp > 1 and "no_tp_comm_overlap" not in flags),

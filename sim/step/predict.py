@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import pairwise
-from math import exp
 
 from exactmap.sim.cost.groups import pipeline_hop
 from exactmap.sim.cost.layers import LayerClock
 from exactmap.sim.cost.setup import TrainingSetup
 from exactmap.sim.step.data_parallel import DataParallel
+from exactmap.sim.step.interval import interval_of
 from exactmap.sim.step.optimizer import optimizer_ns
 from exactmap.sim.step.parts import PartGroup, group_of
 from exactmap.sim.step.pipeline import PipelineTime, pipeline_time
@@ -18,9 +18,6 @@ from exactmap.sim.step.spread import largest_of
 from exactmap.sim.step.stages import Stage, StagePlan, price_stages
 
 __all__ = ["StepPrediction", "message_bytes", "predict_step"]
-
-_INTERVAL_SIGMAS = 1.2816
-"""Of a normal distribution 80 % lie within so many standard deviations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +74,11 @@ def predict_step(setup: TrainingSetup) -> StepPrediction:
         tensors = max(sum(stage.matrices for stage, _ in held) for held in plan.held)
         parts["step overhead"] += release.step_ns + release.tensor_ns * tensors
     total = float(sum(parts.values()))
-    width = exp(_INTERVAL_SIGMAS * clock.clock.hardware.scatter)
+    interval = interval_of(setup)
     named = {name: float(time) for name, time in parts.items() if time}
-    return StepPrediction(total, total / width, total * width, named)
+    return StepPrediction(
+        total, total * interval.low, total * interval.high, named, warnings=interval.warnings
+    )
 
 
 def message_bytes(setup: TrainingSetup) -> float:

@@ -32,12 +32,14 @@ if TYPE_CHECKING:
     from exactmap.sim.verbs.doctor import doctor
     from exactmap.sim.verbs.map import map  # noqa: A004 - the verb's name
     from exactmap.sim.verbs.plan import plan
+    from exactmap.sim.verbs.predict import predict
     from exactmap.sim.verbs.run import run
     from exactmap.sim.verbs.sample import sample
     from exactmap.sim.verbs.schedules import schedules
     from exactmap.sim.verbs.show import show
     from exactmap.sim.verbs.simulate import simulate
     from exactmap.sim.verbs.traffic import traffic
+    from exactmap.sim.verbs.validate import validate
     from exactmap.sim.verbs.whole_cluster import simulate_whole
 
 __all__ = [
@@ -53,6 +55,7 @@ __all__ = [
     "doctor",
     "map",
     "plan",
+    "predict",
     "run",
     "sample",
     "schedules",
@@ -60,6 +63,7 @@ __all__ = [
     "simulate",
     "simulate_whole",
     "traffic",
+    "validate",
 ]
 
 __version__ = "0.1.0"

@@ -20,6 +20,7 @@ __all__ = [
     "SoftwareConstants",
     "Table",
     "constants_table",
+    "constants_text",
     "forget_constants",
     "gpu_constants",
     "software_constants",
@@ -43,8 +44,9 @@ class GpuConstants:
     spread
         Standard deviation of a GPU's compute time among equal ones, in 16 bits; twice that in narrower formats,
         which draw more power.
-    scatter
-        Standard deviation of log(measured / predicted) over the rows that were fitted.
+    scatter, scatter_experts
+        Standard deviation of log(measured / predicted) over the rows that were fitted: dense models, mixtures
+        of experts.
     """
 
     gemm: float = 1.0
@@ -57,6 +59,7 @@ class GpuConstants:
     overlap_slowdown: float = 0.1
     spread: float = 0.012
     scatter: float = 0.12
+    scatter_experts: float = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +111,15 @@ class SoftwareConstants:
 Table = dict[tuple[str, str], dict[str, float]]
 
 
+def constants_text() -> str:
+    """Text of the packaged table."""
+    return files("exactmap.sim.cost").joinpath("data", "constants.csv").read_text(encoding="utf-8")
+
+
 @cache
 def constants_table() -> Table:
     """Constants by (scope, whose); who changes one calls `forget_constants`."""
-    text = files("exactmap.sim.cost").joinpath("data", "constants.csv").read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    lines = [line for line in constants_text().splitlines() if line and not line.startswith("#")]
     table: Table = {}
     for row in csv.DictReader(lines):
         table.setdefault((row["scope"], row["whose"]), {})[row["constant"]] = float(row["value"])
