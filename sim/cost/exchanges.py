@@ -17,6 +17,7 @@ from typing import NamedTuple
 from exactmap.sim.cost.groups import collective_ns, rank_groups
 from exactmap.sim.cost.kernels.clock import KernelClock
 from exactmap.sim.cost.setup import TrainingSetup
+from exactmap.sim.cost.spread import largest_of
 from exactmap.sim.workload.layer_work import Exchange
 from exactmap.sim.workload.operators import Pass
 from exactmap.topology.collectives import hop_time
@@ -70,6 +71,9 @@ class ExchangeClock:
             self.setup.cluster, exchange.collective, self.groups[exchange.axis], exchange.num_bytes
         )
         software = self.setup.software
+        if exchange.axis == "tp":
+            # All wait for the rank that comes last.
+            time += self.clock.release.skew_ns * largest_of(self.setup.split.tp)
         if exchange.axis == "tp" and software.overlap_tp and exchange.collective != "all_reduce":
             return self._pipelined(time, beside_ns)
         if exchange.axis == "tp" and self.beside_products and _whole_beside(exchange):

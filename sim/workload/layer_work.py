@@ -168,7 +168,7 @@ def _unfused(
         elif kernel.name == "activation":
             size = ACTIVATION_BYTES[step] / (2, 3)[step] * kernel.num_bytes
             out.append(kernel._replace(num_bytes=size, launches=LAUNCHES["activation"][step]))
-        elif kernel.kind is KernelKind.GEMM:
+        elif kernel.kind is KernelKind.GEMM and kernel.name != "scores":
             count = LAUNCHES["products"][(Pass.F, Pass.I, Pass.W).index(kernel.step)]
             out.append(kernel._replace(launches=count))
             if kernel.step is Pass.W:
@@ -214,14 +214,14 @@ def _attention(
         Kernel(
             "scores",
             Pass.F,
-            KernelKind.GROUPED,
+            KernelKind.GEMM,
             "core_attn",
             2 * square,
             2 * scores,
-            batch.seq,
+            2 * batch.microbatch * heads * batch.seq,
             batch.seq,
             model.head_dim,
-            2 * batch.microbatch * heads,
+            1,
             2,
             wide=True,
         ),
@@ -234,14 +234,14 @@ def _attention(
         Kernel(
             "scores",
             Pass.I,
-            KernelKind.GROUPED,
+            KernelKind.GEMM,
             "core_attn",
             4 * square,
             4 * scores,
-            batch.seq,
+            4 * batch.microbatch * heads * batch.seq,
             batch.seq,
             model.head_dim,
-            4 * batch.microbatch * heads,
+            1,
             4,
             wide=True,
         ),

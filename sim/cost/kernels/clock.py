@@ -18,6 +18,8 @@ from exactmap.topology.hardware import GPU
 
 __all__ = ["KernelClock"]
 
+_WIDE = 32768
+"""A side of a product from which cuBLAS of 2022 chooses badly."""
 _MEASURED = {"fp16": "bf16"}
 
 
@@ -63,6 +65,8 @@ class KernelClock:
             )
             return gaps + kernel.flop * 1e9 / (rate * share)
         share = self.hardware.gemm * self.release.gemm
+        if kernel.name == "head" and max(kernel.m, kernel.n, kernel.k) > _WIDE:
+            share *= self.release.wide_gemm
         if kernel.kind is KernelKind.GROUPED:
             share *= self.hardware.grouped
         rate = self.efficiency.gemm_flop_per_s(compute, self.gpu.peak(compute), kernel.m, kernel.n, kernel.k)

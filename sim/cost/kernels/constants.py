@@ -64,12 +64,14 @@ class SoftwareConstants:
     handover_ns
         Host time that a pass begins with after a message between pipeline ranks that blocked: nothing was
         launched ahead.
-    microbatch_ns
-        Host time of a microbatch outside its layers, with nothing queued: batch, timers, loss.
+    skew_ns
+        Standard deviation of when the ranks of a tensor-parallel group reach an exchange.
     traffic
         Bytes that operators bound by memory move over the ideal of `layer_work`.
     gemm
         Further factor on rates of products.
+    wide_gemm
+        Further factor on the rate of products with a side of more than 32,768: a vocabulary in one piece.
     exposed_grad, exposed_param
         Share of overlapped gradient reduction and parameter gathering that stays exposed nevertheless.
     shard_wire
@@ -82,9 +84,10 @@ class SoftwareConstants:
     step_ns: float = 10e6
     tensor_ns: float = 100e3
     handover_ns: float = 100e3
-    microbatch_ns: float = 0.0
+    skew_ns: float = 0.0
     traffic: float = 1.2
     gemm: float = 1.0
+    wide_gemm: float = 1.0
     exposed_grad: float = 0.1
     exposed_param: float = 0.1
     exposed_tp: float = 0.15
