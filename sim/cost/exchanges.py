@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from exactmap.sim.cost.expert_exchange import expert_exchange_ns
 from exactmap.sim.cost.groups import collective_ns, rank_groups
 from exactmap.sim.cost.kernels.clock import KernelClock
 from exactmap.sim.cost.setup import TrainingSetup
@@ -67,10 +68,14 @@ class ExchangeClock:
         """
         if exchange.collective == "ring":
             return self._ring(exchange, beside_ns)
-        time = collective_ns(
-            self.setup.cluster, exchange.collective, self.groups[exchange.axis], exchange.num_bytes
-        )
         software = self.setup.software
+        group = self.groups[exchange.axis]
+        if exchange.collective == "experts":
+            time = expert_exchange_ns(
+                self.setup.cluster, group, exchange.num_bytes, exchange.copies, software.dispatcher
+            )
+        else:
+            time = collective_ns(self.setup.cluster, exchange.collective, group, exchange.num_bytes)
         if exchange.axis == "tp":
             # All wait for the rank that comes last.
             time += self.clock.release.skew_ns * largest_of(self.setup.split.tp)

@@ -82,7 +82,9 @@ class LayerClock:
                 expert = kernel.kind is KernelKind.GROUPED or kernel.name.startswith("expert")
                 self._hold(out, kernel.m * kernel.n * kernel.batch, kernel.batch, expert=expert)
             if kernel.step is Pass.F:
-                launches[Pass.I] += kernel.launches * self._again(out, kernel.module, time)
+                launches[Pass.I] += kernel.launches * self._again(
+                    out, kernel.module, time, is_product=kernel.kind in (KernelKind.GEMM, KernelKind.GROUPED)
+                )
         for exchange in work.exchanges:
             again = self._exchange(out, exchange, products)
             launches[exchange.step] += _EXCHANGE_LAUNCHES
@@ -133,16 +135,23 @@ class LayerClock:
         times = products.get((module, beside), ())
         return times[-1 if step is Pass.I and gather else 0] if times else 0.0
 
-    def _again(self, out: LayerPrice, module: str, time: float) -> float:
+    def _again(self, out: LayerPrice, module: str, time: float, *, is_product: bool = False) -> float:
         """Add what backward computes again; returns the share of layers that do."""
         recompute = self.setup.recompute
         if recompute.kind == "none" or module == "head":
             return 0.0
+        share = recompute.share
         if recompute.kind == "modules" and module not in recompute.modules:
-            return 0.0
-        out.pass_ns[Pass.I] += time * recompute.share
-        out.parts_ns["recompute"] += time * recompute.share
-        return recompute.share
+            if "save_products" in recompute.modules:
+                share *= 0.0 if is_product else 1.0
+            elif "save_half_products" in recompute.modules:
+                # Every other product and attention are kept (torchtitan's selective checkpointing).
+                share *= 0.5 if is_product else 0.0 if module == "core_attn" else 1.0
+            else:
+                return 0.0
+        out.pass_ns[Pass.I] += time * share
+        out.parts_ns["recompute"] += time * share
+        return share
 
     def _wait_for_host(self, out: LayerPrice, launches: dict[Pass, float]) -> None:
         graphs = bool(self.setup.software.cuda_graphs)

@@ -3,167 +3,68 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
+from functools import lru_cache
 
-from exactmap.errors import InvalidInputError, Place
+from exactmap.errors import ExactmapError, InvalidInputError, Place
 from exactmap.sim.cost.setup import TrainingSetup
+from exactmap.sim.published.cells import integer, number, words
+from exactmap.sim.published.model_of import model_of
 from exactmap.sim.published.row import Row
+from exactmap.sim.published.software_of import (
+    layout_of,
+    precision_of,
+    recompute_of,
+    software_of,
+    zero_of,
+)
 from exactmap.sim.scenario.cluster_file import load_cluster
-from exactmap.sim.workload.model import Experts, LatentAttention, ModelConfig, ModelKind
-from exactmap.sim.workload.training import Batch, Precision, Recompute, Software, Split
-from exactmap.topology.hardware import Cluster
+from exactmap.sim.workload.model import ModelConfig
+from exactmap.sim.workload.training import Batch, Split
+from exactmap.topology.hardware import MAX_GPUS, Cluster
 
 __all__ = ["setup_of"]
 
 _CLUSTERS = {
-    ("A100-40G", 8): "a100-40g-8",
-    ("A100-80G", 8): "a100-8",
-    ("H100", 8): "h100-8",
-    ("H200", 8): "h200-8",
-    ("H800", 8): "h800-8",
-    ("B200", 8): "b200-8",
-    ("B300", 8): "b300-8",
-    ("GB200", 72): "gb200-nvl72",
-    ("GB300", 72): "gb300-nvl72",
+    "A100-40G": "a100-40g-8",
+    "A100-80G": "a100-8",
+    "A100": "a100-8",
+    "V100": "v100-8",
+    "H100": "h100-8",
+    "H200": "h200-8",
+    "H800": "h800-8",
+    "B200": "b200-8",
+    "B300": "b300-8",
+    "GB200": "gb200-nvl72",
+    "GB300": "gb300-nvl72",
 }
+_USED_OF_72 = 64
+"""Jobs on NVL72 racks run in powers of two: 64 of the 72 GPUs, as published recipes place them."""
 
 
-def _integer(row: Row, column: str, default: int | None = None) -> int:
-    text = row[column]
-    if not text:
-        if default is None:
-            raise InvalidInputError(
-                "a field without which no price exists", where=Place(field=column), got="nothing"
-            )
-        return default
-    return int(float(text))
-
-
-@cache
-def _cluster(gpu: str, domain: int, num_gpus: int, nic_gbps: int) -> Cluster:
-    name = _CLUSTERS.get((gpu, domain)) or _CLUSTERS.get((gpu, 8)) or _CLUSTERS.get((gpu, 72))
+@lru_cache(maxsize=512)
+def _cluster(gpu: str, domain: int, num_gpus: int, nic_bytes_per_s: int) -> Cluster:
+    name = _CLUSTERS.get(gpu.upper())
     if name is None:
         raise InvalidInputError(
-            "no such GPU", where=Place(field="gpu"), got=gpu, expected=", ".join(k for k, _ in _CLUSTERS)
+            "no such GPU is known", where=Place(field="gpu"), got=gpu[:40], expected=", ".join(_CLUSTERS)
         )
     cluster = load_cluster(name)
-    per_host = cluster.gpus_per_host
-    rounded = -(-num_gpus // per_host) * per_host
-    scale_out = (
-        cluster.scale_out if not nic_gbps else replace(cluster.scale_out, bytes_per_s=nic_gbps * 125_000_000)
-    )
-    used = min(domain, 64) if domain == 72 else domain
-    return replace(cluster, num_gpus=max(rounded, domain), scale_out=scale_out, used_per_domain=used)
-
-
-def _model(row: Row, assumed: list[str]) -> ModelConfig:
-    name = row["model"]
-    latent = LatentAttention(1536, 512, 128, 64, 128) if row["head_dim"] == "MLA" else None
-    hidden, heads = _integer(row, "hidden"), _integer(row, "heads")
-    head_dim = 128 if latent else _integer(row, "head_dim", hidden // heads)
-    kind = (
-        ModelKind.GPT
-        if name.startswith(("gpt", "mpt", "bloom", "opt", "nemotron4")) and "oss" not in name
-        else ModelKind.LLAMA
-    )
-    experts = None
-    if row["n_experts"]:
-        moe_ffn = _integer(row, "moe_ffn")
-        experts = Experts(
-            _integer(row, "n_experts"),
-            _integer(row, "top_k"),
-            moe_ffn,
-            shared_ffn=_integer(row, "shared_experts", 0) * moe_ffn,
-            first_dense=3 if name.startswith("deepseek-v3") else 1 if latent else 0,
-        )
-    vocab = _integer(row, "vocab", 0)
-    if not vocab:
-        vocab = 51200
-        assumed.append("vocab=51200")
-    return ModelConfig(
-        kind,
-        layers=_integer(row, "layers"),
-        hidden=hidden,
-        heads=heads,
-        kv_heads=_integer(row, "kv_heads", heads),
-        head_dim=head_dim,
-        ffn=_integer(row, "ffn", 4 * hidden),
-        vocab=vocab,
-        positions=_integer(row, "seq_len"),
-        tied=kind is ModelKind.GPT,
-        name=name,
-        latent=latent,
-        experts=experts,
-        mtp_layers=1 if name.startswith("deepseek-v3") else 0,
-    )
-
-
-def _precision(row: Row) -> Precision:
-    text = row["precision"].upper()
-    if text.startswith(("FP8", "MXFP8")):
-        scaling = "mx" if "MX" in text else "block" if "BLOCK" in text else "tensor"
-        return Precision("fp8", "fp8", scaling)
-    if text.startswith(("NVFP4", "FP4")):
-        return Precision("fp4", "fp4", "nv")
-    if text.startswith("FP16"):
-        return Precision("fp16", "fp16", grad_bytes=2, reduce_bytes=2)
-    if "AMP" in text:
-        return Precision(
-            "bf16", "bf16", param_bytes=4, grad_bytes=4, reduce_bytes=2, master_bytes=0, autocast=True
-        )
-    if "PURE" in text:
-        return Precision("bf16", "bf16", grad_bytes=2, reduce_bytes=2, master_bytes=0, moment_bytes=2)
-    return Precision()
-
-
-def _recompute(row: Row) -> Recompute:
-    text = row["recompute"]
-    if text.startswith("full"):
-        return Recompute("full")
-    if "core" in text and text.startswith("selective"):
-        return Recompute("modules", frozenset({"core_attn"}))
-    if text.startswith("modules:"):
-        return Recompute("modules", frozenset(text.removeprefix("modules:").split("+")))
-    return Recompute()
-
-
-_FAMILIES = (
-    ("Megatron-DeepSpeed", "megatron-deepspeed"),
-    ("Megatron-Bridge", "megatron-bridge"),
-    ("NeMo", "nemo"),
-    ("LLM-Foundry", "composer"),
-    ("torchtitan", "torchtitan"),
-    ("MaxText", "jax"),
-    ("PaxML", "jax"),
-    ("Megatron-LM", "megatron"),
-    ("DeepSpeed", "deepspeed"),
-    ("llm.c", "llm.c"),
-    ("DeepSeek", "hai-llm"),
-)
-
-
-def _software(row: Row) -> Software:
-    framework, flags = row["framework"], row["flags"]
-    family = next((name for start, name in _FAMILIES if framework.startswith(start)), "megatron")
-    old = family == "megatron-deepspeed" or (family == "megatron" and row["gpu"].startswith("A100"))
-    default = family in ("nemo", "megatron-bridge", "torchtitan", "composer", "jax")
-    return Software(
-        family,
-        row["release"],
-        fused_attention=not old,
-        compiled="compile" in flags or family == "jax",
-        overlap_grad="overlap_grad" in flags or default,
-        overlap_param="overlap_param" in flags or default,
-        overlap_tp=bool({"tp_comm_overlap", "async_tp"} & set(flags.split())),
-        overlap_p2p=_integer(row, "vpp", 1) > 1
-        and (
-            "p2p_overlap" in flags.split()
-            or (family in ("nemo", "megatron-bridge") and "no_p2p_overlap" not in flags)
-        ),
-        overlap_ep="ep_a2a_overlap" in flags,
-        cuda_graphs=frozenset({"some"}) if "cuda_graph" in flags else frozenset(),
-        balanced="balanced" in flags,
-        flags=frozenset(flags.split()),
+    scale_up, scale_out = cluster.scale_up, cluster.scale_out
+    domain = domain or scale_up.domain_size
+    if domain != scale_up.domain_size:
+        scale_up = replace(scale_up, domain_size=domain)
+    if nic_bytes_per_s:
+        scale_out = replace(scale_out, bytes_per_s=nic_bytes_per_s)
+    per_host = min(cluster.gpus_per_host, domain)
+    rounded = -(-max(num_gpus, domain) // per_host) * per_host
+    used = _USED_OF_72 if domain == 72 else domain
+    return replace(
+        cluster,
+        num_gpus=rounded,
+        gpus_per_host=per_host,
+        scale_up=scale_up,
+        scale_out=scale_out,
+        used_per_domain=used,
     )
 
 
@@ -176,55 +77,141 @@ def setup_of(row: Row) -> TrainingSetup:
         If a field is missing without which no price exists, or the fields contradict each other.
     """
     assumed: list[str] = []
-    model = _model(row, assumed)
-    gpus = _integer(row, "n_gpus")
-    tp, pp, cp = (_integer(row, axis, 1) for axis in ("tp", "pp", "cp"))
-    dp = _integer(row, "dp", gpus // (tp * pp * cp))
-    seq = _integer(row, "seq_len")
-    gbs = _integer(row, "gbs")
-    microbatch = _integer(row, "mbs", 1)
-    family = _software(row)
-    fsdp = row["fsdp"]
-    sharded = fsdp.isdigit() and int(fsdp) > 1
-    zero = (
-        3
-        if sharded or "ZeRO-3" in row["framework"] + fsdp
-        else 1
-        if row["dist_opt"] == "1" or "ZeRO-1" in fsdp
-        else 0
-    )
+    seq, gpus = integer(row, "seq_len"), integer(row, "n_gpus")
+    if gpus > MAX_GPUS:
+        raise InvalidInputError("too many GPUs", where=Place(field="n_gpus"), got=str(gpus))
+    model = model_of(row, assumed)
+    software = software_of(row, assumed)
+    tp, pp, cp = (_degree(row, axis, assumed) for axis in ("tp", "pp", "cp"))
+    if gpus % (tp * pp * cp):
+        raise InvalidInputError(
+            "tp x pp x cp does not divide the GPUs",
+            where=Place(field="n_gpus"),
+            got=f"{gpus} / {tp * pp * cp}",
+        )
+    dp = integer(row, "dp", gpus // (tp * pp * cp))
+    if tp * pp * cp * dp != gpus:
+        raise InvalidInputError(
+            "tp x pp x cp x dp is not the number of GPUs",
+            where=Place(field="dp"),
+            got=str(tp * pp * cp * dp),
+            expected=str(gpus),
+        )
+    _check_division(model, tp, pp)
+    batch = _batch(row, seq, dp, pp, model, assumed)
+    zero, shards = zero_of(row)
+    ep = integer(row, "ep", 1) if model.experts else 1
+    etp = _expert_tp(row, tp)
+    if model.experts and ep * etp > tp * cp * dp:
+        ep = max(1, tp * cp * dp // etp)
+        assumed.append(f"ep={ep}")
+    if (tp * cp * dp) % (ep * etp) or (model.experts and model.experts.num_experts % ep):
+        raise InvalidInputError(
+            "expert parallelism fits neither the ranks nor the experts", where=Place(field="ep"), got=str(ep)
+        )
+    chunks = _chunks(row, model.layers, pp, assumed)
     split = Split(
         tp=tp,
         cp=cp,
         pp=pp,
         dp=dp,
-        ep=_integer(row, "ep", 1),
-        etp=4 if "etp=4" in row["flags"] else 1,
-        chunks=_integer(row, "vpp", 1),
+        ep=ep,
+        etp=etp,
+        chunks=chunks,
         sequence_parallel=row["seq_par"] == "1" and tp > 1,
         zero=zero,
-        shards=int(fsdp) if fsdp.isdigit() else 0,
+        shards=shards if 0 < shards < dp * cp and (dp * cp) % shards == 0 else 0,
     )
-    batch = Batch(seq, microbatch, max(1, gbs // (dp * microbatch)))
-    nic = _integer(row, "nic_gbps_per_gpu", 0)
+    nic = round(number(row, "nic_gbps_per_gpu") * 125e6) if row["nic_gbps_per_gpu"] else 0
+    if not nic and gpus > 8:
+        assumed.append("nic_gbps_per_gpu=the GPU's usual")
+    alone = "(one layer)" in row["model"]
+    try:
+        cluster = _cluster(row["gpu"], integer(row, "nvlink_domain", 0, least=1), gpus, nic)
+    except InvalidInputError:
+        raise
+    except ExactmapError as error:
+        raise InvalidInputError(
+            "the machine cannot be built", where=Place(field="nvlink_domain"), got=str(error)
+        ) from error
     return TrainingSetup(
         model=model,
         split=split,
         batch=batch,
-        cluster=_cluster(row["gpu"], _integer(row, "nvlink_domain", 8), gpus, nic),
-        precision=_precision(row),
-        recompute=_recompute(row),
-        software=family,
-        schedule=row["schedule"] or "none",
-        layout=next(
-            (
-                word.removeprefix("pp_layout=")
-                for word in row["flags"].split()
-                if word.startswith("pp_layout=")
-            ),
-            "",
-        ),
-        layers_only="one layer" in row["step_time_kind"],
-        no_optimizer="one layer" in row["step_time_kind"],
+        cluster=cluster,
+        precision=precision_of(row, zero),
+        recompute=recompute_of(row, model.layers, assumed),
+        software=software,
+        schedule=_schedule(row, pp, chunks),
+        layout=layout_of(row),
+        layers_only=alone,
+        no_optimizer=alone,
         assumed=tuple(assumed),
     )
+
+
+def _degree(row: Row, axis: str, assumed: list[str]) -> int:
+    if not row[axis]:
+        assumed.append(f"{axis}=1")
+    return integer(row, axis, 1)
+
+
+def _check_division(model: ModelConfig, tp: int, pp: int) -> None:
+    if model.heads % tp:
+        raise InvalidInputError(
+            "tensor parallelism does not divide the heads",
+            where=Place(field="tp"),
+            got=str(tp),
+            expected=f"a divisor of {model.heads}",
+        )
+    if pp > len(model.layer_kinds()) + 2:
+        raise InvalidInputError("more pipeline ranks than layers", where=Place(field="pp"), got=str(pp))
+
+
+def _expert_tp(row: Row, tp: int) -> int:
+    for word in words(row):
+        if word.startswith("etp=") and word[4:].isdecimal():
+            return max(1, int(word[4:]))
+    # Megatron's default: experts are split as the rest is.
+    return tp if row["n_experts"] and not row["ep"] else 1
+
+
+def _batch(row: Row, seq: int, dp: int, pp: int, model: ModelConfig, assumed: list[str]) -> Batch:
+    gbs = integer(row, "gbs")
+    microbatch = integer(row, "mbs", 0)
+    if not microbatch:
+        # About 8,192 tokens at width 4,096, fewer where activations are wider; one where a pipeline must be filled.
+        microbatch = 1
+        if pp == 1:
+            wanted = 8192 * 4096 / (seq * model.hidden)
+            while microbatch * 2 <= wanted and gbs % (dp * microbatch * 2) == 0:
+                microbatch *= 2
+        assumed.append(f"mbs={microbatch}")
+    if gbs % (dp * microbatch):
+        raise InvalidInputError(
+            "the batch does not divide by dp x mbs",
+            where=Place(field="gbs"),
+            got=str(gbs),
+            expected=f"a multiple of {dp * microbatch}",
+        )
+    return Batch(seq, microbatch, gbs // (dp * microbatch))
+
+
+def _chunks(row: Row, layers: int, pp: int, assumed: list[str]) -> int:
+    if row["vpp"] or pp == 1:
+        return integer(row, "vpp", 1) if pp > 1 else 1
+    chunks = 1
+    if row["schedule"].lower().startswith(("interleaved", "not stated")):
+        per_rank = layers // pp
+        chunks = next((v for v in (4, 3, 2) if per_rank >= 2 * v and per_rank % v == 0), 1)
+    assumed.append(f"vpp={chunks}")
+    return chunks
+
+
+def _schedule(row: Row, pp: int, chunks: int) -> str:
+    text = row["schedule"].lower()
+    if pp == 1:
+        return "none"
+    if text.startswith(("dualpipe", "zb", "gpipe", "v-")):
+        return row["schedule"]
+    return "interleaved-1F1B" if chunks > 1 else "1F1B"

@@ -12,6 +12,10 @@ Launches here are counted from those modules; bytes are per element of the buffe
 
 from __future__ import annotations
 
+from exactmap.sim.workload.kernel import Kernel, KernelKind
+from exactmap.sim.workload.operators import Pass
+from exactmap.sim.workload.training import Batch, Precision, Software
+
 __all__ = [
     "ACTIVATION_BYTES",
     "LAUNCHES",
@@ -21,6 +25,7 @@ __all__ = [
     "accumulate_bytes",
     "has_fused_softmax",
     "softmax_traffic",
+    "unfused_kernels",
 ]
 
 NORM_BYTES = (2.0, 6.0)
@@ -68,3 +73,45 @@ def accumulate_bytes(family: str, release: str, grad_bytes: float) -> float:
     if family == "megatron" and not release.startswith("2021"):
         return 0.0
     return 2.0 + 2.0 * grad_bytes
+
+
+def unfused_kernels(
+    kernels: list[Kernel], stream: float, batch: Batch, precision: Precision, software: Software
+) -> list[Kernel]:
+    """Return the kernels of a layer with the bytes and launches that they have without fusion.
+
+    Parameters
+    ----------
+    kernels
+        The layer's.
+    stream
+        Bytes of the residual stream on this rank.
+    batch, precision, software
+        How it is trained: gradients of later microbatches are added to the first one's.
+    """
+    out = []
+    for kernel in kernels:
+        step = 0 if kernel.step is Pass.F else 1
+        if kernel.name.startswith("norm"):
+            size, count = NORM_BYTES[step] * stream, LAUNCHES["norm"][step]
+            out.append(kernel._replace(num_bytes=size, launches=count))
+        elif kernel.name.startswith("residual"):
+            size, count = RESIDUAL_BYTES[step] * stream, LAUNCHES["residual"][step]
+            out.append(kernel._replace(num_bytes=size, launches=count))
+        elif kernel.name == "activation":
+            size = ACTIVATION_BYTES[step] / (2, 3)[step] * kernel.num_bytes
+            out.append(kernel._replace(num_bytes=size, launches=LAUNCHES["activation"][step]))
+        elif kernel.kind is KernelKind.GEMM and kernel.name != "scores":
+            count = LAUNCHES["products"][(Pass.F, Pass.I, Pass.W).index(kernel.step)]
+            out.append(kernel._replace(launches=count))
+            if kernel.step is Pass.W:
+                each = accumulate_bytes(software.family, software.release, precision.grad_bytes)
+                # The first microbatch's gradient is the buffer.
+                added = 1.0 - 1.0 / batch.num_microbatches
+                size = each * kernel.m * kernel.n * added
+                out.append(
+                    Kernel("accumulate", Pass.W, KernelKind.MEMORY, kernel.module, 0.0, size, launches=2)
+                )
+        else:
+            out.append(kernel)
+    return out

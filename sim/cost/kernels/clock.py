@@ -18,6 +18,8 @@ from exactmap.topology.hardware import GPU
 
 __all__ = ["KernelClock"]
 
+_SCAN_SHARE = 0.15
+"""Share of the peak that a Mamba-2 scan reaches: its chunks are small and half its work is not in products."""
 _WIDE = 32768
 """A side of a product from which cuBLAS of 2022 chooses badly."""
 _MEASURED = {"fp16": "bf16"}
@@ -52,8 +54,10 @@ class KernelClock:
     def _price(self, kernel: Kernel) -> float:
         gaps = kernel.launches * self.hardware.launch_ns
         moved = kernel.num_bytes * 1e9 / (self.gpu.memory_bytes_per_s * self.hardware.memory)
-        if kernel.kind in (KernelKind.MEMORY, KernelKind.SCAN):
+        if kernel.kind is KernelKind.MEMORY:
             return gaps + moved * self.release.traffic
+        if kernel.kind is KernelKind.SCAN:
+            return gaps + max(moved, kernel.flop * 1e9 / (self.gpu.peak("bf16") * _SCAN_SHARE))
         compute = "bf16" if kernel.wide and self.precision.narrow else self.precision.compute
         compute = _MEASURED.get(compute, compute)
         if kernel.kind is KernelKind.ATTENTION:
@@ -63,11 +67,13 @@ class KernelClock:
             share = (
                 self.hardware.attention_forward if kernel.step is Pass.F else self.hardware.attention_backward
             )
-            return gaps + kernel.flop * 1e9 / (rate * share)
+            return gaps + kernel.flop * 1e9 / (rate * share * self.release.attention)
         share = self.hardware.gemm * self.release.gemm
         if kernel.name == "head" and max(kernel.m, kernel.n, kernel.k) > _WIDE:
             share *= self.release.wide_gemm
         if kernel.kind is KernelKind.GROUPED:
-            share *= self.hardware.grouped
+            share *= self.hardware.grouped * self.release.grouped
+        if compute in ("fp8", "fp4"):
+            share *= self.hardware.narrow * self.release.narrow
         rate = self.efficiency.gemm_flop_per_s(compute, self.gpu.peak(compute), kernel.m, kernel.n, kernel.k)
         return gaps + max(kernel.flop * 1e9 / (rate * share), moved)

@@ -15,7 +15,15 @@ from importlib.resources import files
 from exactmap.sim.workload.training import Software
 from exactmap.topology.hardware import GPU
 
-__all__ = ["GpuConstants", "SoftwareConstants", "gpu_constants", "software_constants"]
+__all__ = [
+    "GpuConstants",
+    "SoftwareConstants",
+    "Table",
+    "constants_table",
+    "forget_constants",
+    "gpu_constants",
+    "software_constants",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +34,8 @@ class GpuConstants:
     ----------
     gemm, attention_forward, attention_backward, grouped, memory
         Rate in training over what the curves (for memory: the share of bandwidth) say.
+    narrow
+        Further factor on rates of products in 8 and 4 bits.
     launch_ns
         Time between two kernels of one stream.
     overlap_slowdown
@@ -42,6 +52,7 @@ class GpuConstants:
     attention_backward: float = 0.75
     grouped: float = 0.8
     memory: float = 0.85
+    narrow: float = 1.0
     launch_ns: float = 1500.0
     overlap_slowdown: float = 0.1
     spread: float = 0.012
@@ -68,8 +79,8 @@ class SoftwareConstants:
         Standard deviation of when the ranks of a tensor-parallel group reach an exchange.
     traffic
         Bytes that operators bound by memory move over the ideal of `layer_work`.
-    gemm
-        Further factor on rates of products.
+    gemm, grouped, attention, narrow
+        Further factors on rates of products, of experts' products, of attention, of products in 8 and 4 bits.
     wide_gemm
         Further factor on the rate of products with a side of more than 32,768: a vocabulary in one piece.
     exposed_grad, exposed_param
@@ -87,6 +98,9 @@ class SoftwareConstants:
     skew_ns: float = 0.0
     traffic: float = 1.2
     gemm: float = 1.0
+    grouped: float = 1.0
+    attention: float = 1.0
+    narrow: float = 1.0
     wide_gemm: float = 1.0
     exposed_grad: float = 0.1
     exposed_param: float = 0.1
@@ -94,30 +108,41 @@ class SoftwareConstants:
     shard_wire: float = 1.0
 
 
+Table = dict[tuple[str, str], dict[str, float]]
+
+
 @cache
-def _table() -> dict[tuple[str, str], dict[str, float]]:
+def constants_table() -> Table:
+    """Constants by (scope, whose); who changes one calls `forget_constants`."""
     text = files("exactmap.sim.cost").joinpath("data", "constants.csv").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    table: dict[tuple[str, str], dict[str, float]] = {}
+    table: Table = {}
     for row in csv.DictReader(lines):
         table.setdefault((row["scope"], row["whose"]), {})[row["constant"]] = float(row["value"])
     return table
 
 
+def forget_constants() -> None:
+    """Read the table anew for what is asked next."""
+    _named_gpu.cache_clear()
+    software_constants.cache_clear()
+
+
 def gpu_constants(gpu: GPU) -> GpuConstants:
-    """Constants of a GPU, by the name of its kernels' curves."""
-    return _named_gpu(gpu.kernels or gpu.curves)
+    """Constants of a GPU: its own, and what it has none of from the GPU whose kernels' curves it shares."""
+    return _named_gpu(gpu.kernels or gpu.curves, gpu.name)
 
 
 @cache
-def _named_gpu(curves: str) -> GpuConstants:
-    return replace(GpuConstants(), **_table().get(("gpu", curves), {}))
+def _named_gpu(curves: str, name: str) -> GpuConstants:
+    table = constants_table()
+    return replace(GpuConstants(), **{**table.get(("gpu", curves), {}), **table.get(("gpu", name), {})})
 
 
 @cache
 def software_constants(software: Software) -> SoftwareConstants:
     """Constants of a release; those that it has none of are its family's."""
     known = {field.name for field in fields(SoftwareConstants)}
-    values = dict(_table().get(("software", software.family), {}))
-    values.update(_table().get(("software", f"{software.family}@{software.release}"), {}))
+    values = dict(constants_table().get(("software", software.family), {}))
+    values.update(constants_table().get(("software", f"{software.family}@{software.release}"), {}))
     return replace(SoftwareConstants(), **{name: value for name, value in values.items() if name in known})

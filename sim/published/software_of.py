@@ -1,0 +1,200 @@
+"""The software of a row: framework, release, and what its words switch on or off."""
+
+from __future__ import annotations
+
+from exactmap.sim.published.cells import integer, words
+from exactmap.sim.published.row import Row
+from exactmap.sim.workload.training import Precision, Recompute, Software
+
+__all__ = ["layout_of", "precision_of", "recompute_of", "software_of", "zero_of"]
+
+_FAMILIES = (
+    ("megatron-deepspeed", "megatron-deepspeed"),
+    ("deepspeed/megatron", "megatron-deepspeed"),
+    ("megatron-bridge", "megatron-bridge"),
+    ("nemo", "nemo"),
+    ("llm-foundry", "composer"),
+    ("composer", "composer"),
+    ("mosaic", "composer"),
+    ("torchtitan", "torchtitan"),
+    ("maxtext", "jax"),
+    ("pax", "jax"),
+    ("jax", "jax"),
+    ("t5x", "jax"),
+    ("axlearn", "jax"),
+    ("deepspeed", "deepspeed"),
+    ("sagemaker", "deepspeed"),
+    ("metaseq", "composer"),
+    ("meta", "composer"),
+    ("llm.c", "llm.c"),
+    ("deepseek", "hai-llm"),
+    ("megatron", "megatron"),
+    ("fsdp", "composer"),
+    ("pytorch", "torchtitan"),
+)
+_OVERLAPS = ("nemo", "megatron-bridge", "torchtitan", "composer", "jax", "hai-llm")
+"""Frameworks whose defaults hide data-parallel communication."""
+_MODULES = frozenset(
+    {"core_attn", "layernorm", "moe_act", "mla_up_proj", "mlp", "moe", "shared_experts", "attn"}
+)
+
+
+def _has(flags: frozenset[str], *names: str) -> bool:
+    return any(name in flags for name in names)
+
+
+def _after(flags: frozenset[str], name: str) -> str:
+    """What follows ``name=`` in a word; empty: no such word."""
+    return next((word[len(name) + 1 :] for word in sorted(flags) if word.startswith(f"{name}=")), "")
+
+
+def software_of(row: Row, assumed: list[str]) -> Software:
+    """Read what runs the step."""
+    framework, flags = row["framework"].lower(), words(row)
+    family = next((name for start, name in _FAMILIES if framework.startswith(start)), "")
+    if not family:
+        family = "megatron-bridge"
+        assumed.append(f"framework={family}")
+    release = row["release"]
+    tp, vpp = integer(row, "tp", 1), integer(row, "vpp", 1)
+    unfused = family == "megatron-deepspeed" or (
+        family in ("megatron", "deepspeed")
+        and (release[:4] in ("2019", "2020", "2021", "2022") or not release)
+    )
+    mega = family in ("nemo", "megatron-bridge")
+    graphs = _after(flags, "cuda_graph")
+    modules = (
+        frozenset(graphs.replace("transformer_engine:", "").replace("local:", "").split("+"))
+        if graphs
+        else frozenset()
+    )
+    if "full_iteration" in graphs:
+        modules = frozenset({"full"})
+    elif not modules and _has(flags, "cuda_graph", "cuda_graphs"):
+        modules = frozenset({"full"} if family == "nemo" else {"attn"})
+    dispatcher = _after(flags, "dispatcher") or ("all_to_all" if not mega else "all_to_all")
+    offloaded = _after(flags, "cpu_activation_offload_layers")
+    return Software(
+        family,
+        release,
+        fused_attention=not unfused,
+        compiled="torch.compile" in flags or family == "jax",
+        overlap_grad=_has(flags, "overlap_grad_sync", "overlap_grad_reduce")
+        or (family in _OVERLAPS and "no_gradient_bucketing" not in flags),
+        overlap_param=_has(flags, "overlap_param_sync", "overlap_param_gather") or family in _OVERLAPS,
+        overlap_tp=_has(flags, "tp_comm_overlap", "async_tp")
+        or (mega and tp > 1 and "no_tp_comm_overlap" not in flags),
+        overlap_p2p=vpp > 1 and ("p2p_overlap" in flags or (mega and "no_p2p_overlap" not in flags)),
+        overlap_ep=_has(flags, "ep_a2a_overlap", "ep_a2a_overlap_1f1b"),
+        cuda_graphs=modules,
+        dispatcher={"alltoall": "all_to_all", "allgather": "all_gather"}.get(dispatcher, dispatcher),
+        grouped_gemm="no_grouped_gemm" not in flags,
+        capacity_factor=1.0
+        if _has(flags, "token_drop", "moe_capacity_factor=1.0", "pad_to_capacity")
+        else 0.0,
+        balanced="natural_routing" not in flags,
+        offloaded_layers=int(offloaded) if offloaded.isdecimal() else 0,
+        optimizer_offload=next(
+            (int(w[:-1]) / 100 for w in sorted(flags) if w[:-1].isdecimal() and w.endswith("%")), 0.0
+        )
+        if "offload" in flags
+        else 0.0,
+        flags=flags,
+    )
+
+
+def layout_of(row: Row) -> str:
+    """Stated layout of the stages; empty if there is none."""
+    for word in row["flags"].split():
+        if word.startswith("pp_layout="):
+            return word.removeprefix("pp_layout=")
+    return ""
+
+
+def zero_of(row: Row) -> tuple[int, int]:
+    """ZeRO stage, and over how many ranks parameters or optimizer are sharded (0: all data ranks)."""
+    flags, text = words(row), row["fsdp"].lower()
+    digits = "".join(letter if letter.isdecimal() else " " for letter in text).split()
+    shards = int(digits[-1]) if digits and "zero-" not in text else 0
+    if "zero-3" in text or "zero-3" in row["framework"].lower() or "sharding groups" in text:
+        return 3, shards
+    if "zero-2" in text or "shard_grad_op" in flags:
+        return 2, shards
+    if "zero-1" in text:
+        return 1, 0
+    if "fsdp+dp" in flags:
+        return 3, 0
+    if text.isdecimal() and int(text) > 1:
+        return 3, int(text)
+    if row["framework"].lower().startswith(("torchtitan", "maxtext", "pax")) and text != "1":
+        return 3, 0
+    return (1, 0) if row["dist_opt"] == "1" or "dist_opt" in flags else (0, 0)
+
+
+def precision_of(row: Row, zero: int) -> Precision:
+    """Number formats by the source's word for them."""
+    text, flags = row["precision"].upper(), words(row)
+    family = row["framework"].lower()
+    mega = family.startswith(("nemo", "megatron-bridge"))
+    # Recipes of NeMo and Megatron-Bridge reduce gradients in 16 bits.
+    reduce_bytes = 2.0 if "grad_reduce_bf16" in flags or mega else 4.0
+    if zero == 3:
+        reduce_bytes = 4.0 if family.startswith("torchtitan") else 2.0
+    narrow = {"fp8_all_gather"} & flags
+    if "FP4" in text:
+        return Precision("nvfp4", "fp4", "nv", reduce_bytes=reduce_bytes)
+    if "FP8" in text:
+        scaling = "mx" if "MX" in text else "block" if "BLOCK" in text else "tensor"
+        wide = "AMP" in text
+        return Precision(
+            "fp8",
+            "fp8",
+            scaling,
+            param_bytes=4 if wide else 2,
+            reduce_bytes=reduce_bytes,
+            master_bytes=0 if wide else 4,
+            gather_bytes=1 if narrow else 2,
+            autocast=wide,
+        )
+    if text.startswith(("FP32", "TF32")):
+        return Precision("fp32", "fp32", param_bytes=4, master_bytes=0, gather_bytes=4)
+    if text.startswith("FP16"):
+        return Precision("fp16", "fp16", grad_bytes=2, reduce_bytes=2)
+    if "AMP" in text:
+        return Precision("bf16", "bf16", param_bytes=4, reduce_bytes=4, master_bytes=0, autocast=True)
+    if "PURE" in text:
+        return Precision("bf16", "bf16", grad_bytes=2, reduce_bytes=2, master_bytes=0, moment_bytes=2)
+    return Precision(reduce_bytes=reduce_bytes)
+
+
+def recompute_of(row: Row, layers: int, assumed: list[str]) -> Recompute:
+    """What backward computes again, by the source's words."""
+    text = row["recompute"].lower()
+    family = row["framework"].lower()
+    jax = family.startswith(("maxtext", "pax", "jax"))
+    if text.startswith("full-layer"):
+        digits = "".join(letter if letter.isdecimal() else " " for letter in text).split()
+        chunk = max(1, layers // (integer(row, "pp", 1) * integer(row, "vpp", 1)))
+        return Recompute("full", share=min(1.0, int(digits[0]) / chunk) if digits else 1.0)
+    if text.startswith("full"):
+        return Recompute("full")
+    if text.startswith("modules:"):
+        return Recompute("modules", frozenset(text.removeprefix("modules:").split("+")) & _MODULES)
+    if "rmsnorm" in text:
+        return Recompute("modules", frozenset({"layernorm", "mla_up_proj"}))
+    if "sac" in text:
+        return Recompute("modules", frozenset({"save_half_products"}))
+    if "qkv_out_proj" in text:
+        return Recompute("modules", frozenset({"mlp", "mlp_act", "layernorm", "residual"}))
+    if any(word in text for word in ("save_", "minimal", "linear outputs", "dots")):
+        return Recompute("modules", frozenset({"save_products"}))
+    if "core" in text or text.startswith("selective"):
+        return Recompute("modules", frozenset({"core_attn"}))
+    if jax and text and "none" not in text:
+        assumed.append("recompute=full")
+        return Recompute("full")
+    if text not in ("", "none") and not text.startswith("none"):
+        assumed.append("recompute=none")
+    elif not text:
+        assumed.append("recompute=none")
+    return Recompute()
