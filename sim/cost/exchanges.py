@@ -18,6 +18,7 @@ from exactmap.sim.cost.expert_exchange import expert_exchange_ns
 from exactmap.sim.cost.groups import collective_ns, rank_groups
 from exactmap.sim.cost.kernels.clock import KernelClock
 from exactmap.sim.cost.setup import TrainingSetup
+from exactmap.sim.cost.spread import largest_of
 from exactmap.sim.workload.layer_work import Exchange
 from exactmap.sim.workload.operators import Pass
 from exactmap.topology.collectives import hop_time
@@ -75,6 +76,9 @@ class ExchangeClock:
             )
         else:
             time = collective_ns(self.setup.cluster, exchange.collective, group, exchange.num_bytes)
+        if exchange.axis == "tp":
+            # All wait for the rank that comes last.
+            time += self.clock.release.skew_ns * largest_of(self.setup.split.tp)
         if exchange.axis == "tp" and software.overlap_tp and exchange.collective != "all_reduce":
             return self._pipelined(time, beside_ns)
         if exchange.axis == "tp" and self.beside_products and _whole_beside(exchange):

@@ -120,8 +120,6 @@ def price_stages(clock: LayerClock) -> StagePlan:
         if same is None:
             counts = [(priced[kind], count) for kind, count in Counter(span).items()]
             same = known[key] = _stage(setup, layout, counts, head)
-            if not setup.layers_only:
-                same.add(Pass.F, "host", clock.clock.release.microbatch_ns)
         stages.append(same)
     ranks_of = stage_ranks(schedule, split.pp, num)
     held: list[list[tuple[Stage, float]]] = [[] for _ in range(split.pp)]
@@ -146,10 +144,6 @@ def _stage(
         stage.dense += count * price.weights
         stage.expert += count * price.expert_weights
         stage.matrices += count * price.matrices
-    return _hold_vocabulary(setup, layout, stage)
-
-
-def _hold_vocabulary(setup: TrainingSetup, layout: StageLayout, stage: Stage) -> Stage:
     model = setup.model
     vocab = -(-model.vocab // setup.split.tp) * model.hidden
     stage.embedding = vocab * layout.embedding

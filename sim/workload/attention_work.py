@@ -87,17 +87,36 @@ def _core(
     # Two products over the whole square, and a masked softmax with dropout between them.
     square = 2.0 * rows * batch.seq**2 * qk
     scores = 2.0 * rows * batch.seq**2
-    shape = (batch.seq, batch.seq, qk)
-    grouped = KernelKind.GROUPED
+    product = KernelKind.GEMM
     moves, launches = softmax_traffic(fused=has_fused_softmax(rows, batch.seq))
     softmax = memory("softmax", "core_attn", moves[0] * scores, moves[1] * scores)
     return [
         Kernel(
-            "scores", Pass.F, grouped, "core_attn", 2 * square, 2 * scores, *shape, 2 * rows, 2, wide=True
+            "scores",
+            Pass.F,
+            product,
+            "core_attn",
+            2 * square,
+            2 * scores,
+            2 * rows * batch.seq,
+            batch.seq,
+            qk,
+            launches=2,
+            wide=True,
         ),
         *(kernel._replace(launches=count) for kernel, count in zip(softmax, launches, strict=True)),
         Kernel(
-            "scores", Pass.I, grouped, "core_attn", 4 * square, 4 * scores, *shape, 4 * rows, 4, wide=True
+            "scores",
+            Pass.I,
+            product,
+            "core_attn",
+            4 * square,
+            4 * scores,
+            4 * rows * batch.seq,
+            batch.seq,
+            qk,
+            launches=4,
+            wide=True,
         ),
     ]
 

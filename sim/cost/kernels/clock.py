@@ -20,6 +20,8 @@ __all__ = ["KernelClock"]
 
 _SCAN_SHARE = 0.15
 """Share of the peak that a Mamba-2 scan reaches: its chunks are small and half its work is not in products."""
+_WIDE = 32768
+"""A side of a product from which cuBLAS of 2022 chooses badly."""
 _MEASURED = {"fp16": "bf16"}
 
 
@@ -67,6 +69,8 @@ class KernelClock:
             )
             return gaps + kernel.flop * 1e9 / (rate * share * self.release.attention)
         share = self.hardware.gemm * self.release.gemm
+        if kernel.name == "head" and max(kernel.m, kernel.n, kernel.k) > _WIDE:
+            share *= self.release.wide_gemm
         if kernel.kind is KernelKind.GROUPED:
             share *= self.hardware.grouped * self.release.grouped
         if compute in ("fp8", "fp4"):

@@ -78,12 +78,14 @@ class SoftwareConstants:
     handover_ns
         Host time that a pass begins with after a message between pipeline ranks that blocked: nothing was
         launched ahead.
-    microbatch_ns
-        Host time of a microbatch outside its layers, with nothing queued: batch, timers, loss.
+    skew_ns
+        Standard deviation of when the ranks of a tensor-parallel group reach an exchange.
     traffic
         Bytes that operators bound by memory move over the ideal of `layer_work`.
     gemm, grouped, attention, narrow
         Further factors on rates of products, of experts' products, of attention, of products in 8 and 4 bits.
+    wide_gemm
+        Further factor on the rate of products with a side of more than 32,768: a vocabulary in one piece.
     exposed_grad, exposed_param
         Share of overlapped gradient reduction and parameter gathering that stays exposed nevertheless.
     shard_wire
@@ -96,12 +98,13 @@ class SoftwareConstants:
     step_ns: float = 10e6
     tensor_ns: float = 100e3
     handover_ns: float = 100e3
-    microbatch_ns: float = 0.0
+    skew_ns: float = 0.0
     traffic: float = 1.2
     gemm: float = 1.0
     grouped: float = 1.0
     attention: float = 1.0
     narrow: float = 1.0
+    wide_gemm: float = 1.0
     exposed_grad: float = 0.1
     exposed_param: float = 0.1
     exposed_tp: float = 0.15
@@ -133,13 +136,14 @@ def forget_constants() -> None:
 
 
 def gpu_constants(gpu: GPU) -> GpuConstants:
-    """Constants of a GPU, by the name of its kernels' curves."""
-    return _named_gpu(gpu.kernels or gpu.curves)
+    """Constants of a GPU: its own, and what it has none of from the GPU whose kernels' curves it shares."""
+    return _named_gpu(gpu.kernels or gpu.curves, gpu.name)
 
 
 @cache
-def _named_gpu(curves: str) -> GpuConstants:
-    return replace(GpuConstants(), **constants_table().get(("gpu", curves), {}))
+def _named_gpu(curves: str, name: str) -> GpuConstants:
+    table = constants_table()
+    return replace(GpuConstants(), **{**table.get(("gpu", curves), {}), **table.get(("gpu", name), {})})
 
 
 @cache
