@@ -72,7 +72,12 @@ class ExchangeClock:
         group = self.groups[exchange.axis]
         if exchange.collective == "experts":
             time = expert_exchange_ns(
-                self.setup.cluster, group, exchange.num_bytes, exchange.copies, software.dispatcher
+                self.setup.cluster,
+                group,
+                exchange.num_bytes,
+                exchange.copies,
+                software.dispatcher,
+                most_hosts=exchange.most_hosts,
             )
         else:
             time = collective_ns(self.setup.cluster, exchange.collective, group, exchange.num_bytes)

@@ -24,7 +24,13 @@ _INTERFACE_SHARE = 0.85
 
 
 def expert_exchange_ns(
-    cluster: Cluster, shape: GroupShape, num_bytes: float, copies: int, dispatcher: str
+    cluster: Cluster,
+    shape: GroupShape,
+    num_bytes: float,
+    copies: int,
+    dispatcher: str,
+    *,
+    most_hosts: int = 0,
 ) -> float:
     """Time of one dispatch or combine in ns.
 
@@ -36,6 +42,8 @@ def expert_exchange_ns(
         One copy of a rank's tokens.
     copies
         Experts that a token visits.
+    most_hosts
+        Domains that a token's experts lie in at most; 0: any.
     dispatcher
         `exactmap.sim.workload.training.Software.dispatcher`.
     """
@@ -44,7 +52,8 @@ def expert_exchange_ns(
         return 0.0
     if dispatcher in ("deepep", "hybridep"):
         inside = _distinct(shape.per_domain, copies / domains) * (1 - 1 / ranks)
-        outside = _distinct(domains, copies) - _distinct(domains, copies) / domains
+        reached = min(_distinct(domains, copies), float(most_hosts or domains))
+        outside = reached - reached / domains
         forwarded = inside * (1 + outside) if domains > 1 else inside
     elif dispatcher == "all_gather":
         forwarded, outside = float(ranks - 1), float(ranks - shape.per_domain) / shape.per_domain

@@ -129,6 +129,7 @@ def _experts(row: Row, cells: _Filled, family: dict[str, Any]) -> Experts | None
         first_dense=cast(int, family.get("first_dense", 0)) if first_dense is None else first_dense,
         every=cast(int, family.get("every", 1)),
         latent=cast(int, family.get("expert_latent", 0)),
+        most_hosts=cast(int, family.get("most_hosts", 0)),
     )
 
 

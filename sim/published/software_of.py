@@ -72,7 +72,7 @@ def software_of(row: Row, assumed: list[str]) -> Software:
         modules = frozenset({"full"})
     elif not modules and _has(flags, "cuda_graph", "cuda_graphs"):
         modules = frozenset({"full"} if family == "nemo" else {"attn"})
-    dispatcher = _after(flags, "dispatcher") or ("all_to_all" if not mega else "all_to_all")
+    dispatcher = _after(flags, "dispatcher") or _usual_dispatcher(row, family)
     offloaded = _after(flags, "cpu_activation_offload_layers")
     return Software(
         family,
@@ -101,6 +101,19 @@ def software_of(row: Row, assumed: list[str]) -> Software:
         else 0.0,
         flags=flags,
     )
+
+
+def _usual_dispatcher(row: Row, family: str) -> str:
+    """Return what recipes take for experts over several hosts where nothing is said.
+
+    DeepEP on 8-GPU hosts and HybridEP in racks where experts lie on several hosts; all-to-all elsewhere.
+    """
+    if family == "hai-llm":
+        return "deepep"
+    domain = integer(row, "nvlink_domain", 8)
+    if family == "megatron-bridge" and integer(row, "ep", 1) > min(domain, 8):
+        return "hybridep" if domain > 8 else "deepep"
+    return "all_to_all"
 
 
 def layout_of(row: Row) -> str:

@@ -86,9 +86,10 @@ def _even(layers: int, mtp: int, stages: int) -> tuple[int, ...]:
     if stages > 1 and (layers + 2) % stages == 0:
         each = (layers + 2) // stages
         return (each - 1, *(each,) * (stages - 2), each - 1)
-    if stages > 1 and mtp and (layers + mtp) % stages == 0:
-        each = (layers + mtp) // stages
-        return (*(each,) * (stages - 1), each - mtp)
+    if stages > 1 and mtp:
+        # Recipes fill stages from the front: the last one has the further predictions, and heads for each.
+        each = -(-layers // stages)
+        return tuple(max(0, min(each, layers - each * stage)) for stage in range(stages))
     most, spare = divmod(layers, stages)
     return (most + 1,) * spare + (most,) * (stages - spare)
 

@@ -48,7 +48,8 @@ class Exchange(NamedTuple):
     """A collective inside a layer: `axis` is ``tp``, ``cp`` or ``ep``; `num_bytes` the full buffer.
 
     Collective ``ring`` passes blocks round beside attention; `num_bytes` is then one hop's. Collective
-    ``experts`` sends each token to `copies` experts; `num_bytes` is then one copy of a rank's tokens.
+    ``experts`` sends each token to `copies` experts on at most `most_hosts` hosts (0: any); `num_bytes` is then one
+    copy of a rank's tokens.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Exchange(NamedTuple):
     num_bytes: float
     module: str
     copies: int = 1
+    most_hosts: int = 0
 
 
 class LayerWork(NamedTuple):

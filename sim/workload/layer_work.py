@@ -30,6 +30,9 @@ from exactmap.sim.workload.unfused import LAUNCHES, LOSS_BYTES, unfused_kernels
 __all__ = ["Exchange", "Kernel", "KernelKind", "LayerWork", "head_work", "layer_work"]
 
 
+_KEPT_WIDE = frozenset({"attn", "mamba"})
+
+
 @lru_cache(maxsize=4096)
 def layer_work(
     model: ModelConfig,
@@ -67,6 +70,12 @@ def layer_work(
         kernels += memory("residual2", "residual", 3 * stream, 2 * stream)
     if not software.fused_attention:
         kernels = unfused_kernels(kernels, stream, batch, precision, software)
+    if precision.compute == "fp4" and model.state_space is not None:
+        # Nemotron's recipes keep mixers and latent projections in 16 bits beside FP4 experts.
+        kernels = [
+            kernel._replace(wide=True) if kernel.module in _KEPT_WIDE or "latent" in kernel.name else kernel
+            for kernel in kernels
+        ]
     if precision.narrow:
         kernels += _casts(kernels, precision)
     return LayerWork(tuple(kernels), tuple(exchanges))

@@ -120,6 +120,8 @@ class Experts:
         One layer in so many has experts (the last of each group); the others are dense.
     latent
         Width that tokens are projected to before they are routed (latent experts); 0: the stream's.
+    most_hosts
+        Hosts that a token's experts lie on at most (node-limited routing); 0: no limit.
     """
 
     num_experts: int
@@ -129,6 +131,7 @@ class Experts:
     first_dense: int = 0
     every: int = 1
     latent: int = 0
+    most_hosts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
