@@ -21,6 +21,7 @@ from exactmap.sim.cost.kernels.constants import (
     SoftwareConstants,
     constants_table,
     forget_constants,
+    nearest_release,
 )
 from exactmap.sim.cost.setup import TrainingSetup
 from exactmap.sim.published.row import Row, may_fit
@@ -119,7 +120,8 @@ class Fitter:
             if (
                 (setup.cluster.gpu.kernels or setup.cluster.gpu.curves) == constant.whose
                 if constant.scope == "gpu"
-                else setup.software.family == family and (not release or setup.software.release == release)
+                else setup.software.family == family
+                and (not release or nearest_release(setup.software) == release)
             )
         ]
 
@@ -133,6 +135,8 @@ class Fitter:
         """Search; returns each constant's value and the rows that it was fitted on."""
         table = constants_table()
         out: dict[FreeConstant, tuple[float, int]] = {}
+        for constant in constants:
+            table.setdefault((constant.scope, constant.whose), {})
         touched = {constant: self.rows_of(constant) for constant in constants}
         for step in _STEPS:
             for constant in constants:

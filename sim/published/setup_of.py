@@ -118,10 +118,14 @@ def setup_of(row: Row) -> TrainingSetup:
         ep=ep,
         etp=etp,
         chunks=chunks,
-        sequence_parallel=row["seq_par"] == "1" and tp > 1,
+        # torchtitan's tensor parallelism always splits the tokens between products, too.
+        sequence_parallel=tp > 1 and (row["seq_par"] == "1" or software.family == "torchtitan"),
         zero=zero,
         cp_exchange=_context_exchange(row),
-        shards=shards if 0 < shards < dp * cp and (dp * cp) % shards == 0 else 0,
+        # torchtitan shards parameters over context ranks as well.
+        shards=shards * (cp if software.family == "torchtitan" else 1)
+        if 0 < shards < dp * cp and (dp * cp) % shards == 0
+        else 0,
     )
     nic = round(number(row, "nic_gbps_per_gpu") * 125e6) if row["nic_gbps_per_gpu"] else 0
     if not nic and gpus > 8:

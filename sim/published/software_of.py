@@ -155,7 +155,9 @@ def precision_of(row: Row, zero: int) -> Precision:
         reduce_bytes = 4.0 if family.startswith("torchtitan") else 2.0
     narrow = {"fp8_all_gather"} & flags
     if "FP4" in text:
-        return Precision("nvfp4", "fp4", "nv", reduce_bytes=reduce_bytes)
+        return Precision(
+            "nvfp4", "fp4", "nv", grad_bytes=reduce_bytes if mega else 4.0, reduce_bytes=reduce_bytes
+        )
     if "FP8" in text:
         scaling = "mx" if "MX" in text else "block" if "BLOCK" in text else "tensor"
         wide = "AMP" in text
@@ -164,6 +166,7 @@ def precision_of(row: Row, zero: int) -> Precision:
             "fp8",
             scaling,
             param_bytes=4 if wide else 2,
+            grad_bytes=reduce_bytes if mega else 4.0,
             reduce_bytes=reduce_bytes,
             master_bytes=0 if wide else 4,
             gather_bytes=1 if narrow else 2,
@@ -172,12 +175,15 @@ def precision_of(row: Row, zero: int) -> Precision:
     if text.startswith(("FP32", "TF32")):
         return Precision("fp32", "fp32", param_bytes=4, master_bytes=0, gather_bytes=4)
     if text.startswith("FP16"):
-        return Precision("fp16", "fp16", grad_bytes=2, reduce_bytes=2)
+        # Megatron-LM accumulates in 32 bits; Megatron-DeepSpeed keeps and reduces 16.
+        grad = 4.0 if family.startswith("megatron-lm") else 2.0
+        return Precision("fp16", "fp16", grad_bytes=grad, reduce_bytes=grad)
     if "AMP" in text:
         return Precision("bf16", "bf16", param_bytes=4, reduce_bytes=4, master_bytes=0, autocast=True)
     if "PURE" in text:
         return Precision("bf16", "bf16", grad_bytes=2, reduce_bytes=2, master_bytes=0, moment_bytes=2)
-    return Precision(reduce_bytes=reduce_bytes)
+    # The buffer that gradients are accumulated in is the one that is reduced.
+    return Precision(grad_bytes=reduce_bytes if mega else 4.0, reduce_bytes=reduce_bytes)
 
 
 def recompute_of(row: Row, layers: int, assumed: list[str]) -> Recompute:

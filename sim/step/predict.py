@@ -11,6 +11,7 @@ from exactmap.sim.cost.layers import LayerClock
 from exactmap.sim.cost.setup import TrainingSetup
 from exactmap.sim.step.data_parallel import DataParallel
 from exactmap.sim.step.interval import interval_of
+from exactmap.sim.step.memory import StepMemory, predict_memory
 from exactmap.sim.step.optimizer import optimizer_ns
 from exactmap.sim.step.parts import PartGroup, group_of
 from exactmap.sim.step.pipeline import PipelineTime, pipeline_time
@@ -31,7 +32,9 @@ class StepPrediction:
     parts_ns
         What it is made of; the parts sum to `step_ns`. `exactmap.sim.step.parts` groups them.
     memory_bytes
-        Peak of the fullest rank; 0 if not priced.
+        Peak of the fullest rank.
+    memory
+        What it is made of, and when it happens.
     warnings
         Where the case lies outside what was checked.
     """
@@ -41,6 +44,7 @@ class StepPrediction:
     high_ns: float
     parts_ns: dict[str, float] = field(default_factory=dict)
     memory_bytes: float = 0.0
+    memory: StepMemory | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -76,8 +80,15 @@ def predict_step(setup: TrainingSetup) -> StepPrediction:
     total = float(sum(parts.values()))
     interval = interval_of(setup)
     named = {name: float(time) for name, time in parts.items() if time}
+    memory = predict_memory(setup, plan)
     return StepPrediction(
-        total, total * interval.low, total * interval.high, named, warnings=interval.warnings
+        total,
+        total * interval.low,
+        total * interval.high,
+        named,
+        memory_bytes=memory.peak_bytes,
+        memory=memory,
+        warnings=interval.warnings,
     )
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "constants_text",
     "forget_constants",
     "gpu_constants",
+    "nearest_release",
     "software_constants",
 ]
 
@@ -146,10 +147,24 @@ def _named_gpu(curves: str, name: str) -> GpuConstants:
     return replace(GpuConstants(), **{**table.get(("gpu", curves), {}), **table.get(("gpu", name), {})})
 
 
+def nearest_release(software: Software) -> str:
+    """Release whose constants hold: its own, the one that it mends (26.02 for 26.02.01), or the family's newest."""
+    known = sorted(
+        whose.partition("@")[2]
+        for scope, whose in constants_table()
+        if whose.startswith(f"{software.family}@")
+    )
+    if not software.release or not known:
+        return ""
+    own = [release for release in known if software.release.startswith(release)]
+    return (own or known)[-1]
+
+
 @cache
 def software_constants(software: Software) -> SoftwareConstants:
     """Constants of a release; those that it has none of are its family's."""
     known = {field.name for field in fields(SoftwareConstants)}
-    values = dict(constants_table().get(("software", software.family), {}))
-    values.update(constants_table().get(("software", f"{software.family}@{software.release}"), {}))
+    table = constants_table()
+    values = dict(table.get(("software", software.family), {}))
+    values.update(table.get(("software", f"{software.family}@{nearest_release(software)}"), {}))
     return replace(SoftwareConstants(), **{name: value for name, value in values.items() if name in known})
