@@ -20,8 +20,8 @@ __all__ = ["LayerClock", "LayerPrice"]
 _GRAPH_SHARE = 0.2
 """Host time per launch that CUDA graphs leave."""
 
-_EXCHANGE_LAUNCHES = 2.0
-"""A collective costs the host as much as two kernels: the call, and events between two streams."""
+_EXCHANGE_LAUNCHES = 1.0
+"""A collective is one launch more."""
 
 
 @dataclass(slots=True)

@@ -102,7 +102,9 @@ def message_bytes(setup: TrainingSetup) -> float:
     size = (
         setup.batch.microbatch * setup.batch.seq / split.cp * setup.model.hidden * setup.precision.act_bytes
     )
-    sliced = software.family == "megatron" and software.release.startswith(("2021", "2022"))
+    sliced = software.family == "megatron-deepspeed" or (
+        software.family == "megatron" and software.release.startswith(("2021", "2022"))
+    )
     return size / split.tp if split.sequence_parallel or sliced else size
 
 
