@@ -191,5 +191,8 @@ def fit_scatter(fitter: Fitter) -> dict[tuple[str, str], tuple[float, int]]:
     for key, values in sizes.items():
         if len(values) >= _FEWEST:
             values.sort()
-            out[key] = (values[int(0.8 * len(values))] / 1.2816 * 16 / 15, len(values))
+            found = values[int(0.8 * len(values))] / 1.2816 * 16 / 15
+            # Few rows say little: as many as _FEWEST rows of the default scatter are counted with them.
+            usual = GpuConstants().scatter
+            out[key] = ((found * len(values) + usual * _FEWEST) / (len(values) + _FEWEST), len(values))
     return out

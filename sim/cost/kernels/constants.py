@@ -157,7 +157,8 @@ def nearest_release(software: Software) -> str:
     if not software.release or not known:
         return ""
     own = [release for release in known if software.release.startswith(release)]
-    return (own or known)[-1]
+    # Numbered versions ("r0.8.0") are older than years and months.
+    return own[-1] if own else max(known, key=lambda release: (release[0].isdecimal(), release))
 
 
 @cache
