@@ -1,4 +1,4 @@
-"""All published rows predicted and judged: by set, GPU type, kind of model; fitted and held-out rows apart."""
+"""Published rows predicted and judged: by set, GPU type, kind of model; fitted and held-out apart."""
 
 from __future__ import annotations
 

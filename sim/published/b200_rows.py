@@ -1,8 +1,8 @@
 """The 8-GPU B200 runs of SimuMax (github.com/MooreThreads/SimuMax, Apache-2.0) as rows in the common layout.
 
-All are Megatron-LM in BF16 on one host: distributed optimizer, gradients accumulated and reduced in 32 bits, no
-recompute, no overlap of communication, cut models, capacity factor 1 with padding, DeepSeek slices with one
-dense layer and without multi-token prediction, context parallelism by all-to-all.
+All are Megatron-LM in BF16 on one host: distributed optimizer, gradients accumulated and reduced in 32 bits,
+no recompute, no overlap of communication, cut models, capacity factor 1 with padding, DeepSeek slices with
+one dense layer and without multi-token prediction, context parallelism by all-to-all.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ class Fitter:
         for _, _, part in self.cases:
             size[part] += 1
         # A set's weight grows slowly with its rows.
-        self.weights = [1.0 / size[part] ** 0.5 for _, _, part in self.cases]
+        self.weights = [float(size[part] ** -0.5) for _, _, part in self.cases]
         self.errors = [self._error(index) for index in range(len(self.cases))]
 
     def _error(self, index: int) -> float:
@@ -168,7 +168,7 @@ class Fitter:
         for index in indices:
             self.errors[index] = self._error(index)
         away = (value - constant.default) / (constant.high - constant.low)
-        return self.loss(indices) + _PULL * away * away * len(indices) ** 0.5
+        return float(self.loss(indices) + _PULL * away * away * len(indices) ** 0.5)
 
     def median(self) -> float:
         """Median of |predicted / measured - 1|."""
@@ -179,8 +179,8 @@ class Fitter:
 def fit_scatter(fitter: Fitter) -> dict[tuple[str, str], tuple[float, int]]:
     """Deviation of log(measured / predicted) on the fitted rows: (GPU type, constant) -> value, rows.
 
-    A normal distribution has 80 % within 1.2816 deviations; constants that were fitted on the same rows make them
-    look a little better than others, so a fifteenth is added.
+    A normal distribution has 80 % within 1.2816 deviations; constants that were fitted on the same rows make
+    them look a little better than others, so a fifteenth is added.
     """
     sizes: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     for (setup, _, _), error in zip(fitter.cases, fitter.errors, strict=True):

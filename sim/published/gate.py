@@ -1,4 +1,4 @@
-"""Hold predictions against what was recorded: no part may get worse by a tenth, no row may stop predicting."""
+"""Predictions against a record: no part may get worse by a tenth, no row may stop predicting."""
 
 from __future__ import annotations
 

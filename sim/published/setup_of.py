@@ -1,4 +1,4 @@
-"""From a row to a training setup: what its words mean, what is taken where it says nothing, what is refused."""
+"""From a row to a training setup: what its words mean, what is assumed, what is refused."""
 
 from __future__ import annotations
 
@@ -193,7 +193,8 @@ def _batch(row: Row, seq: int, dp: int, pp: int, model: ModelConfig, assumed: li
     gbs = integer(row, "gbs")
     microbatch = integer(row, "mbs", 0)
     if not microbatch:
-        # About 8,192 tokens at width 4,096, fewer where activations are wider; one where a pipeline must be filled.
+        # About 8,192 tokens at width 4,096, fewer where activations are wider; one where a pipeline must be
+        # filled.
         microbatch = 1
         if pp == 1:
             wanted = 8192 * 4096 / (seq * model.hidden)

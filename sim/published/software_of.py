@@ -212,8 +212,6 @@ def recompute_of(row: Row, layers: int, assumed: list[str]) -> Recompute:
     if jax and text and "none" not in text:
         assumed.append("recompute=full")
         return Recompute("full")
-    if text not in ("", "none") and not text.startswith("none"):
-        assumed.append("recompute=none")
-    elif not text:
+    if not text.startswith("none"):
         assumed.append("recompute=none")
     return Recompute()

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from exactmap.sim.cost.kernels.constants import gpu_constants, software_constants
+from exactmap.sim.cost.spread import largest_of
 from exactmap.sim.scenario.cluster_file import load_cluster
 from exactmap.sim.step.bubbles import StageTimes
 from exactmap.sim.step.layout import stage_ranks
 from exactmap.sim.step.optimizer import update_bytes
 from exactmap.sim.step.pipeline import pipeline_time
-from exactmap.sim.step.spread import largest_of
 from exactmap.sim.workload.training import Software
 
 __all__ = ["SCHEDULES", "Throughput", "predict_throughput", "throughputs"]

@@ -102,8 +102,9 @@ def write_accuracy_page(path: str | Path, accuracy: Accuracy, bars: Sequence[Bar
 
 def _row(name: str, found: ErrorStatistics) -> str:
     return (
-        f"| {name} | {found.n:,} | {found.mape:.1%} | {found.median:.1%} | {found.p90:.1%} | {found.bias:+.1%} | "
-        f"{found.worst:.0%} ({found.worst_id}) | {found.r2:.3f} | {found.coverage:.0%} | {found.width:.2f} |"
+        f"| {name} | {found.n:,} | {found.mape:.1%} | {found.median:.1%} | {found.p90:.1%} | "
+        f"{found.bias:+.1%} | {found.worst:.0%} ({found.worst_id}) | {found.r2:.3f} | "
+        f"{found.coverage:.0%} | {found.width:.2f} |"
     )
 
 
@@ -115,7 +116,10 @@ _HEAD = (
 
 def _lines(accuracy: Accuracy, bars: Sequence[Bar]) -> Iterator[str]:
     held = accuracy.held_out()
-    yield f"{len(accuracy.rows):,} results predicted, {len(accuracy.refused)} not; {len(held):,} of them were not fitted."
+    yield (
+        f"{len(accuracy.rows):,} results predicted, {len(accuracy.refused)} not; "
+        f"{len(held):,} of them were not fitted."
+    )
     yield ""
     yield from (line.format("rows that were not fitted, by GPU") for line in _HEAD)
     for name, found in sorted(accuracy.by(held, lambda row: f"{row.gpu}, {row.kind}").items()):
@@ -132,14 +136,17 @@ def _lines(accuracy: Accuracy, bars: Sequence[Bar]) -> Iterator[str]:
     yield ""
     yield "| grid, all rows | groups | mean regret | worst | Kendall's tau |"
     yield "|---|---|---|---|---|"
-    for name, found in accuracy.grids().items():
-        yield f"| {name} | {found.groups} | {found.mean_regret:.2%} | {found.worst_regret:.1%} | {found.tau:.3f} |"
+    for name, grid in accuracy.grids().items():
+        yield (
+            f"| {name} | {grid.groups} | {grid.mean_regret:.2%} | {grid.worst_regret:.1%} | {grid.tau:.3f} |"
+        )
     yield ""
     yield "| bar, on rows that were not fitted | limit | found | reached |"
     yield "|---|---|---|---|"
     for bar in bars:
         sign = "at least" if bar.at_least else "at most"
-        yield f"| {bar.what} | {sign} {bar.limit:.3g} | {bar.found:.3f} | {'yes' if bar.reached else '**no**'} |"
+        reached = "yes" if bar.reached else "**no**"
+        yield f"| {bar.what} | {sign} {bar.limit:.3g} | {bar.found:.3f} | {reached} |"
     if accuracy.refused:
         yield ""
         yield "| not predicted | why |"

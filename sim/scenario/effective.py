@@ -8,6 +8,7 @@ from pathlib import Path
 
 from exactmap.sim.scenario.cluster_document import cluster_document
 from exactmap.sim.scenario.map_section import map_document
+from exactmap.sim.scenario.schema import ModelSection
 from exactmap.sim.scenario.state_section import effective_state
 from exactmap.sim.scenario.types import Engine, Goal, Limits, ParallelSpace, Training
 from exactmap.sim.workload.model import ModelConfig
@@ -32,6 +33,7 @@ def effective_document(
 ) -> dict[str, object]:
     """The sections of a scenario as plain data, ready to be written as YAML."""
     sizes = {**asdict(model), "kind": model.kind.value}
+    sizes = {key: value for key, value in sizes.items() if key in ModelSection.model_fields}
     return {
         "exactmap": 1,
         "name": name,

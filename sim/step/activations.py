@@ -1,9 +1,9 @@
 """What a layer keeps of one microbatch between forward and backward, in bytes on one rank.
 
-16-bit activations as Megatron and Transformer Engine keep them: a layer's input and its norm, queries, keys, values,
-attention's output, the MLP's input, both products' inputs. Before fused attention: 34 s b h and the scores,
-5 a s^2 b (Korthikanti et al., arXiv:2205.05198, equations 1 to 6), dropout masks included. Recomputed modules keep
-their input only.
+16-bit activations as Megatron and Transformer Engine keep them: a layer's input and its norm, queries, keys,
+values, attention's output, the MLP's input, both products' inputs. Before fused attention: 34 s b h and the
+scores, 5 a s^2 b (Korthikanti et al., arXiv:2205.05198, equations 1 to 6), dropout masks included.
+Recomputed modules keep their input only.
 """
 
 from __future__ import annotations

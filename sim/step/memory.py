@@ -1,4 +1,4 @@
-"""Memory of one rank during a step: state, activations in flight, and what the fullest moment needs beside them.
+"""Memory of one rank during a step: state, activations in flight, and what the fullest moment adds.
 
 Moments::
 
@@ -12,12 +12,13 @@ State follows the precision and the ZeRO stage. This is what a framework's alloc
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
 
 from exactmap.sim.cost.setup import TrainingSetup
 from exactmap.sim.step.activations import kept_bytes
 from exactmap.sim.step.stages import StagePlan
+from exactmap.sim.workload.training import Recompute
 
 __all__ = ["StepMemory", "predict_memory"]
 
@@ -80,7 +81,7 @@ def _rank(setup: TrainingSetup, plan: StagePlan, rank: int) -> tuple[dict[str, f
     held = [stage for stage, _ in plan.held[rank]]
     dense = float(sum(stage.dense + stage.embedding for stage in held))
     expert = float(sum(stage.expert for stage in held))
-    out: Counter[str] = Counter()
+    out: defaultdict[str, float] = defaultdict(float)
     shards = split.shards or split.data_ranks
     for count, ranks in ((dense, shards), (expert, max(1, min(shards, split.expert_data_ranks)))):
         zero = split.zero
@@ -119,10 +120,6 @@ def _rank(setup: TrainingSetup, plan: StagePlan, rank: int) -> tuple[dict[str, f
 
 def _one_layer_whole(setup: TrainingSetup) -> float:
     """Everything that a layer keeps while it is computed again."""
-    from dataclasses import replace
-
-    from exactmap.sim.workload.training import Recompute
-
     whole = replace(setup, recompute=Recompute())
     return max(kept_bytes(whole, kind) for kind in set(setup.model.layer_kinds()))
 

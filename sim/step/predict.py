@@ -9,13 +9,13 @@ from itertools import pairwise
 from exactmap.sim.cost.groups import pipeline_hop
 from exactmap.sim.cost.layers import LayerClock
 from exactmap.sim.cost.setup import TrainingSetup
+from exactmap.sim.cost.spread import largest_of
 from exactmap.sim.step.data_parallel import DataParallel
 from exactmap.sim.step.interval import interval_of
 from exactmap.sim.step.memory import StepMemory, predict_memory
 from exactmap.sim.step.optimizer import optimizer_ns
 from exactmap.sim.step.parts import PartGroup, group_of
 from exactmap.sim.step.pipeline import PipelineTime, pipeline_time
-from exactmap.sim.step.spread import largest_of
 from exactmap.sim.step.stages import Stage, StagePlan, price_stages
 
 __all__ = ["StepPrediction", "message_bytes", "predict_step"]

@@ -58,7 +58,8 @@ def predict(
         A CSV table in the layout of the published runs (docs/reference/rows.md). Names, sources, notes and
         results are not read.
     out
-        Where to write the predictions: one line per row, in order; nothing is written if the table is invalid.
+        Where to write the predictions: one line per row, in order; nothing is written if the table is
+        invalid.
     progress
         Told the fraction done.
 

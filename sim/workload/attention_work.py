@@ -1,4 +1,4 @@
-"""Work of attention layers: grouped-query and latent attention, fused and unfused, windows, context parallel."""
+"""Work of attention: grouped-query and latent, fused and unfused, windows, context parallel."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def attention_kernels(
         )
         out += products("q_up", "mla_up_proj", tokens, latent.q_rank or model.hidden, heads * qk)
         out += products("kv_up", "mla_up_proj", tokens, latent.kv_rank, heads * (latent.nope_dim + v))
-        # Positions turn a part of each head; the pieces are then put together: keys, values and queries are copied.
+        # Positions turn a part of each head; the pieces are then put together: keys, values and queries are
+        # copied.
         turned = float(tokens * heads * (2 * qk + v) * act)
         out += memory("rotary", "mla_up_proj", 2 * turned, 2 * turned, 4)
     else:

@@ -15,7 +15,7 @@ as long as with forced balance, Moonlight on the same hardly longer (Megatron-Br
 _LAUNCH_OF_AN_EXPERT = 0.4
 """Of a launch from Python: Transformer Engine's grouped products launch one kernel per expert from C++."""
 _PADDING = {"": 1, "tensor": 16, "block": 128, "mx": 32, "nv": 32}
-"""Tokens of an expert are padded to a multiple of so many, by how products are scaled (Transformer Engine)."""
+"""Multiple that an expert's tokens are padded to, by how products are scaled (Transformer Engine)."""
 
 
 def _busiest(software: Software) -> float:

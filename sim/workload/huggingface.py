@@ -115,7 +115,10 @@ def _read_gpt2(keys: _Keys, name: str) -> ImportedModel:
         tied=tied,
         norm_eps=epsilon,
         name=name,
-        **fields,
+        layers=fields["layers"],
+        ffn=fields["ffn"],
+        vocab=fields["vocab"],
+        positions=fields["positions"],
     )
     return ImportedModel(config)
 
@@ -171,7 +174,12 @@ def _read_llama(keys: _Keys, name: str) -> ImportedModel:
         norm_eps=epsilon,
         rope_theta=theta,
         name=name,
-        **fields,
+        layers=fields["layers"],
+        kv_heads=fields["kv_heads"],
+        head_dim=fields["head_dim"],
+        ffn=fields["ffn"],
+        vocab=fields["vocab"],
+        positions=fields["positions"],
     )
     return ImportedModel(config, notes)
 

@@ -18,7 +18,7 @@ class KernelKind(StrEnum):
     GROUPED = "grouped"
     """`batch` products of m x n x k in one launch, one per expert."""
     ATTENTION = "attention"
-    """Fused attention: m = tokens of a sequence that queries come from, n = batch x query heads, k = head dim."""
+    """Fused attention: m = query tokens of a sequence, n = batch x query heads, k = head dim."""
     MEMORY = "memory"
     SCAN = "scan"
 
@@ -26,8 +26,8 @@ class KernelKind(StrEnum):
 class Kernel(NamedTuple):
     """Work of one rank that one or several launches do.
 
-    `module` is the part of the layer that recompute, offload and CUDA graphs name; `wide` kernels compute in 16
-    bits where products are narrower (attention, router, head).
+    `module` is the part of the layer that recompute, offload and CUDA graphs name; `wide` kernels compute in
+    16 bits where products are narrower (attention, router, head).
     """
 
     name: str
@@ -48,8 +48,8 @@ class Exchange(NamedTuple):
     """A collective inside a layer: `axis` is ``tp``, ``cp`` or ``ep``; `num_bytes` the full buffer.
 
     Collective ``ring`` passes blocks round beside attention; `num_bytes` is then one hop's. Collective
-    ``experts`` sends each token to `copies` experts on at most `most_hosts` hosts (0: any); `num_bytes` is then one
-    copy of a rank's tokens.
+    ``experts`` sends each token to `copies` experts on at most `most_hosts` hosts (0: any); `num_bytes` is
+    then one copy of a rank's tokens.
     """
 
     name: str
@@ -72,7 +72,7 @@ class LayerWork(NamedTuple):
 def products(
     name: str, module: str, tokens: int, inner: int, outer: int, batch: int = 1, *, wide: bool = False
 ) -> list[Kernel]:
-    """Forward, input gradient and weight gradient of a weight [inner, outer]; `tokens` per expert if batch > 1.
+    """Forward, input and weight gradient of a weight [inner, outer]; `tokens` per expert if batch > 1.
 
     The weight's gradient is added to what earlier microbatches left: read and written in 32 bits.
     """

@@ -1,9 +1,9 @@
 """Work of one layer on one rank: kernels and exchanges of its passes, as training frameworks run them.
 
-What lies between products is fused as the framework does it: Megatron and compilers fuse, eager PyTorch runs a
-kernel for each step and keeps norms in 32 bits. Products narrower than 16 bits first cast what they read: the
-input and the incoming gradient once each, written also transposed for the weight gradient, the weight once
-a pass.
+What lies between products is fused as the framework does it: Megatron and compilers fuse, eager PyTorch runs
+a kernel for each step and keeps norms in 32 bits. Products narrower than 16 bits first cast what they read:
+the input and the incoming gradient once each, written also transposed for the weight gradient, the weight
+once a pass.
 """
 
 from __future__ import annotations
@@ -136,10 +136,11 @@ def head_work(
     vocab = -(-model.vocab // multiple) * model.vocab_multiple
     logits = float(tokens * vocab)
     kernels = products("head", "head", tokens, model.hidden, vocab, wide=True)
-    passes = (18, 12) if is_eager(software) else (10, 6)
+    passes: tuple[float, float] = (18, 12) if is_eager(software) else (10, 6)
     launches = (6.0, 6.0)
     if not software.fused_attention:
-        passes, launches = LOSS_BYTES, LAUNCHES["loss"]
+        passes, (forward, backward, *_) = LOSS_BYTES, LAUNCHES["loss"]
+        launches = (forward, backward)
     kernels += [
         kernel._replace(launches=count)
         for kernel, count in zip(

@@ -85,7 +85,7 @@ class LayerKind:
 
 @dataclass(frozen=True, slots=True)
 class LatentAttention:
-    """Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434): queries, keys and values from narrow latents.
+    """Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434): queries, keys, values from narrow latents.
 
     Parameters
     ----------
@@ -185,10 +185,11 @@ class ModelConfig:
         The mixer of state-space layers; None: there are none.
     pattern
         Layers one by one where they are not alike: ``M`` a state-space layer, ``*`` attention, ``-`` a dense
-        MLP, ``E`` experts, each a layer of its own (Nemotron-H's notation); empty: layers as the other fields say.
+        MLP, ``E`` experts, each a layer of its own (Nemotron-H's notation); empty: layers as the other
+        fields say.
     mtp_layers
-        Layers that predict further tokens (multi-token prediction, arXiv:2412.19437), each with a projection of
-        2 hidden to hidden and the shared head.
+        Layers that predict further tokens (multi-token prediction, arXiv:2412.19437), each with a projection
+        of 2 hidden to hidden and the shared head.
     vocab_multiple
         The vocabulary is padded to a multiple of so many tokens times the tensor-parallel size.
 
@@ -307,7 +308,7 @@ class ModelConfig:
 
     @property
     def is_plain(self) -> bool:
-        """Whether all layers are alike, with usual attention and a dense MLP of the family: what the engine runs."""
+        """Whether all layers are alike, with usual attention and a dense MLP: what the engine runs."""
         return (
             self.gated in (None, self.kind is ModelKind.LLAMA)
             and self.latent is None

@@ -1,4 +1,4 @@
-"""Work of a Mamba-2 layer (arXiv:2405.21060): projections, a short convolution, a scan in chunks, a gated norm."""
+"""Work of a Mamba-2 layer (arXiv:2405.21060): projections, convolution, a scan in chunks, a norm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a model is trained, apart from the machine: the split over ranks, the batch, number formats, recompute, software.
+"""How a model is trained, apart from the machine: split, batch, number formats, recompute, software.
 
 Nothing here has a time. `exactmap.sim.workload.layer_work` makes operators of it, `exactmap.sim.step` a step.
 """
@@ -26,9 +26,11 @@ class Split:
     sequence_parallel
         Whether the tokens between tensor-parallel products are split over tp as well.
     zero
-        ZeRO stage: 0 all-reduce, 1 the optimizer's state is sharded, 2 gradients too, 3 parameters too (FSDP).
+        ZeRO stage: 0 all-reduce, 1 the optimizer's state is sharded, 2 gradients too, 3 parameters too
+        (FSDP).
     shards
-        Data ranks (dp x cp) that a ZeRO shard spreads over; the state is repeated over the rest (HSDP). 0: all.
+        Data ranks (dp x cp) that a ZeRO shard spreads over; the state is repeated over the rest (HSDP). 0:
+        all.
     cp_exchange
         How context parallelism moves keys and values: ``ring`` (point to point beside attention),
         ``all_to_all`` (heads for tokens), ``all_gather``.
@@ -64,7 +66,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Tokens of a step: `microbatch` sequences of `seq` tokens, `num_microbatches` times on each data rank."""
+    """Tokens of a step: `microbatch` sequences of `seq`, `num_microbatches` times on each data rank."""
 
     seq: int
     microbatch: int
@@ -87,8 +89,8 @@ class Precision:
     compute
         Format of the layers' products: ``fp32``, ``fp16``, ``bf16``, ``fp8``, ``fp4``.
     scaling
-        How narrow formats are scaled: ``tensor`` (one factor, current), ``block`` (128 x 128), ``mx`` (32), ``nv``
-        (16); empty for the wide ones.
+        How narrow formats are scaled: ``tensor`` (one factor, current), ``block`` (128 x 128), ``mx`` (32),
+        ``nv`` (16); empty for the wide ones.
     param_bytes, grad_bytes, reduce_bytes, master_bytes, moment_bytes
         Bytes of a parameter as products read it, of its gradient as accumulated, of its gradient on the wire,
         of the optimizer's own copy (0: none), of each of Adam's moments.
@@ -129,9 +131,9 @@ class Recompute:
     kind
         ``none``, ``full`` (whole layers from their input), ``modules`` (the named ones of every layer).
     modules
-        Names as Megatron has them: ``core_attn``, ``layernorm``, ``moe_act``, ``mla_up_proj``, ``mlp``, ``moe``,
-        ``shared_experts``; and ``save_products`` for policies that keep what products give and compute the
-        rest again (PyTorch's selective checkpointing, JAX's SAVE_DOT policies).
+        Names as Megatron has them: ``core_attn``, ``layernorm``, ``moe_act``, ``mla_up_proj``, ``mlp``,
+        ``moe``, ``shared_experts``; and ``save_products`` for policies that keep what products give and
+        compute the rest again (PyTorch's selective checkpointing, JAX's SAVE_DOT policies).
     share
         Share of the layers that `kind` applies to.
     """
@@ -148,8 +150,8 @@ class Software:
     Parameters
     ----------
     family
-        ``megatron``, ``megatron-deepspeed``, ``nemo``, ``megatron-bridge``, ``torchtitan``, ``composer``, ``jax``,
-        ``deepspeed``, ``llm.c``, ``hai-llm``, ``exactmap``.
+        ``megatron``, ``megatron-deepspeed``, ``nemo``, ``megatron-bridge``, ``torchtitan``, ``composer``,
+        ``jax``, ``deepspeed``, ``llm.c``, ``hai-llm``, ``exactmap``.
     release
         Its version, as published; empty: not known.
     fused_attention

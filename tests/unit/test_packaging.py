@@ -44,7 +44,18 @@ def run(*command: str | Path, cwd: Path, **variables: str) -> str:
 def test_the_public_face_is_what_it_was() -> None:
     """A name that users import is added or taken away on purpose: change this list with it."""
     verbs = ["calibrate", "catalog", "check", "cluster", "collective", "compare", "data", "doctor", "map"]
-    verbs += ["plan", "run", "sample", "schedules", "show", "simulate", "simulate_whole", "traffic"]
+    verbs += [
+        "plan",
+        "predict",
+        "run",
+        "sample",
+        "schedules",
+        "show",
+        "simulate",
+        "simulate_whole",
+        "traffic",
+    ]
+    verbs += ["validate"]
 
     assert sorted(exactmap.__all__) == ["ExactmapError", "__version__", *verbs]
     assert all(callable(getattr(exactmap, name)) for name in verbs)

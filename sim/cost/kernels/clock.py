@@ -19,10 +19,11 @@ from exactmap.topology.hardware import GPU
 __all__ = ["KernelClock"]
 
 _NARROW_HEADS = {"A100-80G": 0.2, "V100": 0.2}
-"""Exponent of (head dimension / 128) in attention's rate. On A100 products bound heads of 64 as well; from Hopper on
-the exponentials do: H100 makes 3.7 T a second, 2.5 T at 650 TFLOP/s and 64 channels; B200 4.4 T against 5.5 T."""
+"""Exponent of (head dimension / 128) in attention's rate. On A100 products bound heads of 64 as well; from
+Hopper on the exponentials do: H100 makes 3.7 T a second, 2.5 T at 650 TFLOP/s and 64 channels; B200 4.4 T
+against 5.5 T."""
 _SCAN_SHARE = 0.15
-"""Share of the peak that a Mamba-2 scan reaches: its chunks are small and half its work is not in products."""
+"""Share of the peak that a Mamba-2 scan reaches: its chunks are small, half its work is not in products."""
 _WIDE = 32768
 """A side of a product from which cuBLAS of 2022 chooses badly."""
 _MEASURED = {"fp16": "bf16"}
@@ -71,7 +72,8 @@ class KernelClock:
                 self.hardware.attention_forward if kernel.step is Pass.F else self.hardware.attention_backward
             )
             # Narrow heads have more exponentials for each product.
-            share *= min(1.0, kernel.k / 128) ** _NARROW_HEADS.get(self.gpu.kernels or self.gpu.curves, 0.6)
+            narrow = _NARROW_HEADS.get(self.gpu.kernels or self.gpu.curves, 0.6)
+            share *= float(min(1.0, kernel.k / 128) ** narrow)
             return gaps + kernel.flop * 1e9 / (rate * share * self.release.attention)
         share = self.hardware.gemm * self.release.gemm
         if kernel.name == "head" and max(kernel.m, kernel.n, kernel.k) > _WIDE:

@@ -1,8 +1,8 @@
 """Constants of GPUs and of software releases: few, named, each with its source, shared by all models.
 
-``data/constants.csv`` has one row per constant: scope (``gpu`` or ``software``), whose (a GPU's curves; a family,
-or family@release), its name, value, and where it comes from (``fitted`` by ``exactmap validate --fit``, or a
-publication). A release that has none of its own takes its family's newest.
+``data/constants.csv`` has one row per constant: scope (``gpu`` or ``software``), whose (a GPU's curves; a
+family, or family@release), its name, value, and where it comes from (``fitted`` by ``exactmap validate
+--fit``, or a publication). A release that has none of its own takes its family's newest.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class GpuConstants:
     overlap_slowdown
         Relative growth of compute while communication runs beside it.
     spread
-        Standard deviation of a GPU's compute time among equal ones, in 16 bits; twice that in narrower formats,
-        which draw more power.
+        Standard deviation of a GPU's compute time among equal ones, in 16 bits; twice that in narrower
+        formats, which draw more power.
     scatter, scatter_experts
         Standard deviation of log(measured / predicted) over the rows that were fitted: dense models, mixtures
         of experts.
@@ -92,7 +92,8 @@ class SoftwareConstants:
     shard_wire
         Time of gathers and scatters of sharded parameters (ZeRO 3) over what the library takes.
     exposed_tp
-        What a tensor-parallel exchange inside a product costs the product, over the time that they run at once.
+        What a tensor-parallel exchange inside a product costs the product, over the time that they run at
+        once.
     """
 
     host_ns: float = 8000.0
@@ -148,7 +149,7 @@ def _named_gpu(curves: str, name: str) -> GpuConstants:
 
 
 def nearest_release(software: Software) -> str:
-    """Release whose constants hold: its own, the one that it mends (26.02 for 26.02.01), or the family's newest."""
+    """Release whose constants hold: its own, the one it mends (26.02 for 26.02.01), or the newest."""
     known = sorted(
         whose.partition("@")[2]
         for scope, whose in constants_table()
