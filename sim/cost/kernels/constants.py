@@ -151,9 +151,7 @@ def _named_gpu(curves: str, name: str) -> GpuConstants:
 def nearest_release(software: Software) -> str:
     """Release whose constants hold: its own, the one it mends (26.02 for 26.02.01), or the newest."""
     known = sorted(
-        whose.partition("@")[2]
-        for scope, whose in constants_table()
-        if whose.startswith(f"{software.family}@")
+        whose.partition("@")[2] for _, whose in constants_table() if whose.startswith(f"{software.family}@")
     )
     if not software.release or not known:
         return ""
