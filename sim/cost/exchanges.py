@@ -84,10 +84,12 @@ class ExchangeClock:
         if exchange.axis == "tp":
             # All wait for the rank that comes last.
             time += self.clock.release.skew_ns * largest_of(self.setup.split.tp)
-        if exchange.axis == "tp" and software.overlap_tp and exchange.collective != "all_reduce":
-            return self._pipelined(time, beside_ns)
-        if exchange.axis == "tp" and self.beside_products and _whole_beside(exchange):
-            return self._beside(time, beside_ns)
+        if exchange.axis == "tp" and exchange.module != "moe":
+            # The dispatcher's own gathers and scatters between the ranks of an expert have nothing beside them.
+            if software.overlap_tp and exchange.collective != "all_reduce":
+                return self._pipelined(time, beside_ns)
+            if self.beside_products and _whole_beside(exchange):
+                return self._beside(time, beside_ns)
         if exchange.axis == "ep" and self.woven:
             return self._beside(time, beside_ns)
         return Exposed(time, time)

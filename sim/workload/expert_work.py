@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exactmap.sim.workload.kernel import Exchange, Kernel, memory, products
+from exactmap.sim.workload.kernel import Exchange, Kernel, KernelKind, memory, products
 from exactmap.sim.workload.model import ModelConfig
 from exactmap.sim.workload.operators import Pass
 from exactmap.sim.workload.training import Precision, Software, Split
@@ -57,6 +57,13 @@ def expert_kernels(
     if not fused:
         grouped += memory("expert_activation", "moe_act", (gates + 1) * wide, (2 * gates + 1) * wide)
     grouped += products("expert_down", "moe", each, inner, width, local)
+    if not software.grouped_gemm:
+        # A module for each expert: what they give is put together by copies.
+        grouped = [
+            kernel._replace(kind=KernelKind.GEMM) if kernel.kind is KernelKind.GROUPED else kernel
+            for kernel in grouped
+        ]
+        grouped += memory("permute", "moe", 2 * routed, 2 * routed, 2)
     # Before fused kernels a grouped product is a loop in C++ over its experts, on a few streams.
     each_launch = 1.0 if fused else 1.0 + _LAUNCH_OF_AN_EXPERT * local
     out += [

@@ -24,6 +24,9 @@ Hopper on the exponentials do: H100 makes 3.7 T a second, 2.5 T at 650 TFLOP/s a
 against 5.5 T."""
 _SCAN_SHARE = 0.15
 """Share of the peak that a Mamba-2 scan reaches: its chunks are small, half its work is not in products."""
+_STREAMS = 4
+"""Products of experts that run at once: Transformer Engine's grouped products use four streams."""
+_TILE = 128
 _WIDE = 32768
 """A side of a product from which cuBLAS of 2022 chooses badly."""
 _MEASURED = {"fp16": "bf16"}
@@ -82,5 +85,10 @@ class KernelClock:
             share *= self.hardware.grouped * self.release.grouped
         if compute in ("fp8", "fp4"):
             share *= self.hardware.narrow * self.release.narrow
-        rate = self.efficiency.gemm_flop_per_s(compute, self.gpu.peak(compute), kernel.m, kernel.n, kernel.k)
+        rows = kernel.m
+        if kernel.kind is KernelKind.GROUPED:
+            # Products of several experts share the GPU; each fills whole tiles of its own.
+            rows = kernel.m * min(kernel.batch, _STREAMS)
+            share *= kernel.m / (-(-kernel.m // _TILE) * _TILE)
+        rate = self.efficiency.gemm_flop_per_s(compute, self.gpu.peak(compute), rows, kernel.n, kernel.k)
         return gaps + max(kernel.flop * 1e9 / (rate * share), moved)
