@@ -111,6 +111,9 @@ def _usual_dispatcher(row: Row, family: str) -> str:
     if family == "hai-llm":
         return "deepep"
     domain = integer(row, "nvlink_domain", 8)
+    if any(word.startswith("etp=") for word in words(row)):
+        # The recipe is known in full and names no dispatcher: Megatron-Core's default.
+        return "all_to_all"
     if family == "megatron-bridge" and integer(row, "ep", 1) > min(domain, 8):
         return "hybridep" if domain > 8 else "deepep"
     return "all_to_all"

@@ -51,7 +51,9 @@ def expert_kernels(
     if experts.latent:
         out += products("latent_down", "moe", outside, model.hidden, experts.latent)
         out += products("latent_up", "moe", outside, experts.latent, model.hidden)
-    out += memory("permute", "moe", 4 * routed, 4 * routed, 6)
+    # All-to-all sorts tokens by rank before and by expert after; DeepEP and HybridEP sort by expert only.
+    sorts = 1 if software.dispatcher in ("deepep", "hybridep") or local == 1 else 2
+    out += memory("permute", "moe", 4 * sorts * routed, 4 * sorts * routed, 3 + 3 * sorts)
     fused = "fused_grouped_mlp" in software.flags
     grouped = products("expert_up", "moe", each, width, gates * inner, local)
     if not fused:

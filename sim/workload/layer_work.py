@@ -30,6 +30,8 @@ from exactmap.sim.workload.unfused import LAUNCHES, LOSS_BYTES, unfused_kernels
 __all__ = ["Exchange", "Kernel", "KernelKind", "LayerWork", "head_work", "layer_work"]
 
 
+_BEHIND_NORM = frozenset({"qkv", "up", "q_down", "kv_down", "ssm_in"})
+"""Products whose input a norm gives."""
 _KEPT_WIDE = frozenset({"attn", "mamba"})
 
 
@@ -77,7 +79,7 @@ def layer_work(
             for kernel in kernels
         ]
     if precision.narrow:
-        kernels += _casts(kernels, precision)
+        kernels += _casts(kernels, precision, batch, software)
     return LayerWork(tuple(kernels), tuple(exchanges))
 
 
@@ -98,19 +100,27 @@ def _dense_kernels(
     ]
 
 
-def _casts(kernels: list[Kernel], precision: Precision) -> list[Kernel]:
-    """Casts before narrow products: read in 16 bits, written narrow, as it is and transposed."""
+def _casts(kernels: list[Kernel], precision: Precision, batch: Batch, software: Software) -> list[Kernel]:
+    """Casts before narrow products: read in 16 bits, written narrow, as it is and transposed.
+
+    Transformer Engine's norms give what the product behind them reads narrow already, and it keeps the narrow
+    weights for all microbatches of a step; PyTorch casts both at every use.
+    """
     narrow = 0.5 if precision.compute == "fp4" else 1.0
+    engine = not is_eager(software) and software.family != "torchtitan"
+    uses = batch.num_microbatches if engine else 1
     out: list[Kernel] = []
     for kernel in kernels:
         if kernel.wide or kernel.kind not in (KernelKind.GEMM, KernelKind.GROUPED) or kernel.step is Pass.W:
             continue
-        # F casts the input [m, k], I the gradient [m, k of the transposed product]; the weight once in F.
-        size = float(kernel.m * kernel.k * kernel.batch)
-        moved = size * (2 + 2 * narrow)
+        # F casts the input [m, k], I the gradient [m, k of the transposed product].
+        moved = float(kernel.m * kernel.k * kernel.batch) * (2 + 2 * narrow)
         if kernel.step is Pass.F:
-            moved += kernel.n * kernel.k * kernel.batch * (2 + 2 * narrow)
-        out.append(Kernel("casts", kernel.step, KernelKind.MEMORY, "cast", 0.0, moved, launches=2))
+            if engine and kernel.name in _BEHIND_NORM:
+                moved = 0.0
+            moved += kernel.n * kernel.k * kernel.batch * (2 + 2 * narrow) / uses
+        launches = 2.0 if kernel.kind is KernelKind.GEMM else 4.0
+        out.append(Kernel("casts", kernel.step, KernelKind.MEMORY, "cast", 0.0, moved, launches=launches))
     return out
 
 

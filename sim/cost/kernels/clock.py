@@ -24,6 +24,10 @@ Hopper on the exponentials do: H100 makes 3.7 T a second, 2.5 T at 650 TFLOP/s a
 against 5.5 T."""
 _SCAN_SHARE = 0.15
 """Share of the peak that a Mamba-2 scan reaches: its chunks are small, half its work is not in products."""
+_SCAN_PEAK_FLOP_PER_S = 990e12
+"""Scans are Triton kernels written for Hopper: what Blackwell adds in products they do not use."""
+_MOST_SHARE = 0.92
+"""Of its peak no product reaches more."""
 _STREAMS = 4
 """Products of experts that run at once: Transformer Engine's grouped products use four streams."""
 _TILE = 128
@@ -64,7 +68,8 @@ class KernelClock:
         if kernel.kind is KernelKind.MEMORY:
             return gaps + moved * self.release.traffic
         if kernel.kind is KernelKind.SCAN:
-            return gaps + max(moved, kernel.flop * 1e9 / (self.gpu.peak("bf16") * _SCAN_SHARE))
+            peak = min(self.gpu.peak("bf16"), _SCAN_PEAK_FLOP_PER_S)
+            return gaps + max(moved, kernel.flop * 1e9 / (peak * _SCAN_SHARE))
         compute = "bf16" if kernel.wide and self.precision.narrow else self.precision.compute
         compute = _MEASURED.get(compute, compute)
         if kernel.kind is KernelKind.ATTENTION:
@@ -84,11 +89,14 @@ class KernelClock:
         if kernel.kind is KernelKind.GROUPED:
             share *= self.hardware.grouped * self.release.grouped
         if compute in ("fp8", "fp4"):
-            share *= self.hardware.narrow * self.release.narrow
+            grouped = kernel.kind is KernelKind.GROUPED
+            share *= self.hardware.grouped_narrow if grouped else self.hardware.narrow
+            share *= self.release.narrow
         rows = kernel.m
         if kernel.kind is KernelKind.GROUPED:
             # Products of several experts share the GPU; each fills whole tiles of its own.
             rows = kernel.m * min(kernel.batch, _STREAMS)
             share *= kernel.m / (-(-kernel.m // _TILE) * _TILE)
         rate = self.efficiency.gemm_flop_per_s(compute, self.gpu.peak(compute), rows, kernel.n, kernel.k)
-        return gaps + max(kernel.flop * 1e9 / (rate * share), moved)
+        rate = min(rate * share, _MOST_SHARE * self.gpu.peak(compute))
+        return gaps + max(kernel.flop * 1e9 / rate, moved)

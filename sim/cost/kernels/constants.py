@@ -36,8 +36,8 @@ class GpuConstants:
     ----------
     gemm, attention_forward, attention_backward, grouped, memory
         Rate in training over what the curves (for memory: the share of bandwidth) say.
-    narrow
-        Further factor on rates of products in 8 and 4 bits.
+    narrow, grouped_narrow
+        Further factor on rates of products in 8 and 4 bits, and of experts' products in them.
     launch_ns
         Time between two kernels of one stream.
     overlap_slowdown
@@ -56,6 +56,7 @@ class GpuConstants:
     grouped: float = 0.8
     memory: float = 0.85
     narrow: float = 1.0
+    grouped_narrow: float = 1.0
     launch_ns: float = 1500.0
     overlap_slowdown: float = 0.1
     spread: float = 0.012
