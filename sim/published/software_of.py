@@ -39,6 +39,10 @@ _MODULES = frozenset(
 )
 
 
+_ADAPTER_RANK = 16
+"""Of recipes for LoRA in Megatron-Bridge; NeMo's have 16 or 32, and hardly any time depends on it."""
+
+
 def _has(flags: frozenset[str], *names: str) -> bool:
     return any(name in flags for name in names)
 
@@ -99,6 +103,7 @@ def software_of(row: Row, assumed: list[str]) -> Software:
         )
         if "offload" in flags
         else 0.0,
+        adapter_rank=_ADAPTER_RANK if _has(flags, "lora", "task=lora") else 0,
         flags=flags,
     )
 

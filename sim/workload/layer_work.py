@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from exactmap.sim.workload.adapter_work import with_adapters
 from exactmap.sim.workload.attention_work import attention_exchanges, attention_kernels
 from exactmap.sim.workload.expert_work import expert_exchanges, expert_kernels
 from exactmap.sim.workload.kernel import (
@@ -78,6 +79,9 @@ def layer_work(
             kernel._replace(wide=True) if kernel.module in _KEPT_WIDE or "latent" in kernel.name else kernel
             for kernel in kernels
         ]
+    if software.adapter_rank:
+        kernels = with_adapters(kernels, software.adapter_rank, act)
+        exchanges = [exchange for exchange in exchanges if exchange.step is not Pass.W]
     if precision.narrow:
         kernels += _casts(kernels, precision, batch, software)
     return LayerWork(tuple(kernels), tuple(exchanges))
@@ -157,6 +161,8 @@ def head_work(
             memory("loss", "head", passes[0] * logits, passes[1] * logits), launches, strict=True
         )
     ]
-    return LayerWork(
-        tuple(kernels), tuple(_tensor_exchanges(model, split, tokens, precision.act_bytes, "head"))
-    )
+    exchanges = _tensor_exchanges(model, split, tokens, precision.act_bytes, "head")
+    if software.adapter_rank:
+        kernels = with_adapters(kernels, software.adapter_rank, precision.act_bytes)
+        exchanges = [exchange for exchange in exchanges if exchange.step is not Pass.W]
+    return LayerWork(tuple(kernels), tuple(exchanges))

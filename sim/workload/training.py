@@ -175,6 +175,8 @@ class Software:
         Layers whose activations are kept in the host's memory.
     optimizer_offload
         Share of the optimizer's state that the host keeps.
+    adapter_rank
+        Weights are frozen, and adapters of this inner width are trained (LoRA); 0: everything is trained.
     flags
         Other words of the source, for what reads them by name.
     """
@@ -195,4 +197,5 @@ class Software:
     balanced: bool = True
     offloaded_layers: int = 0
     optimizer_offload: float = 0.0
+    adapter_rank: int = 0
     flags: frozenset[str] = field(default_factory=frozenset)
