@@ -18,7 +18,7 @@ _FAMILIES = (
     ("mosaic", "composer"),
     ("torchtitan", "torchtitan"),
     ("maxtext", "jax"),
-    ("pax", "jax"),
+    ("pax", "pax"),
     ("jax", "jax"),
     ("t5x", "jax"),
     ("axlearn", "jax"),
@@ -32,7 +32,7 @@ _FAMILIES = (
     ("fsdp", "composer"),
     ("pytorch", "torchtitan"),
 )
-_OVERLAPS = ("nemo", "megatron-bridge", "torchtitan", "composer", "jax", "hai-llm")
+_OVERLAPS = ("nemo", "megatron-bridge", "torchtitan", "composer", "jax", "pax", "hai-llm")
 """Frameworks whose defaults hide data-parallel communication."""
 _MODULES = frozenset(
     {"core_attn", "layernorm", "moe_act", "mla_up_proj", "mlp", "moe", "shared_experts", "attn"}
@@ -82,7 +82,7 @@ def software_of(row: Row, assumed: list[str]) -> Software:
         family,
         release,
         fused_attention=not unfused,
-        compiled="torch.compile" in flags or family == "jax",
+        compiled="torch.compile" in flags or family in ("jax", "pax"),
         overlap_grad=_has(flags, "overlap_grad_sync", "overlap_grad_reduce")
         or (family in _OVERLAPS and not _has(flags, "no_gradient_bucketing", "no_overlap")),
         overlap_param=_has(flags, "overlap_param_sync", "overlap_param_gather") or family in _OVERLAPS,
@@ -217,9 +217,10 @@ def recompute_of(row: Row, layers: int, assumed: list[str]) -> Recompute:
         return Recompute("modules", frozenset({"save_products"}))
     if "core" in text or text.startswith("selective"):
         return Recompute("modules", frozenset({"core_attn"}))
-    if jax and text and "none" not in text:
-        assumed.append("recompute=full")
-        return Recompute("full")
+    if jax and "none" not in text:
+        # NVIDIA's recipes for MaxText keep what products give (``minimal``); TPU recipes say what they do.
+        assumed.append("recompute=save_products")
+        return Recompute("modules", frozenset({"save_products"}))
     if not text.startswith("none"):
         assumed.append("recompute=none")
     return Recompute()
