@@ -32,6 +32,7 @@ _FAMILIES = (
     ("fsdp", "composer"),
     ("pytorch", "torchtitan"),
 )
+_SCALINGS = (("MX", "mx"), ("BLOCK", "block"), ("ROW", "row"))
 _OVERLAPS = ("nemo", "megatron-bridge", "torchtitan", "composer", "jax", "pax", "hai-llm")
 """Frameworks whose defaults hide data-parallel communication."""
 _MODULES = frozenset(
@@ -167,7 +168,7 @@ def precision_of(row: Row, zero: int) -> Precision:
             "nvfp4", "fp4", "nv", grad_bytes=reduce_bytes if mega else 4.0, reduce_bytes=reduce_bytes
         )
     if "FP8" in text:
-        scaling = "mx" if "MX" in text else "block" if "BLOCK" in text else "tensor"
+        scaling = next((name for word, name in _SCALINGS if word in text), "tensor")
         wide = "AMP" in text
         return Precision(
             "fp8",

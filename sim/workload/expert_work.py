@@ -14,7 +14,7 @@ NATURAL_IMBALANCE = 1.25
 as long as with forced balance, Moonlight on the same hardly longer (Megatron-Bridge verification cards)."""
 _LAUNCH_OF_AN_EXPERT = 0.4
 """Of a launch from Python: Transformer Engine's grouped products launch one kernel per expert from C++."""
-_PADDING = {"": 1, "tensor": 16, "block": 128, "mx": 32, "nv": 32}
+_PADDING = {"": 1, "tensor": 16, "row": 16, "block": 128, "mx": 32, "nv": 32}
 """Multiple that an expert's tokens are padded to, by how products are scaled (Transformer Engine)."""
 
 

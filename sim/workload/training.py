@@ -90,7 +90,7 @@ class Precision:
         Format of the layers' products: ``fp32``, ``fp16``, ``bf16``, ``fp8``, ``fp4``.
     scaling
         How narrow formats are scaled: ``tensor`` (one factor, current), ``block`` (128 x 128), ``mx`` (32),
-        ``nv`` (16); empty for the wide ones.
+        ``nv`` (16), ``row`` (one factor a row); empty for the wide ones.
     param_bytes, grad_bytes, reduce_bytes, master_bytes, moment_bytes
         Bytes of a parameter as products read it, of its gradient as accumulated, of its gradient on the wire,
         of the optimizer's own copy (0: none), of each of Adam's moments.

@@ -24,6 +24,7 @@ Hopper on the exponentials do: H100 makes 3.7 T a second, 2.5 T at 650 TFLOP/s a
 against 5.5 T."""
 _SCAN_SHARE = 0.15
 """Share of the peak that a Mamba-2 scan reaches: its chunks are small, half its work is not in products."""
+# A scale for each row (PyTorch's rowwise float8): published runs are no faster than in 16 bits.
 _SCAN_PEAK_FLOP_PER_S = 990e12
 """Scans are Triton kernels written for Hopper: what Blackwell adds in products they do not use."""
 _MOST_SHARE = 0.92
@@ -71,6 +72,8 @@ class KernelClock:
             peak = min(self.gpu.peak("bf16"), _SCAN_PEAK_FLOP_PER_S)
             return gaps + max(moved, kernel.flop * 1e9 / (peak * _SCAN_SHARE))
         compute = "bf16" if kernel.wide and self.precision.narrow else self.precision.compute
+        if self.precision.scaling == "row":
+            compute = "bf16"
         compute = _MEASURED.get(compute, compute)
         if kernel.kind is KernelKind.ATTENTION:
             rate = self.efficiency.attention_flop_per_s(
