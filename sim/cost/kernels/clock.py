@@ -89,14 +89,17 @@ class KernelClock:
         share = self.hardware.gemm * self.release.gemm
         if kernel.name == "head" and max(kernel.m, kernel.n, kernel.k) > _WIDE:
             share *= self.release.wide_gemm
-        if kernel.kind is KernelKind.GROUPED:
-            share *= self.hardware.grouped * self.release.grouped
-        if compute in ("fp8", "fp4"):
-            grouped = kernel.kind is KernelKind.GROUPED
-            share *= self.hardware.grouped_narrow if grouped else self.hardware.narrow
+        narrow, grouped = compute in ("fp8", "fp4"), kernel.kind is KernelKind.GROUPED
+        if grouped:
+            share *= self.release.grouped * (
+                self.hardware.grouped_narrow if narrow else self.hardware.grouped
+            )
+        elif narrow:
+            share *= self.hardware.narrow
+        if narrow:
             share *= self.release.narrow
         rows = kernel.m
-        if kernel.kind is KernelKind.GROUPED:
+        if grouped:
             # Products of several experts share the GPU; each fills whole tiles of its own.
             rows = kernel.m * min(kernel.batch, _STREAMS)
             share *= kernel.m / (-(-kernel.m // _TILE) * _TILE)

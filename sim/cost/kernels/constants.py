@@ -34,10 +34,11 @@ class GpuConstants:
 
     Parameters
     ----------
-    gemm, attention_forward, attention_backward, grouped, memory
+    gemm, attention_forward, attention_backward, memory
         Rate in training over what the curves (for memory: the share of bandwidth) say.
-    narrow, grouped_narrow
-        Further factor on rates of products in 8 and 4 bits, and of experts' products in them.
+    narrow, grouped, grouped_narrow
+        Further factor on rates of products in 8 and 4 bits, of experts' products in 16 bits, and of those in 8
+        and 4.
     launch_ns
         Time between two kernels of one stream.
     overlap_slowdown
