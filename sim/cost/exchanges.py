@@ -78,6 +78,7 @@ class ExchangeClock:
                 exchange.copies,
                 software.dispatcher,
                 most_hosts=exchange.most_hosts,
+                row_bytes=exchange.row_bytes,
             )
         else:
             time = collective_ns(self.setup.cluster, exchange.collective, group, exchange.num_bytes)

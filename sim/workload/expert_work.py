@@ -101,7 +101,17 @@ def expert_exchanges(
     out: list[Exchange] = []
     if split.ep > 1:
         out += [
-            Exchange(name, step, "ep", "experts", size, "moe", experts.top_k, experts.most_hosts)
+            Exchange(
+                name,
+                step,
+                "ep",
+                "experts",
+                size,
+                "moe",
+                experts.top_k,
+                experts.most_hosts,
+                float(width * act),
+            )
             for name in ("dispatch", "combine")
             for step in (Pass.F, Pass.I)
         ]

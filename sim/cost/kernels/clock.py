@@ -22,7 +22,7 @@ _NARROW_HEADS = {"A100-80G": 0.2, "V100": 0.2}
 """Exponent of (head dimension / 128) in attention's rate. On A100 products bound heads of 64 as well; from
 Hopper on the exponentials do: H100 makes 3.7 T a second, 2.5 T at 650 TFLOP/s and 64 channels; B200 4.4 T
 against 5.5 T."""
-_SCAN_SHARE = 0.15
+_SCAN_SHARE = 0.12
 """Share of the peak that a Mamba-2 scan reaches: its chunks are small, half its work is not in products."""
 # A scale for each row (PyTorch's rowwise float8): published runs are no faster than in 16 bits.
 _SCAN_PEAK_FLOP_PER_S = 990e12
