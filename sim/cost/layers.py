@@ -28,7 +28,7 @@ _CAPTURED = {
     "moe_preprocess": ("moe_router",),
     "moe": ("moe", "moe_act", "moe_router", "shared_experts", "layernorm", "residual"),
 }
-"""Parts of a layer inside the graphs that Megatron names; a graph of the whole iteration or of no name has all."""
+"""Parts of a layer inside the graphs that Megatron names; a graph of no such name has all."""
 
 
 def _is_captured(module: str, graphs: frozenset[str]) -> bool:

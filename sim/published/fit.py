@@ -179,19 +179,20 @@ class Fitter:
 def fit_scatter(fitter: Fitter) -> dict[tuple[str, str], tuple[float, int]]:
     """Deviation of log(measured / predicted) on the fitted rows: (GPU type, constant) -> value, rows.
 
-    A normal distribution has 80 % within 1.2816 deviations; constants that were fitted on the same rows make
-    them look a little better than others, so a fifteenth is added.
+    The deviation is that of the normal distribution that has as many within three quarters of the rows:
+    outliers weigh nothing. It has 75 % within 1.1503 deviations; constants that were fitted on the same rows
+    make them look a little better than others, so a fifteenth is added.
     """
     sizes: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     for (setup, _, _), error in zip(fitter.cases, fitter.errors, strict=True):
         gpu = setup.cluster.gpu
         name = "scatter_experts" if setup.model.experts else "scatter"
-        sizes[gpu.kernels or gpu.curves, name].append(abs(error))
+        sizes[gpu.name, name].append(abs(error))
     out = {}
     for key, values in sizes.items():
         if len(values) >= _FEWEST:
             values.sort()
-            found = values[int(0.8 * len(values))] / 1.2816 * 16 / 15
+            found = values[int(0.75 * len(values))] / 1.1503 * 16 / 15
             # Few rows say little: as many as _FEWEST rows of the default scatter are counted with them.
             usual = GpuConstants().scatter
             out[key] = ((found * len(values) + usual * _FEWEST) / (len(values) + _FEWEST), len(values))
