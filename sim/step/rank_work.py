@@ -1,0 +1,42 @@
+"""The layers of one pipeline rank as work, each with how often a step does it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from exactmap.sim.cost.setup import TrainingSetup
+from exactmap.sim.step.stages import StagePlan
+from exactmap.sim.workload.layer_work import LayerWork, head_work, layer_work
+from exactmap.sim.workload.operators import Pass
+
+__all__ = ["model_flop_per_gpu", "rank_work"]
+
+
+def rank_work(setup: TrainingSetup, plan: StagePlan, rank: int) -> tuple[tuple[LayerWork, float], ...]:
+    """Kinds of layers, and head with loss, that a rank holds, with their number over all microbatches."""
+    model, args = setup.model, (setup.split, setup.batch, setup.precision, setup.software)
+    kinds = model.layer_kinds()
+    counts: Counter[LayerWork] = Counter()
+    for layout, ranks in zip(plan.layouts, plan.ranks_of, strict=True):
+        if rank not in ranks:
+            continue
+        # A stage on two ranks sees half of the microbatches on each.
+        each = setup.batch.num_microbatches / len(ranks)
+        for kind in kinds[layout.first : layout.last] + (kinds[-1],) * layout.mtp:
+            counts[layer_work(model, kind, *args)] += each  # type: ignore[assignment]
+        if not setup.layers_only and layout.head + layout.mtp:
+            counts[head_work(model, *args)] += each * (layout.head + layout.mtp)  # type: ignore[assignment]
+    return tuple(counts.items())
+
+
+def model_flop_per_gpu(setup: TrainingSetup, plan: StagePlan) -> float:
+    """Model FLOPs of a GPU in a step, the mean of all: three times forward's, nothing computed again."""
+    ranks = range(setup.split.pp)
+    forward = sum(
+        count * kernel.flop
+        for rank in ranks
+        for layer, count in rank_work(setup, plan, rank)
+        for kernel in layer.kernels
+        if kernel.step is Pass.F
+    )
+    return 3.0 * forward / len(ranks)
