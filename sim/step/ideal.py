@@ -1,4 +1,4 @@
-"""Resources of a step, and the same step with one of them infinitely fast: what it would be without its limit.
+"""Resources of a step, and the same step with one of them infinitely fast.
 
 Arithmetic and memory are told apart kernel by kernel: without arithmetic a kernel still moves its bytes, with
 free memory it still computes. A group of ranks counts to the furthest network that it crosses.

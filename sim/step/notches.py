@@ -209,7 +209,9 @@ def _precision(setup: TrainingSetup) -> Iterator[Notch]:
         if name not in gpu.peak_flop_per_s:
             yield Notch("precision", precision.compute, name, None, f"{gpu.name} has no {name} arithmetic")
             continue
-        yield Notch("precision", precision.compute, name, replace(setup, precision=_in_format(precision, name)))
+        yield Notch(
+            "precision", precision.compute, name, replace(setup, precision=_in_format(precision, name))
+        )
 
 
 def _in_format(precision: Precision, name: str) -> Precision:

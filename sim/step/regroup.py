@@ -33,7 +33,7 @@ def regrouped(setup: TrainingSetup, *, microbatch: int = 0, **degrees: int) -> T
         If it cannot be cut so: why not.
     """
     old = setup.split
-    split = replace(old, **degrees)
+    split: Split = replace(old, **degrees)  # type: ignore[arg-type]
     inner = split.tp * split.cp * split.pp
     if old.num_ranks % inner:
         raise InfeasibleError(f"tp x cp x pp = {inner} does not divide {old.num_ranks} GPUs")
