@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["explain_tables"]
 
 _PASSES = {
-    "F": "forward",
-    "I": "input gradients",
-    "W": "weight gradients",
+    "forward": "forward",
+    "input": "input gradients",
+    "weight": "weight gradients",
     "again": "computed again",
     "other": "copies",
 }

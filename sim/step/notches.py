@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
-from exactmap.errors import ExactmapError, InfeasibleError
+from exactmap.errors import ExactmapError
 from exactmap.sim.cost.setup import TrainingSetup
 from exactmap.sim.step.pipeline import schedule_name
 from exactmap.sim.step.regroup import regrouped
@@ -62,30 +63,27 @@ def notches(setup: TrainingSetup) -> tuple[Notch, ...]:
     )
 
 
-def _made(knob: str, old: str, new: str, make: Callable[[], TrainingSetup]) -> Notch:
+def _made(knob: str, old: int, new: int, make: Callable[[], TrainingSetup]) -> Notch:
     try:
-        return Notch(knob, old, new, make())
+        return Notch(knob, str(old), str(new), make())
     except ExactmapError as error:
-        return Notch(knob, old, new, None, str(error))
-
-
-def _no(why: str) -> TrainingSetup:
-    raise InfeasibleError(why)
+        return Notch(knob, str(old), str(new), None, str(error))
 
 
 def _degrees(setup: TrainingSetup) -> Iterator[Notch]:
-    split = setup.split
     for knob, field in (("tp", "tp"), ("cp", "cp"), ("pp", "pp"), ("ep", "ep"), ("vpp", "chunks")):
-        now: int = getattr(split, field)
+        now: int = getattr(setup.split, field)
         barred = _barred(setup, field)
         if barred:
             yield Notch(knob, str(now), "other", None, barred)
             continue
-        yield _made(knob, str(now), str(2 * now), lambda f=field, n=2 * now: regrouped(setup, **{f: n}))  # type: ignore[misc]
-        if now % 2 == 0:
-            yield _made(knob, str(now), str(now // 2), lambda f=field, n=now // 2: regrouped(setup, **{f: n}))  # type: ignore[misc]
-        elif now > 1:
-            yield Notch(knob, str(now), "half", None, f"{now} is odd")
+        for other in _double_and_half(now):
+            yield _made(knob, now, other, partial(regrouped, setup, **{field: other}))
+
+
+def _double_and_half(now: int) -> tuple[int, ...]:
+    """Neighbours of a size: its double, and its half where there is one."""
+    return (2 * now,) if now % 2 else (2 * now, now // 2)
 
 
 def _barred(setup: TrainingSetup, field: str) -> str:
@@ -103,14 +101,8 @@ def _barred(setup: TrainingSetup, field: str) -> str:
 
 def _microbatches(setup: TrainingSetup) -> Iterator[Notch]:
     now = setup.batch.microbatch
-    yield _made("microbatch", str(now), str(2 * now), lambda: regrouped(setup, microbatch=2 * now))
-    if now > 1:
-        yield _made(
-            "microbatch",
-            str(now),
-            str(now // 2),
-            lambda: _no(f"{now} is odd") if now % 2 else regrouped(setup, microbatch=now // 2),
-        )
+    for other in _double_and_half(now):
+        yield _made("microbatch", now, other, partial(regrouped, setup, microbatch=other))
 
 
 def _recompute(setup: TrainingSetup) -> Iterator[Notch]:
@@ -139,6 +131,8 @@ def _sharding(setup: TrainingSetup) -> Iterator[Notch]:
     why = "there is no tensor parallelism" if split.tp == 1 else ""
     if not why and setup.batch.seq // split.cp % split.tp:
         why = f"tp {split.tp} does not divide the tokens of a rank"
+    if not why and split.sequence_parallel and setup.model.experts is not None:
+        why = "experts under tensor parallelism need it"
     made = None if why else _with_split(setup, sequence_parallel=not split.sequence_parallel)
     yield Notch("sequence parallel", old, new, made, why)
 
@@ -149,52 +143,44 @@ def _with_software(setup: TrainingSetup, **fields: object) -> TrainingSetup:
 
 
 def _switches(setup: TrainingSetup) -> Iterator[Notch]:
-    split, software = setup.split, setup.software
-    fully = split.zero == 3
-    tokens_whole = split.tp > 1 and not split.sequence_parallel
-    for knob, field, why in (
-        (
-            "overlap gradients",
-            "overlap_grad",
-            "one data rank reduces nothing"
-            if split.data_ranks == 1
-            else "ZeRO 3 always overlaps"
-            if fully
-            else "",
-        ),
-        (
-            "overlap parameters",
-            "overlap_param",
-            "ZeRO 3 always overlaps"
-            if fully
-            else "parameters are not gathered"
-            if not split.zero or split.data_ranks == 1
-            else "",
-        ),
-        (
-            "overlap tp",
-            "overlap_tp",
-            "there is no tensor parallelism"
-            if split.tp == 1
-            else "only gathers and scatters of sequence parallelism are cut"
-            if tokens_whole
-            else "",
-        ),
-        ("overlap pp", "overlap_p2p", "there is no pipeline" if split.pp == 1 else ""),
-        ("overlap ep", "overlap_ep", "experts are not spread" if split.ep == 1 else ""),
+    software = setup.software
+    for knob, field in (
+        ("overlap gradients", "overlap_grad"),
+        ("overlap parameters", "overlap_param"),
+        ("overlap tp", "overlap_tp"),
+        ("overlap pp", "overlap_p2p"),
+        ("overlap ep", "overlap_ep"),
     ):
         now = bool(getattr(software, field))
         old, new = ("on", "off") if now else ("off", "on")
+        why = _nothing_to_overlap(setup.split, field)
         made = None if why else _with_software(setup, **{field: not now})
         yield Notch(knob, old, new, made, why)
     graphs = software.cuda_graphs
     wanted: frozenset[str] = frozenset() if graphs else frozenset({"full"})
-    yield Notch(
-        "CUDA graphs",
-        "on" if graphs else "off",
-        "off" if graphs else "full",
-        _with_software(setup, cuda_graphs=wanted),
-    )
+    old, new = ("on", "off") if graphs else ("off", "full")
+    yield Notch("CUDA graphs", old, new, _with_software(setup, cuda_graphs=wanted))
+
+
+def _nothing_to_overlap(split: Split, field: str) -> str:
+    """Why an overlap changes nothing whatever it says; empty: it does."""
+    reasons = {
+        "overlap_grad": (
+            (split.data_ranks == 1, "one data rank reduces nothing"),
+            (split.zero == 3, "ZeRO 3 always overlaps"),
+        ),
+        "overlap_param": (
+            (split.data_ranks == 1 or not split.zero, "parameters are not gathered"),
+            (split.zero == 3, "ZeRO 3 always overlaps"),
+        ),
+        "overlap_tp": (
+            (split.tp == 1, "there is no tensor parallelism"),
+            (not split.sequence_parallel, "only exchanges of sequence parallelism can be cut in pieces"),
+        ),
+        "overlap_p2p": ((split.pp == 1, "there is no pipeline"),),
+        "overlap_ep": ((split.ep == 1, "experts are not spread"),),
+    }
+    return next((why for holds, why in reasons[field] if holds), "")
 
 
 def _precision(setup: TrainingSetup) -> Iterator[Notch]:

@@ -47,13 +47,13 @@ def regrouped(setup: TrainingSetup, *, microbatch: int = 0, **degrees: int) -> T
     if old.shards and (old.shards >= split.data_ranks or split.data_ranks % old.shards):
         split = replace(split, shards=0)
     schedule = setup.schedule
+    moved = (split.pp, split.chunks) != (old.pp, old.chunks)
     if split.pp == 1:
         split, schedule = replace(split, chunks=1), "none"
     elif old.pp == 1:
         schedule = "1F1B"
-    elif schedule_name(schedule, old.pp, old.chunks) in ("1f1b", "interleaved-1f1b"):
+    elif moved and schedule_name(schedule, old.pp, old.chunks) in ("1f1b", "interleaved-1f1b"):
         schedule = "interleaved-1F1B" if split.chunks > 1 else "1F1B"
-    moved = (split.pp, split.chunks) != (old.pp, old.chunks)
     out = replace(
         setup,
         split=split,

@@ -86,13 +86,13 @@ class ExplainReport:
     @property
     def pass_ns(self) -> dict[str, float]:
         """Compute by pass: forward, input and weight gradients, computed again, and what has no pass."""
-        out = {step.value: 0.0 for step in Pass} | {"again": 0.0, "other": 0.0}
-        for operator in self.operators:
-            for step, time in operator.pass_ns.items():
-                out[step.value] += time
-            out["again"] += operator.again_ns
-            out["other"] += operator.other_ns
-        return out
+        names = {"forward": Pass.F, "input": Pass.I, "weight": Pass.W}
+        operators = self.operators
+        return {
+            **{name: sum(each.pass_ns.get(step, 0.0) for each in operators) for name, step in names.items()},
+            "again": sum(each.again_ns for each in operators),
+            "other": sum(each.other_ns for each in operators),
+        }
 
     def to_dict(self) -> dict[str, object]:
         """The report as plain data."""
@@ -116,12 +116,12 @@ class ExplainReport:
             "peak_flop_per_s": self.peak_flop_per_s,
             "utilisation": self.utilisation,
             "tokens_per_s_per_gpu": self.tokens_per_s_per_gpu,
-            "groups": {group.value: time for group, time in grouped_ns(prediction.parts_ns).items()},
+            "group_ns": {group.value: time for group, time in grouped_ns(prediction.parts_ns).items()},
             "parts": [
                 {"part": name, "group": group_of(name).value, "time_ns": time, "share": _share(self, time)}
                 for name, time in prediction.parts_ns.items()
             ],
-            "passes": self.pass_ns,
+            "pass_ns": self.pass_ns,
             "busiest_rank": prediction.busiest,
             "operators": [_operator(each) for each in self.operators],
             "communication": [_axis(each) for each in self.axes],
