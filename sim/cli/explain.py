@@ -29,7 +29,7 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
-    """Take a training step apart: where its time goes, what bounds it, and what a change would bring."""
+    """Where the time of a training step goes, what bounds it, what each knob would change."""
     from exactmap.sim.cli.explain_tables import explain_tables
     from exactmap.sim.verbs.explain import explain as take_apart
 
