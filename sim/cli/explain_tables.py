@@ -258,5 +258,5 @@ def _fitting(
     ]
     if len(kept) < len(columns):
         away = ", ".join(name for name in columns if name in dropped)
-        shown.append(f"({away}: from {width(frozenset())} columns on, or with --json)\n")
+        shown.append(f"(--json, or {width(frozenset())} columns: {away})\n")
     return shown

@@ -14,6 +14,9 @@ from exactmap.sim.workload.training import Batch, Split
 
 __all__ = ["check_cut", "regrouped"]
 
+_ENDS = 2
+"""Embedding and head may have stages of their own."""
+
 
 def regrouped(setup: TrainingSetup, *, microbatch: int = 0, **degrees: int) -> TrainingSetup:
     """Cut a training otherwise.
@@ -105,7 +108,10 @@ def check_cut(setup: TrainingSetup) -> None:
             split.cp > 1 and split.cp_exchange == "all_to_all" and heads % split.cp,
             f"cp {split.cp} does not divide the {heads} heads of a rank",
         ),
-        (stages > layers, f"{stages} stages for {layers} layers"),
+        (
+            stages > layers + _ENDS + model.mtp_layers and not setup.layout,
+            f"{stages} stages for {layers} layers",
+        ),
         (
             schedule == "interleaved-1f1b" and batch.num_microbatches % split.pp,
             f"interleaving needs a multiple of {split.pp} microbatches, not {batch.num_microbatches}",

@@ -253,6 +253,18 @@ def test_a_pipeline_that_goes_takes_its_chunks_with_it() -> None:
     )
 
 
+def test_embedding_and_head_may_have_stages_of_their_own() -> None:
+    """126 layers on 128 stages, as Llama 3 405B ran; its other knobs can be moved."""
+    setup = _setup(
+        Split(pp=16, chunks=8, dp=2),
+        m=32,
+        model=replace(_MODEL, layers=126),
+        schedule="interleaved-1F1B",
+    )
+    assert _named(setup)["tp", "2"].setup is not None
+    assert _named(setup)["pp", "32"].why == "256 stages for 126 layers"
+
+
 @pytest.mark.parametrize(
     ("split", "m", "notch", "why"),
     [
