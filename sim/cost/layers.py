@@ -55,6 +55,8 @@ class LayerPrice:
         Elements of the matrices that this rank holds: outside and inside the experts.
     matrices
         How many matrices that is.
+    frozen
+        Elements of matrices that are not trained.
     """
 
     pass_ns: dict[Pass, float] = field(default_factory=lambda: dict.fromkeys(Pass, 0.0))
@@ -62,6 +64,7 @@ class LayerPrice:
     weights: int = 0
     expert_weights: int = 0
     matrices: int = 0
+    frozen: int = 0
 
     @property
     def total_ns(self) -> float:
@@ -87,7 +90,7 @@ class LayerClock:
         """Price one layer's passes for one microbatch."""
         out = LayerPrice()
         launches = dict.fromkeys(Pass, 0.0)
-        graphs = self.setup.software.cuda_graphs
+        graphs, adapted = self.setup.software.cuda_graphs, self.setup.software.adapter_rank
         products: dict[tuple[str, Pass], list[float]] = {}
         for kernel in work.kernels:
             time = self.clock.time_ns(kernel)
@@ -100,6 +103,8 @@ class LayerClock:
             if kernel.step is Pass.W and kernel.kind is not KernelKind.MEMORY:
                 expert = kernel.kind is KernelKind.GROUPED or kernel.name.startswith("expert")
                 self._hold(out, kernel.m * kernel.n * kernel.batch, kernel.batch, expert=expert)
+            if adapted and kernel.step is Pass.F and kernel.kind in (KernelKind.GEMM, KernelKind.GROUPED):
+                out.frozen += kernel.n * kernel.k * kernel.batch
             if kernel.step is Pass.F:
                 launches[Pass.I] += issued * self._again(
                     out, kernel.module, time, is_product=kernel.kind in (KernelKind.GEMM, KernelKind.GROUPED)

@@ -198,7 +198,12 @@ def _expert_tp(row: Row, family: str, tp: int, ep: int, ranks: int, assumed: lis
 def _batch(row: Row, seq: int, dp: int, pp: int, model: ModelConfig, assumed: list[str]) -> Batch:
     gbs = integer(row, "gbs")
     microbatch = integer(row, "mbs", 0)
-    if not microbatch:
+    stated = row["n_microbatches"] or microbatch
+    if not stated and pp > 1 and row["framework"].lower().startswith("torchtitan") and gbs % (dp * pp) == 0:
+        # torchtitan's default: as many microbatches as stages.
+        microbatch = gbs // (dp * pp)
+        assumed.append(f"mbs={microbatch}")
+    elif not microbatch:
         # About 8,192 tokens at width 4,096, fewer where activations are wider; one where a pipeline must be
         # filled.
         microbatch = 1

@@ -96,6 +96,7 @@ def _rank(setup: TrainingSetup, plan: StagePlan, rank: int) -> tuple[dict[str, f
         state = precision.master_bytes + 2 * precision.moment_bytes
         kept = 1.0 - setup.software.optimizer_offload
         out["optimizer"] += count * state * kept / (ranks if zero >= 1 else 1)
+    out["parameters"] += sum(stage.frozen for stage in held) * precision.param_bytes
     kinds = model.layer_kinds()
     chunks = [
         sum(kept_bytes(setup, kind) for kind in kinds[layout.first : layout.last])

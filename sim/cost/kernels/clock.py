@@ -22,8 +22,13 @@ _NARROW_HEADS = {"A100-80G": 0.2, "V100": 0.2}
 """Exponent of (head dimension / 128) in attention's rate. On A100 products bound heads of 64 as well; from
 Hopper on the exponentials do: H100 makes 3.7 T a second, 2.5 T at 650 TFLOP/s and 64 channels; B200 4.4 T
 against 5.5 T."""
-_SCAN_SHARE = 0.15
+_SCAN_SHARE = 0.12
 """Share of the peak that a Mamba-2 scan reaches: its chunks are small, half its work is not in products."""
+# A scale for each row (PyTorch's rowwise float8): published runs are no faster than in 16 bits.
+_SCAN_PEAK_FLOP_PER_S = 990e12
+"""Scans are Triton kernels written for Hopper: what Blackwell adds in products they do not use."""
+_MOST_SHARE = 0.92
+"""Of its peak no product reaches more."""
 _STREAMS = 4
 """Products of experts that run at once: Transformer Engine's grouped products use four streams."""
 _TILE = 128
@@ -64,8 +69,11 @@ class KernelClock:
         if kernel.kind is KernelKind.MEMORY:
             return gaps + moved * self.release.traffic
         if kernel.kind is KernelKind.SCAN:
-            return gaps + max(moved, kernel.flop * 1e9 / (self.gpu.peak("bf16") * _SCAN_SHARE))
+            peak = min(self.gpu.peak("bf16"), _SCAN_PEAK_FLOP_PER_S)
+            return gaps + max(moved, kernel.flop * 1e9 / (peak * _SCAN_SHARE))
         compute = "bf16" if kernel.wide and self.precision.narrow else self.precision.compute
+        if self.precision.scaling == "row":
+            compute = "bf16"
         compute = _MEASURED.get(compute, compute)
         if kernel.kind is KernelKind.ATTENTION:
             rate = self.efficiency.attention_flop_per_s(
@@ -81,14 +89,20 @@ class KernelClock:
         share = self.hardware.gemm * self.release.gemm
         if kernel.name == "head" and max(kernel.m, kernel.n, kernel.k) > _WIDE:
             share *= self.release.wide_gemm
-        if kernel.kind is KernelKind.GROUPED:
-            share *= self.hardware.grouped * self.release.grouped
-        if compute in ("fp8", "fp4"):
-            share *= self.hardware.narrow * self.release.narrow
+        narrow, grouped = compute in ("fp8", "fp4"), kernel.kind is KernelKind.GROUPED
+        if grouped:
+            share *= self.release.grouped * (
+                self.hardware.grouped_narrow if narrow else self.hardware.grouped
+            )
+        elif narrow:
+            share *= self.hardware.narrow
+        if narrow:
+            share *= self.release.narrow
         rows = kernel.m
-        if kernel.kind is KernelKind.GROUPED:
+        if grouped:
             # Products of several experts share the GPU; each fills whole tiles of its own.
             rows = kernel.m * min(kernel.batch, _STREAMS)
             share *= kernel.m / (-(-kernel.m // _TILE) * _TILE)
         rate = self.efficiency.gemm_flop_per_s(compute, self.gpu.peak(compute), rows, kernel.n, kernel.k)
-        return gaps + max(kernel.flop * 1e9 / (rate * share), moved)
+        rate = min(rate * share, _MOST_SHARE * self.gpu.peak(compute))
+        return gaps + max(kernel.flop * 1e9 / rate, moved)

@@ -34,10 +34,11 @@ class GpuConstants:
 
     Parameters
     ----------
-    gemm, attention_forward, attention_backward, grouped, memory
+    gemm, attention_forward, attention_backward, memory
         Rate in training over what the curves (for memory: the share of bandwidth) say.
-    narrow
-        Further factor on rates of products in 8 and 4 bits.
+    narrow, grouped, grouped_narrow
+        Further factor on rates of products in 8 and 4 bits, of experts' products in 16 bits, and of those in 8
+        and 4.
     launch_ns
         Time between two kernels of one stream.
     overlap_slowdown
@@ -56,6 +57,7 @@ class GpuConstants:
     grouped: float = 0.8
     memory: float = 0.85
     narrow: float = 1.0
+    grouped_narrow: float = 1.0
     launch_ns: float = 1500.0
     overlap_slowdown: float = 0.1
     spread: float = 0.012
