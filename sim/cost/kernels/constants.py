@@ -144,10 +144,17 @@ def gpu_constants(gpu: GPU) -> GpuConstants:
     return _named_gpu(gpu.kernels or gpu.curves, gpu.name)
 
 
+_SAME_CHIP = {"B300": "GB300"}
+"""GPUs of one chip with few runs of their own take the constants of the one with more."""
+
+
 @cache
 def _named_gpu(curves: str, name: str) -> GpuConstants:
     table = constants_table()
-    return replace(GpuConstants(), **{**table.get(("gpu", curves), {}), **table.get(("gpu", name), {})})
+    values: dict[str, float] = {}
+    for whose in (_SAME_CHIP.get(curves), curves, name):
+        values.update(table.get(("gpu", whose or ""), {}))
+    return replace(GpuConstants(), **values)
 
 
 def nearest_release(software: Software) -> str:
