@@ -38,6 +38,8 @@ class GpuConstants:
         Rate in training over what the curves (for memory: the share of bandwidth) say.
     narrow
         Further factor on rates of products in 8 and 4 bits.
+    four_bits
+        Further factor on rates of products in 4 bits.
     launch_ns
         Time between two kernels of one stream.
     overlap_slowdown
@@ -52,10 +54,11 @@ class GpuConstants:
 
     gemm: float = 1.0
     attention_forward: float = 1.0
-    attention_backward: float = 0.75
+    attention_backward: float = 1.0
     grouped: float = 0.8
     memory: float = 0.85
     narrow: float = 1.0
+    four_bits: float = 1.0
     launch_ns: float = 1500.0
     overlap_slowdown: float = 0.1
     spread: float = 0.012
