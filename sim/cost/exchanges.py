@@ -2,8 +2,8 @@
 
 Tensor parallelism overlapped with its products (Transformer Engine's userbuffers, PyTorch's async TP) cuts a
 product into as many pieces as there are ranks, and sends or receives one while the next is computed: the
-piece at the end has nothing to hide behind, what outlasts the product is exposed, and product and exchange
-slow each other down. Without that, Megatron since 2022 still runs two exchanges of backward whole beside a
+last piece that is scattered has nothing to hide behind, what outlasts the product is exposed, and product and
+exchange slow each other down. Without that, Megatron since 2022 still runs two exchanges of backward whole beside a
 product (arXiv:2205.05198, 4.2.2): what is gathered for a weight gradient beside the input gradient's, and the
 sum of an input gradient beside the weight gradient's.
 Context parallelism in a ring sends the next block of keys and values while attention works on this one.
@@ -78,23 +78,28 @@ class ExchangeClock:
                 exchange.copies,
                 software.dispatcher,
                 most_hosts=exchange.most_hosts,
+                row_bytes=exchange.row_bytes,
             )
         else:
             time = collective_ns(self.setup.cluster, exchange.collective, group, exchange.num_bytes)
         if exchange.axis == "tp":
             # All wait for the rank that comes last.
             time += self.clock.release.skew_ns * largest_of(self.setup.split.tp)
-        if exchange.axis == "tp" and software.overlap_tp and exchange.collective != "all_reduce":
-            return self._pipelined(time, beside_ns)
-        if exchange.axis == "tp" and self.beside_products and _whole_beside(exchange):
-            return self._beside(time, beside_ns)
+        if exchange.axis == "tp" and exchange.module != "moe":
+            # The dispatcher's own gathers and scatters between the ranks of an expert have nothing beside them.
+            if software.overlap_tp and exchange.collective != "all_reduce":
+                return self._pipelined(time, beside_ns, gathers=exchange.collective == "all_gather")
+            if self.beside_products and _whole_beside(exchange):
+                return self._beside(time, beside_ns)
         if exchange.axis == "ep" and self.woven:
             return self._beside(time, beside_ns)
         return Exposed(time, time)
 
-    def _pipelined(self, time: float, product_ns: float) -> Exposed:
+    def _pipelined(self, time: float, product_ns: float, *, gathers: bool) -> Exposed:
         pieces = self.setup.split.tp
-        hidden = min(time * (1.0 - 1.0 / pieces), product_ns)
+        share = 1.0 - 1.0 / pieces
+        # A rank has its own piece of what is gathered at once, and computes on it while the rest comes.
+        hidden = min(time, product_ns * share) if gathers else min(time * share, product_ns)
         return Exposed(time, time - hidden, hidden * self.clock.release.exposed_tp)
 
     def _beside(self, time: float, other_ns: float) -> Exposed:

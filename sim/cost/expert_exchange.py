@@ -6,18 +6,28 @@ sends every copy apart. The slower of the two networks decides. Shares of the ra
 normal kernels in github.com/ai-dynamo/aiconfigurator (Apache-2.0): on 8 H100 4,096 tokens of 7,168 bytes,
 top 8 of 256, take 491 us out and twice the bytes 973 us back (275 GB/s, .61 of 450); over 2 and 4 hosts
 29 and 79 MB take 749 and 1,791 us (39 and 44 of 50 GB/s); on 4 GB300 79 MB take 354 us (.25 of 900).
+HybridEP's are its own (github.com/deepseek-ai/DeepEP, docs/README_Hybrid-EP.md, kernels alone, 32
+multiprocessors): 764, 707, 666, 642 GB/s out and 737, 666, 640, 605 back over 8, 16, 24, 32 GB200 (900 GB/s).
 """
 
 from __future__ import annotations
+
+from math import log2
 
 from exactmap.topology.group_shape import GroupShape
 from exactmap.topology.hardware import Cluster
 
 __all__ = ["expert_exchange_ns"]
 
+_WIDE_ROW_BYTES = 14336.0
 _START_NS = 25_000.0
 """Notification and first tokens (DeepEP's times at few tokens)."""
-_DOMAIN_SHARE = {"deepep": 0.61, "hybridep": 0.61, "all_to_all": 0.72, "all_gather": 0.75}
+_DOMAIN_SHARE = {"deepep": 0.61, "hybridep": 0.83, "all_to_all": 0.72, "all_gather": 0.75}
+_ROW_BYTES = 2048.0
+"""A token that is as wide as this reaches half the rate of a very wide one: each row has its own address and
+flag. Shares above are those of rows of 14,336 bytes."""
+_HYBRID_LOSS = 0.068
+"""Of its share that HybridEP loses for each doubling of ranks beyond 8."""
 _DEEPEP_MOST_BYTES_PER_S = 280e9
 """What 24 multiprocessors move."""
 _INTERFACE_SHARE = 0.85
@@ -31,6 +41,7 @@ def expert_exchange_ns(
     dispatcher: str,
     *,
     most_hosts: int = 0,
+    row_bytes: float = _WIDE_ROW_BYTES,
 ) -> float:
     """Time of one dispatch or combine in ns.
 
@@ -44,6 +55,8 @@ def expert_exchange_ns(
         Experts that a token visits.
     most_hosts
         Domains that a token's experts lie in at most; 0: any.
+    row_bytes
+        Bytes of one token.
     dispatcher
         `exactmap.sim.workload.training.Software.dispatcher`.
     """
@@ -63,6 +76,10 @@ def expert_exchange_ns(
     rate = cluster.scale_up.bytes_per_s * _DOMAIN_SHARE.get(dispatcher, 0.61)
     if dispatcher == "deepep":
         rate = min(rate, _DEEPEP_MOST_BYTES_PER_S)
+    if dispatcher == "hybridep" and shape.per_domain > 8:
+        rate *= 1.0 - _HYBRID_LOSS * log2(shape.per_domain / 8)
+    if dispatcher in ("deepep", "hybridep"):
+        rate *= (1 + _ROW_BYTES / _WIDE_ROW_BYTES) / (1 + _ROW_BYTES / row_bytes)
     up_ns = forwarded * num_bytes * 1e9 / rate
     out_ns = outside * num_bytes * 1e9 / (cluster.scale_out.bytes_per_s * _INTERFACE_SHARE)
     return _START_NS + max(up_ns, out_ns)

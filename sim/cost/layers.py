@@ -20,6 +20,23 @@ __all__ = ["LayerClock", "LayerPrice"]
 _GRAPH_SHARE = 0.2
 """Host time per launch that CUDA graphs leave."""
 
+_CAPTURED = {
+    "attn": ("attn", "core_attn", "mla_up_proj", "layernorm", "residual"),
+    "mamba": ("mamba", "layernorm", "residual"),
+    "mlp": ("mlp", "mlp_act", "layernorm", "residual"),
+    "moe_router": ("moe_router", "shared_experts", "layernorm"),
+    "moe_preprocess": ("moe_router",),
+    "moe": ("moe", "moe_act", "moe_router", "shared_experts", "layernorm", "residual"),
+}
+"""Parts of a layer inside the graphs that Megatron names; a graph of the whole iteration or of no name has all."""
+
+
+def _is_captured(module: str, graphs: frozenset[str]) -> bool:
+    return bool(graphs) and (
+        not graphs & _CAPTURED.keys() or any(module in _CAPTURED.get(graph, ()) for graph in graphs)
+    )
+
+
 _EXCHANGE_LAUNCHES = 1.0
 """A collective is one launch more."""
 
@@ -38,6 +55,8 @@ class LayerPrice:
         Elements of the matrices that this rank holds: outside and inside the experts.
     matrices
         How many matrices that is.
+    frozen
+        Elements of matrices that are not trained.
     """
 
     pass_ns: dict[Pass, float] = field(default_factory=lambda: dict.fromkeys(Pass, 0.0))
@@ -45,6 +64,7 @@ class LayerPrice:
     weights: int = 0
     expert_weights: int = 0
     matrices: int = 0
+    frozen: int = 0
 
     @property
     def total_ns(self) -> float:
@@ -70,19 +90,23 @@ class LayerClock:
         """Price one layer's passes for one microbatch."""
         out = LayerPrice()
         launches = dict.fromkeys(Pass, 0.0)
+        graphs, adapted = self.setup.software.cuda_graphs, self.setup.software.adapter_rank
         products: dict[tuple[str, Pass], list[float]] = {}
         for kernel in work.kernels:
             time = self.clock.time_ns(kernel)
             out.pass_ns[kernel.step] += time
-            launches[kernel.step] += kernel.launches
+            issued = kernel.launches * (_GRAPH_SHARE if _is_captured(kernel.module, graphs) else 1.0)
+            launches[kernel.step] += issued
             out.parts_ns[kernel.name] += time
             if kernel.kind is not KernelKind.MEMORY:
                 products.setdefault((kernel.module, kernel.step), []).append(time)
             if kernel.step is Pass.W and kernel.kind is not KernelKind.MEMORY:
                 expert = kernel.kind is KernelKind.GROUPED or kernel.name.startswith("expert")
                 self._hold(out, kernel.m * kernel.n * kernel.batch, kernel.batch, expert=expert)
+            if adapted and kernel.step is Pass.F and kernel.kind in (KernelKind.GEMM, KernelKind.GROUPED):
+                out.frozen += kernel.n * kernel.k * kernel.batch
             if kernel.step is Pass.F:
-                launches[Pass.I] += kernel.launches * self._again(
+                launches[Pass.I] += issued * self._again(
                     out, kernel.module, time, is_product=kernel.kind in (KernelKind.GEMM, KernelKind.GROUPED)
                 )
         for exchange in work.exchanges:
@@ -154,8 +178,7 @@ class LayerClock:
         return share
 
     def _wait_for_host(self, out: LayerPrice, launches: dict[Pass, float]) -> None:
-        graphs = bool(self.setup.software.cuda_graphs)
-        host_ns = self.clock.release.host_ns * (_GRAPH_SHARE if graphs else 1.0)
+        host_ns = self.clock.release.host_ns
         # The host launches I and W as one backward.
         backward = out.pass_ns[Pass.I] + out.pass_ns[Pass.W]
         late = {

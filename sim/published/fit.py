@@ -38,8 +38,6 @@ _FEWEST = 5
 """Rows without which a scatter is not stated."""
 _DENSE = 5
 """Rows of dense models from which on a constant is fitted on them alone."""
-_FROZEN = "task=LORA"
-"""What notes say of fine-tuning with frozen weights, which have no gradients: rows not to fit on."""
 _HUBER = 0.15
 _PULL = 0.002
 _STEPS = (0.15, 0.07, 0.03, 0.012)
@@ -99,7 +97,7 @@ class Fitter:
     def __init__(self, rows: Iterable[Row]) -> None:
         self.cases: list[tuple[TrainingSetup, float, str]] = []
         for row in rows:
-            if not may_fit(row) or not row["step_time_s"] or _FROZEN in row["notes"]:
+            if not may_fit(row) or not row["step_time_s"]:
                 continue
             try:
                 setup = setup_of(row)
@@ -131,7 +129,7 @@ class Fitter:
             )
         ]
         experts = [index for index in moved if self.cases[index][0].model.experts]
-        if constant.name == "grouped":
+        if constant.name.startswith("grouped"):
             return experts
         dense = [index for index in moved if not self.cases[index][0].model.experts]
         return dense if len(dense) >= _DENSE else moved

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from exactmap.errors import ExactmapError, InvalidInputError, Place
 from exactmap.sim.cost.setup import TrainingSetup
-from exactmap.sim.published.cells import integer, number, words
+from exactmap.sim.published.cells import flag_number, integer, number, words
 from exactmap.sim.published.model_of import model_of
 from exactmap.sim.published.row import Row
 from exactmap.sim.published.software_of import (
@@ -101,7 +101,7 @@ def setup_of(row: Row) -> TrainingSetup:
     batch = _batch(row, seq, dp, pp, model, assumed)
     zero, shards = zero_of(row)
     ep = integer(row, "ep", 1) if model.experts else 1
-    etp = _expert_tp(row, tp)
+    etp = _expert_tp(row, software.family, tp, ep, tp * cp * dp, assumed)
     if model.experts and ep * etp > tp * cp * dp:
         ep = max(1, tp * cp * dp // etp)
         assumed.append(f"ep={ep}")
@@ -181,18 +181,29 @@ def _check_division(model: ModelConfig, tp: int, pp: int) -> None:
         raise InvalidInputError("more pipeline ranks than layers", where=Place(field="pp"), got=str(pp))
 
 
-def _expert_tp(row: Row, tp: int) -> int:
-    for word in words(row):
-        if word.startswith("etp=") and word[4:].isdecimal():
-            return max(1, int(word[4:]))
-    # Megatron's default: experts are split as the rest is.
-    return tp if row["n_experts"] and not row["ep"] else 1
+def _expert_tp(row: Row, family: str, tp: int, ep: int, ranks: int, assumed: list[str]) -> int:
+    """Ranks that split an expert: stated, or Megatron-Core's default, which splits experts as the rest.
+
+    Recipes of Megatron-Bridge set one; so does whoever has too few ranks for the default.
+    """
+    stated = flag_number(row, "etp")
+    if stated is not None:
+        return max(1, stated)
+    split = tp if family in ("megatron", "nemo") and ranks % (ep * tp) == 0 else 1
+    if row["n_experts"] and tp > 1:
+        assumed.append(f"etp={split}")
+    return split
 
 
 def _batch(row: Row, seq: int, dp: int, pp: int, model: ModelConfig, assumed: list[str]) -> Batch:
     gbs = integer(row, "gbs")
     microbatch = integer(row, "mbs", 0)
-    if not microbatch:
+    stated = row["n_microbatches"] or microbatch
+    if not stated and pp > 1 and row["framework"].lower().startswith("torchtitan") and gbs % (dp * pp) == 0:
+        # torchtitan's default: as many microbatches as stages.
+        microbatch = gbs // (dp * pp)
+        assumed.append(f"mbs={microbatch}")
+    elif not microbatch:
         # About 8,192 tokens at width 4,096, fewer where activations are wider; one where a pipeline must be
         # filled.
         microbatch = 1

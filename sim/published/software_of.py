@@ -18,7 +18,7 @@ _FAMILIES = (
     ("mosaic", "composer"),
     ("torchtitan", "torchtitan"),
     ("maxtext", "jax"),
-    ("pax", "jax"),
+    ("pax", "pax"),
     ("jax", "jax"),
     ("t5x", "jax"),
     ("axlearn", "jax"),
@@ -32,11 +32,16 @@ _FAMILIES = (
     ("fsdp", "composer"),
     ("pytorch", "torchtitan"),
 )
-_OVERLAPS = ("nemo", "megatron-bridge", "torchtitan", "composer", "jax", "hai-llm")
+_SCALINGS = (("MX", "mx"), ("BLOCK", "block"), ("ROW", "row"))
+_OVERLAPS = ("nemo", "megatron-bridge", "torchtitan", "composer", "jax", "pax", "hai-llm")
 """Frameworks whose defaults hide data-parallel communication."""
 _MODULES = frozenset(
     {"core_attn", "layernorm", "moe_act", "mla_up_proj", "mlp", "moe", "shared_experts", "attn"}
 )
+
+
+_ADAPTER_RANK = 16
+"""Of recipes for LoRA in Megatron-Bridge; NeMo's have 16 or 32, and hardly any time depends on it."""
 
 
 def _has(flags: frozenset[str], *names: str) -> bool:
@@ -78,7 +83,7 @@ def software_of(row: Row, assumed: list[str]) -> Software:
         family,
         release,
         fused_attention=not unfused,
-        compiled="torch.compile" in flags or family == "jax",
+        compiled="torch.compile" in flags or family in ("jax", "pax"),
         overlap_grad=_has(flags, "overlap_grad_sync", "overlap_grad_reduce")
         or (family in _OVERLAPS and not _has(flags, "no_gradient_bucketing", "no_overlap")),
         overlap_param=_has(flags, "overlap_param_sync", "overlap_param_gather") or family in _OVERLAPS,
@@ -99,6 +104,7 @@ def software_of(row: Row, assumed: list[str]) -> Software:
         )
         if "offload" in flags
         else 0.0,
+        adapter_rank=_ADAPTER_RANK if _has(flags, "lora", "task=lora") else 0,
         flags=flags,
     )
 
@@ -111,6 +117,9 @@ def _usual_dispatcher(row: Row, family: str) -> str:
     if family == "hai-llm":
         return "deepep"
     domain = integer(row, "nvlink_domain", 8)
+    if any(word.startswith("etp=") for word in words(row)):
+        # The recipe is known in full and names no dispatcher: Megatron-Core's default.
+        return "all_to_all"
     if family == "megatron-bridge" and integer(row, "ep", 1) > min(domain, 8):
         return "hybridep" if domain > 8 else "deepep"
     return "all_to_all"
@@ -159,7 +168,7 @@ def precision_of(row: Row, zero: int) -> Precision:
             "nvfp4", "fp4", "nv", grad_bytes=reduce_bytes if mega else 4.0, reduce_bytes=reduce_bytes
         )
     if "FP8" in text:
-        scaling = "mx" if "MX" in text else "block" if "BLOCK" in text else "tensor"
+        scaling = next((name for word, name in _SCALINGS if word in text), "tensor")
         wide = "AMP" in text
         return Precision(
             "fp8",
@@ -209,9 +218,10 @@ def recompute_of(row: Row, layers: int, assumed: list[str]) -> Recompute:
         return Recompute("modules", frozenset({"save_products"}))
     if "core" in text or text.startswith("selective"):
         return Recompute("modules", frozenset({"core_attn"}))
-    if jax and text and "none" not in text:
-        assumed.append("recompute=full")
-        return Recompute("full")
+    if jax and "none" not in text:
+        # NVIDIA's recipes for MaxText keep what products give (``minimal``); TPU recipes say what they do.
+        assumed.append("recompute=save_products")
+        return Recompute("modules", frozenset({"save_products"}))
     if not text.startswith("none"):
         assumed.append("recompute=none")
     return Recompute()

@@ -42,6 +42,9 @@ class StepMemory:
         By category; they sum to the peak.
     ranks_bytes
         Peak of each pipeline rank.
+    requirement_bytes
+        What papers call the memory that a model requires: parameters, gradients and optimizer as the mean of the
+        ranks, and the activations of the rank that keeps most; no workspaces, no moment.
     """
 
     peak_bytes: float
@@ -49,6 +52,7 @@ class StepMemory:
     moment: str
     parts_bytes: dict[str, float] = field(default_factory=dict)
     ranks_bytes: tuple[float, ...] = ()
+    requirement_bytes: float = 0.0
 
 
 def predict_memory(setup: TrainingSetup, plan: StagePlan) -> StepMemory:
@@ -57,7 +61,9 @@ def predict_memory(setup: TrainingSetup, plan: StagePlan) -> StepMemory:
     totals = tuple(sum(parts.values()) for parts, _ in ranks)
     fullest = totals.index(max(totals))
     parts, moment = ranks[fullest]
-    return StepMemory(totals[fullest], fullest, moment, parts, totals)
+    state = sum(each[name] for each, _ in ranks for name in ("parameters", "gradients", "optimizer"))
+    requirement = state / len(ranks) + max(each["activations"] for each, _ in ranks)
+    return StepMemory(totals[fullest], fullest, moment, parts, totals, requirement)
 
 
 def _in_flight(setup: TrainingSetup, schedule: str, rank: int) -> float:
@@ -90,6 +96,7 @@ def _rank(setup: TrainingSetup, plan: StagePlan, rank: int) -> tuple[dict[str, f
         state = precision.master_bytes + 2 * precision.moment_bytes
         kept = 1.0 - setup.software.optimizer_offload
         out["optimizer"] += count * state * kept / (ranks if zero >= 1 else 1)
+    out["parameters"] += sum(stage.frozen for stage in held) * precision.param_bytes
     kinds = model.layer_kinds()
     chunks = [
         sum(kept_bytes(setup, kind) for kind in kinds[layout.first : layout.last])

@@ -37,6 +37,8 @@ class Stage:
         experts; token embedding.
     matrices
         Tensors that these lie in.
+    frozen
+        Elements that are not trained (LoRA).
     """
 
     layers: list[tuple[LayerPrice, int]]
@@ -47,6 +49,7 @@ class Stage:
     expert: float = 0.0
     embedding: float = 0.0
     matrices: int = 0
+    frozen: float = 0.0
 
     @property
     def forward_ns(self) -> float:
@@ -144,8 +147,12 @@ def _stage(
         stage.dense += count * price.weights
         stage.expert += count * price.expert_weights
         stage.matrices += count * price.matrices
+        stage.frozen += count * price.frozen
     model = setup.model
     vocab = -(-model.vocab // setup.split.tp) * model.hidden
+    if setup.software.adapter_rank:
+        stage.frozen += vocab * (layout.embedding + bool(stage.head[1] and not model.tied))
+        return stage
     stage.embedding = vocab * layout.embedding
     if stage.head[1] and not (model.tied and layout.embedding):
         # A tied head away from the embedding is a copy of it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exactmap.sim.workload.kernel import Exchange, Kernel, memory, products
+from exactmap.sim.workload.kernel import Exchange, Kernel, KernelKind, memory, products
 from exactmap.sim.workload.model import ModelConfig
 from exactmap.sim.workload.operators import Pass
 from exactmap.sim.workload.training import Precision, Software, Split
@@ -14,7 +14,10 @@ NATURAL_IMBALANCE = 1.25
 as long as with forced balance, Moonlight on the same hardly longer (Megatron-Bridge verification cards)."""
 _LAUNCH_OF_AN_EXPERT = 0.4
 """Of a launch from Python: Transformer Engine's grouped products launch one kernel per expert from C++."""
-_PADDING = {"": 1, "tensor": 16, "block": 128, "mx": 32, "nv": 32}
+_CLAMPED = (30.0, 60.0, 10)
+"""Streams and kernels of a clamped gate: taken apart, two clamps, a sigmoid, three products and a sum one by one,
+each reading and writing; twice that in backward."""
+_PADDING = {"": 1, "tensor": 16, "row": 16, "block": 128, "mx": 32, "nv": 32}
 """Multiple that an expert's tokens are padded to, by how products are scaled (Transformer Engine)."""
 
 
@@ -51,12 +54,24 @@ def expert_kernels(
     if experts.latent:
         out += products("latent_down", "moe", outside, model.hidden, experts.latent)
         out += products("latent_up", "moe", outside, experts.latent, model.hidden)
-    out += memory("permute", "moe", 4 * routed, 4 * routed, 6)
+    # All-to-all sorts tokens by rank before and by expert after; DeepEP and HybridEP sort by expert only.
+    sorts = 1 if software.dispatcher in ("deepep", "hybridep") or local == 1 else 2
+    out += memory("permute", "moe", 4 * sorts * routed, 4 * sorts * routed, 3 + 3 * sorts)
     fused = "fused_grouped_mlp" in software.flags
     grouped = products("expert_up", "moe", each, width, gates * inner, local)
     if not fused:
-        grouped += memory("expert_activation", "moe_act", (gates + 1) * wide, (2 * gates + 1) * wide)
+        forward, backward, count = (gates + 1.0, 2.0 * gates + 1, 1)
+        if model.clamped:
+            forward, backward, count = _CLAMPED
+        grouped += memory("expert_activation", "moe_act", forward * wide, backward * wide, count)
     grouped += products("expert_down", "moe", each, inner, width, local)
+    if not software.grouped_gemm:
+        # A module for each expert: what they give is put together by copies.
+        grouped = [
+            kernel._replace(kind=KernelKind.GEMM) if kernel.kind is KernelKind.GROUPED else kernel
+            for kernel in grouped
+        ]
+        grouped += memory("permute", "moe", 2 * routed, 2 * routed, 2)
     # Before fused kernels a grouped product is a loop in C++ over its experts, on a few streams.
     each_launch = 1.0 if fused else 1.0 + _LAUNCH_OF_AN_EXPERT * local
     out += [
@@ -86,7 +101,17 @@ def expert_exchanges(
     out: list[Exchange] = []
     if split.ep > 1:
         out += [
-            Exchange(name, step, "ep", "experts", size, "moe", experts.top_k, experts.most_hosts)
+            Exchange(
+                name,
+                step,
+                "ep",
+                "experts",
+                size,
+                "moe",
+                experts.top_k,
+                experts.most_hosts,
+                float(width * act),
+            )
             for name in ("dispatch", "combine")
             for step in (Pass.F, Pass.I)
         ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from exactmap.sim.workload.adapter_work import with_adapters
 from exactmap.sim.workload.attention_work import attention_exchanges, attention_kernels
 from exactmap.sim.workload.expert_work import expert_exchanges, expert_kernels
 from exactmap.sim.workload.kernel import (
@@ -30,6 +31,8 @@ from exactmap.sim.workload.unfused import LAUNCHES, LOSS_BYTES, unfused_kernels
 __all__ = ["Exchange", "Kernel", "KernelKind", "LayerWork", "head_work", "layer_work"]
 
 
+_BEHIND_NORM = frozenset({"qkv", "up", "q_down", "kv_down", "ssm_in"})
+"""Products whose input a norm gives."""
 _KEPT_WIDE = frozenset({"attn", "mamba"})
 
 
@@ -76,8 +79,11 @@ def layer_work(
             kernel._replace(wide=True) if kernel.module in _KEPT_WIDE or "latent" in kernel.name else kernel
             for kernel in kernels
         ]
+    if software.adapter_rank:
+        kernels = with_adapters(kernels, software.adapter_rank, act)
+        exchanges = [exchange for exchange in exchanges if exchange.step is not Pass.W]
     if precision.narrow:
-        kernels += _casts(kernels, precision)
+        kernels += _casts(kernels, precision, batch, software)
     return LayerWork(tuple(kernels), tuple(exchanges))
 
 
@@ -98,19 +104,31 @@ def _dense_kernels(
     ]
 
 
-def _casts(kernels: list[Kernel], precision: Precision) -> list[Kernel]:
-    """Casts before narrow products: read in 16 bits, written narrow, as it is and transposed."""
+def _casts(kernels: list[Kernel], precision: Precision, batch: Batch, software: Software) -> list[Kernel]:
+    """Casts before narrow products: read in 16 bits, written narrow, as it is and transposed.
+
+    Transformer Engine's norms give what the product behind them reads narrow already, and it keeps the narrow
+    weights for all microbatches of a step; PyTorch casts both at every use.
+    """
     narrow = 0.5 if precision.compute == "fp4" else 1.0
+    engine = not is_eager(software) and software.family != "torchtitan"
+    uses = batch.num_microbatches if engine else 1
+    # One kernel for an expert's products and what lies between gives both narrow itself.
+    fused = "fused_grouped_mlp" in software.flags
     out: list[Kernel] = []
     for kernel in kernels:
         if kernel.wide or kernel.kind not in (KernelKind.GEMM, KernelKind.GROUPED) or kernel.step is Pass.W:
             continue
-        # F casts the input [m, k], I the gradient [m, k of the transposed product]; the weight once in F.
-        size = float(kernel.m * kernel.k * kernel.batch)
-        moved = size * (2 + 2 * narrow)
+        # F casts the input [m, k], I the gradient [m, k of the transposed product].
+        moved = float(kernel.m * kernel.k * kernel.batch) * (2 + 2 * narrow)
         if kernel.step is Pass.F:
-            moved += kernel.n * kernel.k * kernel.batch * (2 + 2 * narrow)
-        out.append(Kernel("casts", kernel.step, KernelKind.MEMORY, "cast", 0.0, moved, launches=2))
+            if (engine and kernel.name in _BEHIND_NORM) or (fused and kernel.name == "expert_down"):
+                moved = 0.0
+            moved += kernel.n * kernel.k * kernel.batch * (2 + 2 * narrow) / uses
+        elif fused and kernel.name == "expert_up":
+            continue
+        launches = 2.0 if kernel.kind is KernelKind.GEMM else 4.0
+        out.append(Kernel("casts", kernel.step, KernelKind.MEMORY, "cast", 0.0, moved, launches=launches))
     return out
 
 
@@ -147,6 +165,8 @@ def head_work(
             memory("loss", "head", passes[0] * logits, passes[1] * logits), launches, strict=True
         )
     ]
-    return LayerWork(
-        tuple(kernels), tuple(_tensor_exchanges(model, split, tokens, precision.act_bytes, "head"))
-    )
+    exchanges = _tensor_exchanges(model, split, tokens, precision.act_bytes, "head")
+    if software.adapter_rank:
+        kernels = with_adapters(kernels, software.adapter_rank, precision.act_bytes)
+        exchanges = [exchange for exchange in exchanges if exchange.step is not Pass.W]
+    return LayerWork(tuple(kernels), tuple(exchanges))

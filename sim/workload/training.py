@@ -90,7 +90,7 @@ class Precision:
         Format of the layers' products: ``fp32``, ``fp16``, ``bf16``, ``fp8``, ``fp4``.
     scaling
         How narrow formats are scaled: ``tensor`` (one factor, current), ``block`` (128 x 128), ``mx`` (32),
-        ``nv`` (16); empty for the wide ones.
+        ``nv`` (16), ``row`` (one factor a row); empty for the wide ones.
     param_bytes, grad_bytes, reduce_bytes, master_bytes, moment_bytes
         Bytes of a parameter as products read it, of its gradient as accumulated, of its gradient on the wire,
         of the optimizer's own copy (0: none), of each of Adam's moments.
@@ -175,6 +175,8 @@ class Software:
         Layers whose activations are kept in the host's memory.
     optimizer_offload
         Share of the optimizer's state that the host keeps.
+    adapter_rank
+        Weights are frozen, and adapters of this inner width are trained (LoRA); 0: everything is trained.
     flags
         Other words of the source, for what reads them by name.
     """
@@ -195,4 +197,5 @@ class Software:
     balanced: bool = True
     offloaded_layers: int = 0
     optimizer_offload: float = 0.0
+    adapter_rank: int = 0
     flags: frozenset[str] = field(default_factory=frozenset)

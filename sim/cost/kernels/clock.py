@@ -25,10 +25,12 @@ _NARROW_HEADS = 0.6
 """Exponent of (head dimension / 128) in attention's rate on a GPU whose attention nobody measured."""
 _LATENT_KEYS, _LATENT_VALUES = 192, 128
 """Latent attention's keys are wider than its values."""
-_SCAN_SHARE = 0.75
-"""Rate of a Mamba-2 scan over the peak of 32-bit vector arithmetic. Its chunks are small, half its work is not
-in products, and its kernels hardly gain from newer tensor cores: H100's rows of Nemotron-H and Blackwell's of
-Nemotron 3 agree on this and not on a share of the 16-bit peak."""
+_SCAN_SHARE = 0.12
+"""Share of the peak that a Mamba-2 scan reaches: its chunks are small, half its work is not in products."""
+_SCAN_PEAK_FLOP_PER_S = 990e12
+"""Scans are Triton kernels written for Hopper: what Blackwell adds in products they do not use."""
+_MOST_SHARE = 0.92
+"""Of its peak no product reaches more."""
 _WIDE = 32768
 """A side of a product from which cuBLAS of 2022 chooses badly."""
 _STREAMS = 1
@@ -68,7 +70,8 @@ class KernelClock:
         if kernel.kind is KernelKind.MEMORY:
             return gaps + moved * self.release.traffic
         if kernel.kind is KernelKind.SCAN:
-            return gaps + max(moved, kernel.flop * 1e9 / (self.gpu.peak("fp32") * _SCAN_SHARE))
+            peak = min(self.gpu.peak("bf16"), _SCAN_PEAK_FLOP_PER_S)
+            return gaps + max(moved, kernel.flop * 1e9 / (peak * _SCAN_SHARE))
         if kernel.kind is KernelKind.ATTENTION:
             return gaps + self._attention_ns(kernel)
         return gaps + max(self._product_ns(kernel), moved)
@@ -87,24 +90,32 @@ class KernelClock:
 
     def _product_ns(self, kernel: Kernel) -> float:
         compute = "bf16" if kernel.wide and self.precision.narrow else self.precision.compute
+        # A scale for each row (PyTorch's rowwise float8): published runs are no faster than in 16 bits.
+        if self.precision.scaling == "row":
+            compute = "bf16"
         compute = _MEASURED.get(compute, compute)
-        share = self.hardware.gemm * self.release.gemm
-        if kernel.name == "head" and max(kernel.m, kernel.n, kernel.k) > _WIDE:
-            share *= self.release.wide_gemm
-        if kernel.kind is KernelKind.GROUPED:
-            share *= self.hardware.grouped * self.release.grouped
-        if compute in ("fp8", "fp4"):
-            share *= self.hardware.narrow * self.release.narrow
-        if compute == "fp4":
-            share *= self.hardware.four_bits
+        share = self._share(kernel, narrow=compute in ("fp8", "fp4"))
         models = self._products(compute)
-        if not models:
-            rate = self.efficiency.gemm_flop_per_s(
-                compute, self.gpu.peak(compute), kernel.m, kernel.n, kernel.k
-            )
-            return kernel.flop * 1e9 / (rate * share)
-        alone = min(self._alone_ns(model, kernel) for model in models)
-        return (alone + self._accumulation_ns(models[0], kernel)) / share
+        peak = self.gpu.peak(compute)
+        if models:
+            alone = min(self._alone_ns(model, kernel) for model in models)
+            time = (alone + self._accumulation_ns(models[0], kernel)) / share
+        else:
+            rate = self.efficiency.gemm_flop_per_s(compute, peak, kernel.m, kernel.n, kernel.k)
+            time = kernel.flop * 1e9 / (rate * share)
+        return max(time, kernel.flop * 1e9 / (_MOST_SHARE * peak))
+
+    def _share(self, kernel: Kernel, *, narrow: bool) -> float:
+        """Rate in training over the model's."""
+        hardware, release = self.hardware, self.release
+        share = hardware.gemm * release.gemm
+        if kernel.name == "head" and max(kernel.m, kernel.n, kernel.k) > _WIDE:
+            share *= release.wide_gemm
+        if kernel.kind is KernelKind.GROUPED:
+            share *= release.grouped * (hardware.grouped_narrow if narrow else hardware.grouped)
+        elif narrow:
+            share *= hardware.narrow
+        return share * release.narrow if narrow else share
 
     def _products(self, compute: str) -> list[ProductModel]:
         """Models of products, the fastest holds; none where the user's own timings or a constant share do.
@@ -127,12 +138,11 @@ class KernelClock:
         One kernel for all experts fills the GPU with their tiles together. A loop deals them to a few
         streams, so that as many run at once.
         """
-        if kernel.kind is not KernelKind.GROUPED:
-            return model.time_ns(kernel.m, kernel.n, kernel.k)
-        if kernel.launches <= 1:
+        if kernel.kind is KernelKind.GROUPED and kernel.launches <= 1:
             return model.time_ns(kernel.m, kernel.n, kernel.k, kernel.batch)
-        rounds, rest = divmod(kernel.batch, _STREAMS)
-        time = rounds * model.time_ns(kernel.m, kernel.n, kernel.k, _STREAMS) if rounds else 0.0
+        streams = _STREAMS if kernel.kind is KernelKind.GROUPED else 1
+        rounds, rest = divmod(kernel.batch, streams)
+        time = rounds * model.time_ns(kernel.m, kernel.n, kernel.k, streams) if rounds else 0.0
         return time + (model.time_ns(kernel.m, kernel.n, kernel.k, rest) if rest else 0.0)
 
     def _accumulation_ns(self, model: ProductModel, kernel: Kernel) -> float:

@@ -34,12 +34,11 @@ class GpuConstants:
 
     Parameters
     ----------
-    gemm, attention_forward, attention_backward, grouped, memory
+    gemm, attention_forward, attention_backward, memory
         Rate in training over what the curves (for memory: the share of bandwidth) say.
-    narrow
-        Further factor on rates of products in 8 and 4 bits.
-    four_bits
-        Further factor on rates of products in 4 bits.
+    narrow, grouped, grouped_narrow
+        Further factor on rates of products in 8 and 4 bits, of experts' products in 16 bits, and of those in 8
+        and 4.
     launch_ns
         Time between two kernels of one stream.
     overlap_slowdown
@@ -58,7 +57,7 @@ class GpuConstants:
     grouped: float = 0.8
     memory: float = 0.85
     narrow: float = 1.0
-    four_bits: float = 1.0
+    grouped_narrow: float = 1.0
     launch_ns: float = 1500.0
     overlap_slowdown: float = 0.1
     spread: float = 0.012
@@ -145,18 +144,23 @@ def gpu_constants(gpu: GPU) -> GpuConstants:
     return _named_gpu(gpu.kernels or gpu.curves, gpu.name)
 
 
+_SAME_CHIP = {"B300": "GB300"}
+"""GPUs of one chip with few runs of their own take the constants of the one with more."""
+
+
 @cache
 def _named_gpu(curves: str, name: str) -> GpuConstants:
     table = constants_table()
-    return replace(GpuConstants(), **{**table.get(("gpu", curves), {}), **table.get(("gpu", name), {})})
+    values: dict[str, float] = {}
+    for whose in (_SAME_CHIP.get(curves), curves, name):
+        values.update(table.get(("gpu", whose or ""), {}))
+    return replace(GpuConstants(), **values)
 
 
 def nearest_release(software: Software) -> str:
     """Release whose constants hold: its own, the one it mends (26.02 for 26.02.01), or the newest."""
     known = sorted(
-        whose.partition("@")[2]
-        for scope, whose in constants_table()
-        if whose.startswith(f"{software.family}@")
+        whose.partition("@")[2] for _, whose in constants_table() if whose.startswith(f"{software.family}@")
     )
     if not software.release or not known:
         return ""
