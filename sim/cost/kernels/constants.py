@@ -54,7 +54,7 @@ class GpuConstants:
 
     gemm: float = 1.0
     attention_forward: float = 1.0
-    attention_backward: float = 0.75
+    attention_backward: float = 1.0
     grouped: float = 0.8
     memory: float = 0.85
     narrow: float = 1.0
