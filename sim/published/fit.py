@@ -128,11 +128,7 @@ class Fitter:
                 and (not release or nearest_release(setup.software) == release)
             )
         ]
-        experts = [index for index in moved if self.cases[index][0].model.experts]
-        if constant.name.startswith("grouped"):
-            return experts
-        dense = [index for index in moved if not self.cases[index][0].model.experts]
-        return dense if len(dense) >= _DENSE else moved
+        return moved
 
     def loss(self, indices: Iterable[int]) -> float:
         """Weighted loss of some cases at the constants as they are."""

@@ -25,10 +25,6 @@ _NARROW_HEADS = 0.6
 """Exponent of (head dimension / 128) in attention's rate on a GPU whose attention nobody measured."""
 _LATENT_KEYS, _LATENT_VALUES = 192, 128
 """Latent attention's keys are wider than its values."""
-_SCAN_SHARE = 0.12
-"""Share of the peak that a Mamba-2 scan reaches: its chunks are small, half its work is not in products."""
-_SCAN_PEAK_FLOP_PER_S = 990e12
-"""Scans are Triton kernels written for Hopper: what Blackwell adds in products they do not use."""
 _MOST_SHARE = 0.92
 """Of its peak no product reaches more."""
 _WIDE = 32768
@@ -70,8 +66,7 @@ class KernelClock:
         if kernel.kind is KernelKind.MEMORY:
             return gaps + moved * self.release.traffic
         if kernel.kind is KernelKind.SCAN:
-            peak = min(self.gpu.peak("bf16"), _SCAN_PEAK_FLOP_PER_S)
-            return gaps + max(moved, kernel.flop * 1e9 / (peak * _SCAN_SHARE))
+            return gaps + max(moved, kernel.flop * 1e9 / (self.gpu.peak("bf16") * self.hardware.scan))
         if kernel.kind is KernelKind.ATTENTION:
             return gaps + self._attention_ns(kernel)
         return gaps + max(self._product_ns(kernel), moved)
