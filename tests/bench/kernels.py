@@ -34,10 +34,9 @@ _TERA = {
     "GB300": (2500, 8.0),
 }
 """Dense 16-bit peak in TFLOP/s and memory in TB/s: where the search begins and ends."""
-_PRODUCT_SHARES = {"A100-80G": 0.9, "H100": 0.7, "H200": 0.7, "B200": 0.7, "B300": 0.75, "GB200": 0.7, "GB300": 0.75}
-_SPEED = {"bf16": 1, "fp8": 2, "fp8_block": 2, "fp4": 4}
-_BYTES = {"bf16": 2.0, "fp8": 1.0, "fp8_block": 1.03, "fp4": 0.5625}
-_FOLDS = 5
+_PRODUCT_SHARES = {"A100-80G": 0.9, "H100": 0.7, "H200": 0.7, "B200": 0.7, "B300": 0.75, "GB200": 0.7,
+"GB300": 0.75} _SPEED = {"bf16": 1, "fp8": 2, "fp8_block": 2, "fp4": 4} _BYTES = {"bf16": 2.0, "fp8": 1.0,
+"fp8_block": 1.03, "fp4": 0.5625} _FOLDS = 5
 
 
 def _descend(
@@ -117,9 +116,9 @@ def _tables() -> list[tuple[str, str]]:
 def _fit() -> None:
     names = "num_sms,sm_flop_per_ns,depth,floor_ns,bytes_per_ns,middle_share,small_share,element_bytes"
     lines = [
-        "# Fitted by tests/bench/kernels.py --fit on gemm-points.csv (exactmap.sim.cost.kernels.products). cast_ns: time",
-        "# of casting an element of A within a measured narrow product; cast_floor_ns: its least time.",
-        f"gpu,dtype,{names},cast_ns,cast_floor_ns",
+        "# Fitted by tests/bench/kernels.py --fit on gemm-points.csv (exactmap.sim.cost.kernels.products).
+        cast_ns: time", "# of casting an element of A within a measured narrow product; cast_floor_ns: its
+        least time.", f"gpu,dtype,{names},cast_ns,cast_floor_ns",
     ]
     for gpu, dtype in _tables():
         physics, cast, cast_floor = _fit_products(gpu, dtype)
@@ -128,8 +127,8 @@ def _fit() -> None:
         print(lines[-1], flush=True)
     (_DATA / "product-physics.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     lines = [
-        "# Fitted by tests/bench/kernels.py --fit on attention-points.csv (exactmap.sim.cost.kernels.attention).",
-        "gpu,num_sms,block_ns,start_ns,floor_ns,product_share",
+        "# Fitted by tests/bench/kernels.py --fit on attention-points.csv
+        (exactmap.sim.cost.kernels.attention).", "gpu,num_sms,block_ns,start_ns,floor_ns,product_share",
     ]
     for gpu in dict.fromkeys(gpu for gpu, _ in _tables()):
         found = _fit_attention(gpu)

@@ -25,8 +25,9 @@ from exactmap.sim.cost.kernels.measured import attention_points, table
 __all__ = ["BACKWARD_SHARE", "AttentionModel", "AttentionPhysics", "attention_model", "attention_physics"]
 
 BACKWARD_SHARE = 0.75
-"""Rate of backward (five products where forward has two) over forward's. FlashAttention-3 on H100, 16 k tokens,
-heads of 128: about 550 against 650 TFLOP/s, and 0.65 to 0.85 over all sizes (arXiv:2407.08608, figures 5, 6)."""
+"""Rate of backward (five products where forward has two) over forward's. FlashAttention-3 on H100, 16 k
+tokens, heads of 128: about 550 against 650 TFLOP/s, and 0.65 to 0.85 over all sizes (arXiv:2407.08608,
+figures 5, 6)."""
 _BLOCK = 128
 _MEASURED_DIM = 128
 
@@ -93,8 +94,7 @@ class AttentionModel:
         axes = self.factors.axes
         # Beyond the measured sizes the edge holds.
         place = tuple(
-            exp(min(max(log(size), axis[0]), axis[-1]))
-            for size, axis in zip((rows, seq), axes, strict=True)
+            exp(min(max(log(size), axis[0]), axis[-1])) for size, axis in zip((rows, seq), axes, strict=True)
         )
         return self.physics.time_ns(rows, seq) * self.factors.at(place) * self.physics.of_dim(head_dim)
 
@@ -115,6 +115,8 @@ def attention_model(gpu: str) -> AttentionModel | None:
     points = attention_points(gpu)
     if physics is None or not points:
         return None
-    factors = {place: time / physics.time_ns(*place) for place, time in points.items()}
+    factors: dict[tuple[int, ...], float] = {
+        place: time / physics.time_ns(*place) for place, time in points.items()
+    }
     # rows 8 to 256 at every length: a whole grid.
     return AttentionModel(physics, LogGrid.of(factors))

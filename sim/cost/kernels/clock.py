@@ -80,7 +80,7 @@ class KernelClock:
             rate = self.efficiency.attention_flop_per_s(
                 self.gpu.peak("bf16"), kernel.n, kernel.m, backward=False
             )
-            return kernel.flop * 1e9 / (rate * share * min(1.0, kernel.k / 128) ** _NARROW_HEADS)
+            return kernel.flop * 1e9 / (rate * share * float(min(1.0, kernel.k / 128) ** _NARROW_HEADS))
         return _whole_attention_ns(model, kernel) / share
 
     def _product_ns(self, kernel: Kernel) -> float:
