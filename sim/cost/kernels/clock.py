@@ -25,16 +25,17 @@ _NARROW_HEADS = 0.6
 """Exponent of (head dimension / 128) in attention's rate on a GPU whose attention nobody measured."""
 _LATENT_KEYS, _LATENT_VALUES = 192, 128
 """Latent attention's keys are wider than its values."""
-_SCAN_SHARE = 0.12
-"""Share of the peak that a Mamba-2 scan reaches: its chunks are small, half its work is not in products."""
-_SCAN_PEAK_FLOP_PER_S = 990e12
-"""Scans are Triton kernels written for Hopper: what Blackwell adds in products they do not use."""
+_SCAN_SHARE = 0.75
+"""Rate of a Mamba-2 scan over the peak of 32-bit vector arithmetic. Its chunks are small, half its work is not
+in products, and its Triton kernels hardly gain from newer tensor cores: the rows of Nemotron-H on H100 and of
+Nemotron 3 on Blackwell agree on this and on no share of the 16-bit peak."""
+_FOUR_BITS = 1.2
+"""Rate of NVFP4 products in training over that of the serving libraries which were measured; the rows of GB200
+and of GB300 say the same."""
 _MOST_SHARE = 0.92
 """Of its peak no product reaches more."""
 _WIDE = 32768
 """A side of a product from which cuBLAS of 2022 chooses badly."""
-_STREAMS = 1
-"""Streams over which Transformer Engine deals the products of experts where no kernel takes them all."""
 _MEASURED = {"fp16": "bf16"}
 
 
@@ -70,8 +71,7 @@ class KernelClock:
         if kernel.kind is KernelKind.MEMORY:
             return gaps + moved * self.release.traffic
         if kernel.kind is KernelKind.SCAN:
-            peak = min(self.gpu.peak("bf16"), _SCAN_PEAK_FLOP_PER_S)
-            return gaps + max(moved, kernel.flop * 1e9 / (peak * _SCAN_SHARE))
+            return gaps + max(moved, kernel.flop * 1e9 / (self.gpu.peak("fp32") * _SCAN_SHARE))
         if kernel.kind is KernelKind.ATTENTION:
             return gaps + self._attention_ns(kernel)
         return gaps + max(self._product_ns(kernel), moved)
@@ -97,6 +97,8 @@ class KernelClock:
         share = self._share(kernel, narrow=compute in ("fp8", "fp4"))
         models = self._products(compute)
         peak = self.gpu.peak(compute)
+        if compute == "fp4":
+            share *= _FOUR_BITS
         if models:
             alone = min(self._alone_ns(model, kernel) for model in models)
             time = (alone + self._accumulation_ns(models[0], kernel)) / share
@@ -135,15 +137,12 @@ class KernelClock:
     def _alone_ns(model: ProductModel, kernel: Kernel) -> float:
         """Products without what they are added to.
 
-        One kernel for all experts fills the GPU with their tiles together. A loop deals them to a few
-        streams, so that as many run at once.
+        One kernel for all experts fills the GPU with their tiles together. A loop over experts runs their
+        products one after another, also where it deals them to several streams: each alone fills the GPU.
         """
         if kernel.kind is KernelKind.GROUPED and kernel.launches <= 1:
             return model.time_ns(kernel.m, kernel.n, kernel.k, kernel.batch)
-        streams = _STREAMS if kernel.kind is KernelKind.GROUPED else 1
-        rounds, rest = divmod(kernel.batch, streams)
-        time = rounds * model.time_ns(kernel.m, kernel.n, kernel.k, streams) if rounds else 0.0
-        return time + (model.time_ns(kernel.m, kernel.n, kernel.k, rest) if rest else 0.0)
+        return kernel.batch * model.time_ns(kernel.m, kernel.n, kernel.k)
 
     def _accumulation_ns(self, model: ProductModel, kernel: Kernel) -> float:
         """What a weight's gradient costs more where it is added to the buffer of earlier microbatches.
