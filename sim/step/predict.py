@@ -88,7 +88,7 @@ def predict_step(setup: TrainingSetup) -> StepPrediction:
         named,
         memory_bytes=memory.peak_bytes,
         memory=memory,
-        warnings=interval.warnings,
+        warnings=interval.warnings + clock.clock.warnings(),
     )
 
 

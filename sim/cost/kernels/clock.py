@@ -37,6 +37,8 @@ _MOST_SHARE = 0.92
 _WIDE = 32768
 """A side of a product from which cuBLAS of 2022 chooses badly."""
 _MEASURED = {"fp16": "bf16"}
+_FAR, _MUCH = 16.0, 0.25
+"""Times outside the measured sizes, and share of the kernels' time, from which a warning is due."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class KernelClock:
     hardware: GpuConstants
     release: SoftwareConstants
     known: dict[Kernel, float] = field(default_factory=dict, compare=False, repr=False)
+    far: dict[Kernel, float] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, gpu: GPU, software: Software, precision: Precision) -> KernelClock:
@@ -64,6 +67,20 @@ class KernelClock:
         if time is None:
             time = self.known[kernel] = self._price(kernel)
         return time
+
+    def warnings(self) -> tuple[str, ...]:
+        """What is unsure of the kernels priced so far: sizes that nobody measured, if much time is theirs."""
+        found = []
+        kernels = self.gpu.kernels or self.gpu.curves
+        if attention_model(kernels) is None and self.gpu.gemm is None:
+            found.append(f"{self.gpu.name}: no measured kernels, constant shares of its peak instead")
+        if self.far and sum(map(self.known.__getitem__, self.far)) > _MUCH * sum(self.known.values()):
+            kernel = max(self.far, key=self.known.__getitem__)
+            found.append(
+                f"product {kernel.name} of {kernel.m:,} x {kernel.n:,} x {kernel.k:,}: "
+                f"{self.far[kernel]:.0f} x outside of what was measured"
+            )
+        return tuple(found)
 
     def _price(self, kernel: Kernel) -> float:
         gaps = kernel.launches * self.hardware.launch_ns
@@ -100,6 +117,9 @@ class KernelClock:
         if compute == "fp4":
             share *= _FOUR_BITS
         if models:
+            outside = models[0].residuals.outside(kernel.m, kernel.n, kernel.k)
+            if outside > _FAR:
+                self.far[kernel] = outside
             alone = min(self._alone_ns(model, kernel) for model in models)
             time = (alone + self._accumulation_ns(models[0], kernel)) / share
         else:
