@@ -23,6 +23,7 @@ __all__ = [
     "constants_text",
     "forget_constants",
     "gpu_constants",
+    "has_constants",
     "nearest_release",
     "software_constants",
 ]
@@ -159,6 +160,22 @@ def nearest_release(software: Software) -> str:
     own = [release for release in known if software.release.startswith(release)]
     # Numbered versions ("r0.8.0") are older than years and months.
     return own[-1] if own else max(known, key=lambda release: (release[0].isdecimal(), release))
+
+
+def has_constants(software: Software) -> bool:
+    """Whether constants were fitted for this release: its own or the one it mends.
+
+    Where no release of a family has constants apart, the family's stand for all of them.
+    """
+    table = constants_table()
+    releases = [
+        whose.partition("@")[2]
+        for scope, whose in table
+        if scope == "software" and whose.startswith(f"{software.family}@")
+    ]
+    if releases:
+        return any(software.release.startswith(release) for release in releases)
+    return ("software", software.family) in table
 
 
 @cache
