@@ -60,7 +60,10 @@ def model_of(row: Row, assumed: list[str]) -> ModelConfig:
     layers, hidden, heads = (cells.integer(column) for column in ("layers", "hidden", "heads"))
     if layers > _MOST_LAYERS:
         raise InvalidInputError(
-            "too many layers", where=Place(field="layers"), got=str(layers), expected=f"at most {_MOST_LAYERS}"
+            "too many layers",
+            where=Place(field="layers"),
+            got=str(layers),
+            expected=f"at most {_MOST_LAYERS}",
         )
     kind = ModelKind(family.get("kind", "llama"))
     latent = _latent(row, family)

@@ -182,7 +182,10 @@ def _check_division(model: ModelConfig, tp: int, pp: int) -> None:
     most = min(_MOST_STAGES, model.layers + 2)
     if pp > most:
         raise InvalidInputError(
-            "more pipeline ranks than layers", where=Place(field="pp"), got=str(pp), expected=f"at most {most}"
+            "more pipeline ranks than layers",
+            where=Place(field="pp"),
+            got=str(pp),
+            expected=f"at most {most}",
         )
 
 
@@ -212,7 +215,12 @@ def _batch(row: Row, seq: int, dp: int, pp: int, model: ModelConfig, assumed: li
                 expected=f"a divisor of {gbs} / {dp}",
             )
         microbatch = gbs // (dp * number_of)
-    elif not microbatch and pp > 1 and row["framework"].lower().startswith("torchtitan") and gbs % (dp * pp) == 0:
+    elif (
+        not microbatch
+        and pp > 1
+        and row["framework"].lower().startswith("torchtitan")
+        and gbs % (dp * pp) == 0
+    ):
         # torchtitan's default: as many microbatches as stages.
         microbatch = gbs // (dp * pp)
         assumed.append(f"mbs={microbatch}")

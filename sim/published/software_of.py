@@ -100,7 +100,11 @@ def software_of(row: Row, assumed: list[str]) -> Software:
         balanced="natural_routing" not in flags,
         offloaded_layers=decimal(offloaded),
         optimizer_offload=next(
-            (min(1.0, decimal(w[:-1]) / 100) for w in sorted(flags) if w[:-1].isdecimal() and w.endswith("%")),
+            (
+                min(1.0, decimal(w[:-1]) / 100)
+                for w in sorted(flags)
+                if w[:-1].isdecimal() and w.endswith("%")
+            ),
             0.0,
         )
         if "offload" in flags

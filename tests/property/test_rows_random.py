@@ -24,9 +24,7 @@ _numbers = st.one_of(
     st.sampled_from([1, 2, 4, 8, 16, 64, 128, 4096, 8192, 10**6, 10**9]).map(str),
     st.floats().map(repr),
 )
-_cells = st.one_of(
-    st.sampled_from(ODD_CELLS), _numbers, st.text(st.characters(codec="utf-8"), max_size=20)
-)
+_cells = st.one_of(st.sampled_from(ODD_CELLS), _numbers, st.text(st.characters(codec="utf-8"), max_size=20))
 
 
 @st.composite
@@ -84,9 +82,7 @@ def test_a_row_of_anything_has_a_price_or_a_reason(cells: dict[str, str]) -> Non
 
 @settings(max_examples=150)
 @given(st.lists(st.lists(_cells, max_size=9), max_size=6), st.integers(0, 3), st.randoms())
-def test_a_table_of_anything_is_read_or_refused(
-    rows: list[list[str]], spare: int, random: object
-) -> None:
+def test_a_table_of_anything_is_read_or_refused(rows: list[list[str]], spare: int, random: object) -> None:
     """With its columns there: a line for each row that is not blank."""
     head = ["gpu", "n_gpus", "hidden", "layers", "seq_len", "gbs", *["", "id", "model"][:spare]]
     random.shuffle(head)  # type: ignore[attr-defined]
@@ -103,12 +99,11 @@ def test_a_table_of_anything_is_read_or_refused(
 
 @settings(max_examples=300)
 @given(st.text(st.characters(codec="utf-8"), max_size=200), st.booleans())
-def test_text_of_any_kind_is_a_table_or_an_error_of_ours(text: str, headed: bool) -> None:  # noqa: FBT001
+def test_text_of_any_kind_is_a_table_or_an_error_of_ours(text: str, headed: bool) -> None:
     head = "gpu,n_gpus,hidden,layers,seq_len,gbs\n" if headed else ""
     try:
         found = list(read_rows("t.csv", head + text))
-    except ExactmapError as error:
-        assert str(error)
+    except ExactmapError:
         return
     for each in found:
         _check(result_line(each))

@@ -54,9 +54,7 @@ def test_columns_may_stand_in_any_order_and_unknown_ones_are_ignored(tmp_path: P
 
 def test_a_table_of_pandas_reads_as_one_of_whole_numbers(tmp_path: Path) -> None:
     """A frame with gaps writes 8.0 for 8, and its index as a first column without a name."""
-    written = {"": "0"} | {
-        name: f"{text}.0" if text.isdecimal() else text for name, text in COMPLETE.items()
-    }
+    written = {"": "0"} | {name: f"{text}.0" if text.isdecimal() else text for name, text in COMPLETE.items()}
     (line,) = predict(_write(tmp_path / "frame.csv", written)).lines
 
     assert line == result_line(row())
