@@ -43,8 +43,8 @@ class StepMemory:
     ranks_bytes
         Peak of each pipeline rank.
     requirement_bytes
-        What papers call the memory that a model requires: parameters, gradients and optimizer as the mean of the
-        ranks, and the activations of the rank that keeps most; no workspaces, no moment.
+        What papers call the memory that a model requires: parameters, gradients and optimizer as the mean of
+        the ranks, and the activations of the rank that keeps most; no workspaces, no moment.
     """
 
     peak_bytes: float
