@@ -22,7 +22,7 @@ def _shape(per_domain: int, domains: int) -> GroupShape:
     return GroupShape(per_domain * domains, per_domain, domains, 1)
 
 
-def _time(  # noqa: PLR0913
+def _time(
     num_bytes: float,
     domains: int = 1,
     copies: int = 8,
