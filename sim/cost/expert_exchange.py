@@ -19,9 +19,13 @@ from exactmap.topology.hardware import Cluster
 
 __all__ = ["expert_copies", "expert_exchange_ns"]
 
+_WIDE_ROW_BYTES = 14336.0
 _START_NS = 25_000.0
 """Notification and first tokens (DeepEP's times at few tokens)."""
 _DOMAIN_SHARE = {"deepep": 0.61, "hybridep": 0.83, "all_to_all": 0.72, "all_gather": 0.75}
+_ROW_BYTES = 2048.0
+"""A token that is as wide as this reaches half the rate of a very wide one: each row has its own address and
+flag. Shares above are those of rows of 14,336 bytes."""
 _HYBRID_LOSS = 0.068
 """Of its share that HybridEP loses for each doubling of ranks beyond 8."""
 _DEEPEP_MOST_BYTES_PER_S = 280e9
@@ -37,6 +41,7 @@ def expert_exchange_ns(
     dispatcher: str,
     *,
     most_hosts: int = 0,
+    row_bytes: float = _WIDE_ROW_BYTES,
 ) -> float:
     """Time of one dispatch or combine in ns.
 
@@ -50,10 +55,12 @@ def expert_exchange_ns(
         Experts that a token visits.
     most_hosts
         Domains that a token's experts lie in at most; 0: any.
+    row_bytes
+        Bytes of one token.
     dispatcher
         `exactmap.sim.workload.training.Software.dispatcher`.
     """
-    if shape.num_members == 1:
+    if shape.num_members == 1 or shape.tier in cluster.ideal:
         return 0.0
     forwarded, outside = expert_copies(shape, copies, dispatcher, most_hosts=most_hosts)
     rate = cluster.scale_up.bytes_per_s * _DOMAIN_SHARE.get(dispatcher, 0.61)
@@ -61,6 +68,8 @@ def expert_exchange_ns(
         rate = min(rate, _DEEPEP_MOST_BYTES_PER_S)
     if dispatcher == "hybridep" and shape.per_domain > 8:
         rate *= 1.0 - _HYBRID_LOSS * log2(shape.per_domain / 8)
+    if dispatcher in ("deepep", "hybridep"):
+        rate *= (1 + _ROW_BYTES / _WIDE_ROW_BYTES) / (1 + _ROW_BYTES / row_bytes)
     up_ns = forwarded * num_bytes * 1e9 / rate
     out_ns = outside * num_bytes * 1e9 / (cluster.scale_out.bytes_per_s * _INTERFACE_SHARE)
     return _START_NS + max(up_ns, out_ns)

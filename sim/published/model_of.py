@@ -103,6 +103,7 @@ def model_of(row: Row, assumed: list[str]) -> ModelConfig:
         experts=experts,
         window=window,
         window_every=cast(int, family.get("window_every", 0)),
+        clamped=bool(family.get("clamped", False)),
         state_space=state_space,
         pattern=pattern,
         mtp_layers=cast(int, family.get("mtp_layers", 0)) if mtp is None else mtp,

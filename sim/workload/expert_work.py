@@ -14,6 +14,9 @@ NATURAL_IMBALANCE = 1.25
 as long as with forced balance, Moonlight on the same hardly longer (Megatron-Bridge verification cards)."""
 _LAUNCH_OF_AN_EXPERT = 0.4
 """Of a launch from Python: Transformer Engine's grouped products launch one kernel per expert from C++."""
+_CLAMPED = (30.0, 60.0, 10)
+"""Streams and kernels of a clamped gate: taken apart, two clamps, a sigmoid, three products and a sum one by
+one, each reading and writing; twice that in backward."""
 _PADDING = {"": 1, "tensor": 16, "row": 16, "block": 128, "mx": 32, "nv": 32}
 """Multiple that an expert's tokens are padded to, by how products are scaled (Transformer Engine)."""
 
@@ -57,7 +60,10 @@ def expert_kernels(
     fused = "fused_grouped_mlp" in software.flags
     grouped = products("expert_up", "moe", each, width, gates * inner, local)
     if not fused:
-        grouped += memory("expert_activation", "moe_act", (gates + 1) * wide, (2 * gates + 1) * wide)
+        forward, backward, count = (gates + 1.0, 2.0 * gates + 1, 1)
+        if model.clamped:
+            forward, backward, count = _CLAMPED
+        grouped += memory("expert_activation", "moe_act", forward * wide, backward * wide, count)
     grouped += products("expert_down", "moe", each, inner, width, local)
     if not software.grouped_gemm:
         # A module for each expert: what they give is put together by copies.
@@ -95,7 +101,17 @@ def expert_exchanges(
     out: list[Exchange] = []
     if split.ep > 1:
         out += [
-            Exchange(name, step, "ep", "experts", size, "moe", experts.top_k, experts.most_hosts)
+            Exchange(
+                name,
+                step,
+                "ep",
+                "experts",
+                size,
+                "moe",
+                experts.top_k,
+                experts.most_hosts,
+                float(width * act),
+            )
             for name in ("dispatch", "combine")
             for step in (Pass.F, Pass.I)
         ]

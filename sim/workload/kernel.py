@@ -49,7 +49,7 @@ class Exchange(NamedTuple):
 
     Collective ``ring`` passes blocks round beside attention; `num_bytes` is then one hop's. Collective
     ``experts`` sends each token to `copies` experts on at most `most_hosts` hosts (0: any); `num_bytes` is
-    then one copy of a rank's tokens.
+    then one copy of a rank's tokens, and `row_bytes` that of one token.
     """
 
     name: str
@@ -60,6 +60,7 @@ class Exchange(NamedTuple):
     module: str
     copies: int = 1
     most_hosts: int = 0
+    row_bytes: float = 0.0
 
 
 class LayerWork(NamedTuple):

@@ -113,6 +113,8 @@ def _casts(kernels: list[Kernel], precision: Precision, batch: Batch, software: 
     narrow = 0.5 if precision.compute == "fp4" else 1.0
     engine = not is_eager(software) and software.family != "torchtitan"
     uses = batch.num_microbatches if engine else 1
+    # One kernel for an expert's products and what lies between gives both narrow itself.
+    fused = "fused_grouped_mlp" in software.flags
     out: list[Kernel] = []
     for kernel in kernels:
         if kernel.wide or kernel.kind not in (KernelKind.GEMM, KernelKind.GROUPED) or kernel.step is Pass.W:
@@ -120,9 +122,11 @@ def _casts(kernels: list[Kernel], precision: Precision, batch: Batch, software: 
         # F casts the input [m, k], I the gradient [m, k of the transposed product].
         moved = float(kernel.m * kernel.k * kernel.batch) * (2 + 2 * narrow)
         if kernel.step is Pass.F:
-            if engine and kernel.name in _BEHIND_NORM:
+            if (engine and kernel.name in _BEHIND_NORM) or (fused and kernel.name == "expert_down"):
                 moved = 0.0
             moved += kernel.n * kernel.k * kernel.batch * (2 + 2 * narrow) / uses
+        elif fused and kernel.name == "expert_up":
+            continue
         launches = 2.0 if kernel.kind is KernelKind.GEMM else 4.0
         out.append(Kernel("casts", kernel.step, KernelKind.MEMORY, "cast", 0.0, moved, launches=launches))
     return out

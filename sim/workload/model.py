@@ -178,6 +178,8 @@ class ModelConfig:
         Multi-head latent attention; None: the usual kind.
     experts
         Mixture of experts; None: every MLP is dense.
+    clamped
+        Whether the gate is clamped and its partner shifted (GPT-OSS).
     window, window_every
         Tokens of a sliding window, 0: none; one layer in `window_every` (the last of each group) sees the
         whole sequence nevertheless, 0: none does.
@@ -234,6 +236,7 @@ class ModelConfig:
     experts: Experts | None = None
     window: int = 0
     window_every: int = 0
+    clamped: bool = False
     state_space: StateSpace | None = None
     pattern: str = ""
     mtp_layers: int = 0
@@ -313,7 +316,7 @@ class ModelConfig:
             self.gated in (None, self.kind is ModelKind.LLAMA)
             and self.latent is None
             and self.experts is None
-            and not (self.window or self.pattern or self.mtp_layers)
+            and not (self.window or self.pattern or self.mtp_layers or self.clamped)
         )
 
     def layer_kinds(self) -> tuple[LayerKind, ...]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exactmap.sim.cost.kernels.constants import gpu_constants, has_constants, nearest_release
+from exactmap.sim.cost.kernels.constants import gpu_constants, has_own_constants, nearest_release
 from exactmap.sim.cost.setup import TrainingSetup
 from exactmap.sim.scenario.cluster_file import load_cluster
 from exactmap.sim.step.interval import interval_of
@@ -57,16 +57,15 @@ def test_experts_have_a_scatter_of_their_own() -> None:
     assert log(_width(setup)) == pytest.approx(1.2816 * gpu_constants(setup.cluster.gpu).scatter_experts)
 
 
-@pytest.mark.parametrize("release", ["", "24.01", "99.12", "nightly"])
+@pytest.mark.parametrize("release", ["24.01", "99.12", "nightly"])
 def test_a_release_that_nothing_was_fitted_on_is_wider_and_says_so(release: str) -> None:
-    """One with a name is priced as the newest; without a name the framework's own constants hold."""
+    """It is priced as the newest."""
     unknown = replace(_CHECKED, software=Software("megatron-bridge", release))
     newest = replace(_CHECKED, software=Software("megatron-bridge", nearest_release(_ANY)))
 
     assert _width(unknown) > _width(newest) == _width(_CHECKED)
     assert any("megatron-bridge" in warning for warning in interval_of(unknown).warnings)
-    if release:
-        assert predict_step(unknown).step_ns == predict_step(newest).step_ns
+    assert predict_step(unknown).step_ns == predict_step(newest).step_ns
 
 
 def test_a_release_that_mends_a_known_one_is_known() -> None:
@@ -83,9 +82,9 @@ def test_a_framework_that_was_never_measured_is_wider() -> None:
 
 
 def test_where_no_release_was_told_apart_the_familys_constants_stand_for_all() -> None:
-    assert has_constants(Software("torchtitan", "2024-12"))
-    assert has_constants(Software("torchtitan"))
-    assert not has_constants(Software("nemo", "23.01"))
+    assert has_own_constants(Software("torchtitan", "2024-12"))
+    assert has_own_constants(Software("torchtitan"))
+    assert not has_own_constants(Software("nemo", "23.01"))
 
 
 def test_a_gpu_that_no_run_was_checked_on_is_wider_and_says_so() -> None:

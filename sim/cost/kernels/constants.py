@@ -23,7 +23,7 @@ __all__ = [
     "constants_text",
     "forget_constants",
     "gpu_constants",
-    "has_constants",
+    "has_own_constants",
     "nearest_release",
     "software_constants",
 ]
@@ -35,10 +35,14 @@ class GpuConstants:
 
     Parameters
     ----------
-    gemm, attention_forward, attention_backward, grouped, memory
+    gemm, attention_forward, attention_backward, memory
         Rate in training over what the curves (for memory: the share of bandwidth) say.
-    narrow, grouped_narrow
-        Further factor on rates of products in 8 and 4 bits, and of experts' products in them.
+    narrow, grouped, grouped_narrow
+        Further factor on rates of products in 8 and 4 bits, of experts' products in 16 bits, and of those in
+        8 and 4.
+    scan
+        Share of the 16-bit peak that a Mamba-2 scan reaches: its chunks are small, half its work is not in
+        products, and its kernels are written in Triton for Hopper.
     launch_ns
         Time between two kernels of one stream.
     overlap_slowdown
@@ -53,11 +57,12 @@ class GpuConstants:
 
     gemm: float = 1.0
     attention_forward: float = 1.0
-    attention_backward: float = 0.75
+    attention_backward: float = 1.0
     grouped: float = 0.8
     memory: float = 0.85
     narrow: float = 1.0
     grouped_narrow: float = 1.0
+    scan: float = 0.1
     launch_ns: float = 1500.0
     overlap_slowdown: float = 0.1
     spread: float = 0.012
@@ -144,10 +149,17 @@ def gpu_constants(gpu: GPU) -> GpuConstants:
     return _named_gpu(gpu.kernels or gpu.curves, gpu.name)
 
 
+_SAME_CHIP = {"B300": "GB300"}
+"""GPUs of one chip with few runs of their own take the constants of the one with more."""
+
+
 @cache
 def _named_gpu(curves: str, name: str) -> GpuConstants:
     table = constants_table()
-    return replace(GpuConstants(), **{**table.get(("gpu", curves), {}), **table.get(("gpu", name), {})})
+    values: dict[str, float] = {}
+    for whose in (_SAME_CHIP.get(curves), curves, name):
+        values.update(table.get(("gpu", whose or ""), {}))
+    return replace(GpuConstants(), **values)
 
 
 def nearest_release(software: Software) -> str:
@@ -162,20 +174,16 @@ def nearest_release(software: Software) -> str:
     return own[-1] if own else max(known, key=lambda release: (release[0].isdecimal(), release))
 
 
-def has_constants(software: Software) -> bool:
-    """Whether constants were fitted for this release: its own or the one it mends.
+def has_own_constants(software: Software) -> bool:
+    """Whether a release was checked: its family has constants, and none are of another release.
 
-    Where no release of a family has constants apart, the family's stand for all of them.
+    A family without releases of its own, or a run whose release is not stated, counts by the family.
     """
     table = constants_table()
-    releases = [
-        whose.partition("@")[2]
-        for scope, whose in table
-        if scope == "software" and whose.startswith(f"{software.family}@")
-    ]
-    if releases:
-        return any(software.release.startswith(release) for release in releases)
-    return ("software", software.family) in table
+    nearest = nearest_release(software)
+    if nearest:
+        return software.release.startswith(nearest)
+    return any(whose.partition("@")[0] == software.family for scope, whose in table if scope == "software")
 
 
 @cache
