@@ -12,15 +12,12 @@ State follows the precision and the ZeRO stage. This is what a framework's alloc
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
-from typing import NamedTuple
 
 from exactmap.sim.cost.setup import TrainingSetup
 from exactmap.sim.step.activations import kept_bytes
-from exactmap.sim.step.stages import StagePlan
-from exactmap.sim.workload.model import LayerKind
+from exactmap.sim.step.stages import StagePlan, layer_kinds
 from exactmap.sim.workload.training import Recompute
 
 __all__ = ["StepMemory", "predict_memory"]
@@ -58,25 +55,13 @@ class StepMemory:
     requirement_bytes: float = 0.0
 
 
-class _Common(NamedTuple):
-    """What all ranks share: bytes kept before each layer and by the last, and the moments' sizes."""
-
-    before: list[float]
-    last: float
-    largest: float
-    one_layer: float
-
-
 def predict_memory(setup: TrainingSetup, plan: StagePlan) -> StepMemory:
     """Memory of the fullest rank of a setup whose stages are laid out."""
-    kinds = setup.model.layer_kinds()
-    each = {kind: kept_bytes(setup, kind) for kind in set(kinds)}
-    # Bytes kept by the layers before each.
-    before = list(accumulate((each[kind] for kind in kinds), initial=0.0))
-    common = _Common(before, each[kinds[-1]], _largest_weight(setup), 0.0)
+    chunks = _chunk_bytes(setup, plan)
+    spare = 4.0 * _largest_weight(setup)
     if setup.recompute.kind == "full":
-        common = common._replace(one_layer=_one_layer_whole(setup, set(kinds)))
-    ranks = [_rank(setup, plan, rank, common) for rank in range(setup.split.pp)]
+        spare += _one_layer_whole(setup)
+    ranks = [_rank(setup, plan, rank, chunks, spare) for rank in range(setup.split.pp)]
     totals = tuple(sum(parts.values()) for parts, _ in ranks)
     fullest = totals.index(max(totals))
     parts, moment = ranks[fullest]
@@ -101,7 +86,21 @@ def _in_flight(setup: TrainingSetup, schedule: str, rank: int) -> float:
     return min(float(m), float(p - rank) if schedule == "1f1b" else float(p))
 
 
-def _rank(setup: TrainingSetup, plan: StagePlan, rank: int, common: _Common) -> tuple[dict[str, float], str]:
+def _chunk_bytes(setup: TrainingSetup, plan: StagePlan) -> list[float]:
+    """What each stage keeps of one microbatch."""
+    kinds = layer_kinds(setup.model)
+    kept = {kind: kept_bytes(setup, kind) for kind in set(kinds)}
+    return [
+        sum(count * kept[kind] for kind, count in Counter(kinds[layout.first : layout.last]).items())
+        + layout.mtp * kept[kinds[-1]]
+        for layout in plan.layouts
+    ]
+
+
+def _rank(
+    setup: TrainingSetup, plan: StagePlan, rank: int, chunks: list[float], spare: float
+) -> tuple[dict[str, float], str]:
+    """Parts of a rank and its moment; `chunks`: what stages keep; `spare`: what backward needs besides."""
     precision, split, model = setup.precision, setup.split, setup.model
     held = [stage for stage, _ in plan.held[rank]]
     dense = float(sum(stage.dense + stage.embedding for stage in held))
@@ -116,18 +115,13 @@ def _rank(setup: TrainingSetup, plan: StagePlan, rank: int, common: _Common) -> 
         kept = 1.0 - setup.software.optimizer_offload
         out["optimizer"] += count * state * kept / (ranks if zero >= 1 else 1)
     out["parameters"] += sum(stage.frozen for stage in held) * precision.param_bytes
-    num_layers = len(common.before) - 1
-    chunks = [
-        common.before[layout.last] - common.before[layout.first] + layout.mtp * common.last
-        for layout, ranks in zip(plan.layouts, plan.ranks_of, strict=True)
-        if rank in ranks
-    ]
-    out["activations"] = sum(chunks) * _in_flight(setup, plan.schedule, rank)
+    kept_here = sum(chunk for chunk, ranks in zip(chunks, plan.ranks_of, strict=True) if rank in ranks)
+    out["activations"] = kept_here * _in_flight(setup, plan.schedule, rank)
     if setup.software.offloaded_layers:
-        share = min(1.0, setup.software.offloaded_layers / max(1, num_layers // split.pp))
+        share = min(1.0, setup.software.offloaded_layers / max(1, len(layer_kinds(model)) // split.pp))
         out["activations"] *= 1.0 - share
     out["libraries"] = _ALWAYS_BYTES
-    moments = {"backward": 4.0 * common.largest + common.one_layer}
+    moments = {"backward": spare}
     if any(stage.head[1] for stage in held):
         tokens = setup.batch.microbatch * setup.batch.seq / split.cp
         moments["logits"] = _LOGIT_BYTES * tokens * model.vocab / split.tp
@@ -140,10 +134,10 @@ def _rank(setup: TrainingSetup, plan: StagePlan, rank: int, common: _Common) -> 
     return dict(out), moment
 
 
-def _one_layer_whole(setup: TrainingSetup, kinds: set[LayerKind]) -> float:
+def _one_layer_whole(setup: TrainingSetup) -> float:
     """Everything that a layer keeps while it is computed again."""
     whole = replace(setup, recompute=Recompute())
-    return max(kept_bytes(whole, kind) for kind in kinds)
+    return max(kept_bytes(whole, kind) for kind in set(layer_kinds(setup.model)))
 
 
 def _largest_weight(setup: TrainingSetup) -> float:
