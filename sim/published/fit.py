@@ -3,9 +3,9 @@
 Loss: mean over sets x GPU types of the mean of huber(log(predicted / measured)) over their rows, so that a
 large set does not drown a small one, plus a weak pull of every constant to its default. Factors on experts'
 products are fitted on mixtures of experts, all others on dense models where there are enough of these: what
-a layer of experts takes beside its kernels would otherwise end up in the rates of all products. Each constant is
-tried at a few values around its own in turn, in shrinking steps; only rows of its scope are priced again.
-The order is fixed, so the same rows give the same constants.
+a layer of experts takes beside its kernels would otherwise end up in the rates of all products. Each
+constant is tried at a few values around its own in turn, in shrinking steps; only rows of its scope are
+priced again. The order is fixed, so the same rows give the same constants.
 """
 
 from __future__ import annotations

@@ -26,12 +26,12 @@ _NARROW_HEADS = 0.6
 _LATENT_KEYS, _LATENT_VALUES = 192, 128
 """Latent attention's keys are wider than its values."""
 _SCAN_SHARE = 0.75
-"""Rate of a Mamba-2 scan over the peak of 32-bit vector arithmetic. Its chunks are small, half its work is not
-in products, and its Triton kernels hardly gain from newer tensor cores: the rows of Nemotron-H on H100 and of
-Nemotron 3 on Blackwell agree on this and on no share of the 16-bit peak."""
+"""Rate of a Mamba-2 scan over the peak of 32-bit vector arithmetic. Its chunks are small, half its work is
+not in products, and its Triton kernels hardly gain from newer tensor cores: the rows of Nemotron-H on H100
+and of Nemotron 3 on Blackwell agree on this and on no share of the 16-bit peak."""
 _FOUR_BITS = 1.2
-"""Rate of NVFP4 products in training over that of the serving libraries which were measured; the rows of GB200
-and of GB300 say the same."""
+"""Rate of NVFP4 products in training over that of the serving libraries which were measured: fitted, and
+the same on GB200 and GB300."""
 _MOST_SHARE = 0.92
 """Of its peak no product reaches more."""
 _WIDE = 32768
@@ -88,7 +88,8 @@ class KernelClock:
         if kernel.kind is KernelKind.MEMORY:
             return gaps + moved * self.release.traffic
         if kernel.kind is KernelKind.SCAN:
-            return gaps + max(moved, kernel.flop * 1e9 / (self.gpu.peak("fp32") * _SCAN_SHARE))
+            scanned = kernel.flop * 1e9 / (self.gpu.peak("fp32") * _SCAN_SHARE)
+            return gaps + max(moved, scanned)
         if kernel.kind is KernelKind.ATTENTION:
             return gaps + self._attention_ns(kernel)
         return gaps + max(self._product_ns(kernel), moved)
@@ -102,7 +103,8 @@ class KernelClock:
             rate = self.efficiency.attention_flop_per_s(
                 self.gpu.peak("bf16"), kernel.n, kernel.m, backward=False
             )
-            return kernel.flop * 1e9 / (rate * share * min(1.0, kernel.k / 128) ** _NARROW_HEADS)
+            narrow = float(min(1.0, kernel.k / 128) ** _NARROW_HEADS)
+            return kernel.flop * 1e9 / (rate * share * narrow)
         return _whole_attention_ns(model, kernel) / share
 
     def _product_ns(self, kernel: Kernel) -> float:
