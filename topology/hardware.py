@@ -17,6 +17,7 @@ from exactmap.topology.exact_map.place import count_usable, place_mesh
 from exactmap.topology.exact_map.request import MapRequest
 from exactmap.topology.fabric.spec import FabricSpec
 from exactmap.topology.gemm_table import GemmTable
+from exactmap.topology.group_shape import Tier
 from exactmap.topology.host import Host, Rack
 from exactmap.topology.mapping import Mesh, Placement
 
@@ -211,6 +212,8 @@ class Cluster:
         Dotted name of a number (``gpu.memory``) -> where it comes from.
     collectives
         Collectives that a user has measured on it; they go before the GPU type's.
+    ideal
+        Networks that take no time, for a what-if: a group counts to the furthest one that it crosses.
     memo
         What others have worked out for this cluster and keep; no part of what it is.
 
@@ -233,6 +236,7 @@ class Cluster:
     map_request: MapRequest = field(default_factory=MapRequest)
     facts: Mapping[str, Fact] = field(default_factory=dict, compare=False, repr=False)
     collectives: Curves | None = None
+    ideal: frozenset[Tier] = frozenset()
     memo: dict[object, object] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:

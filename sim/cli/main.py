@@ -19,6 +19,7 @@ from exactmap.sim.cli.collective import collective
 from exactmap.sim.cli.compare import compare
 from exactmap.sim.cli.data import data
 from exactmap.sim.cli.doctor import doctor
+from exactmap.sim.cli.explain import explain
 from exactmap.sim.cli.map import map as map_ranks
 from exactmap.sim.cli.plan import plan
 from exactmap.sim.cli.predict import predict
@@ -75,6 +76,7 @@ for command in (
     sample,
     traffic,
     predict,
+    explain,
     validate,
     doctor,
 ):

@@ -3,11 +3,11 @@
 Tensor parallelism overlapped with its products (Transformer Engine's userbuffers, PyTorch's async TP) cuts a
 product into as many pieces as there are ranks, and sends or receives one while the next is computed: the
 last piece that is scattered has nothing to hide behind, what outlasts the product is exposed, and product and
-exchange slow each other down. Without that, Megatron since 2022 still runs two exchanges of backward whole beside a
-product (arXiv:2205.05198, 4.2.2): what is gathered for a weight gradient beside the input gradient's, and the
-sum of an input gradient beside the weight gradient's.
-Context parallelism in a ring sends the next block of keys and values while attention works on this one.
-An expert exchange beside another microbatch's passes is hidden as far as those are long.
+exchange slow each other down. Without that, Megatron since 2022 still runs two exchanges of backward whole
+beside a product (arXiv:2205.05198, 4.2.2): what is gathered for a weight gradient beside the input
+gradient's, and the sum of an input gradient beside the weight gradient's. Context parallelism in a ring
+sends the next block of keys and values while attention works on this one. An expert exchange beside another
+microbatch's passes is hidden as far as those are long.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ class ExchangeClock:
             # All wait for the rank that comes last.
             time += self.clock.release.skew_ns * largest_of(self.setup.split.tp)
         if exchange.axis == "tp" and exchange.module != "moe":
-            # The dispatcher's own gathers and scatters between the ranks of an expert have nothing beside them.
+            # The dispatcher's own gathers and scatters between the ranks of an expert have nothing beside
+            # them.
             if software.overlap_tp and exchange.collective != "all_reduce":
                 return self._pipelined(time, beside_ns, gathers=exchange.collective == "all_gather")
             if self.beside_products and _whole_beside(exchange):

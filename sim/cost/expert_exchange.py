@@ -61,7 +61,7 @@ def expert_exchange_ns(
         `exactmap.sim.workload.training.Software.dispatcher`.
     """
     ranks, domains = shape.num_members, shape.num_domains
-    if ranks == 1:
+    if ranks == 1 or shape.tier in cluster.ideal:
         return 0.0
     if dispatcher in ("deepep", "hybridep"):
         inside = _distinct(shape.per_domain, copies / domains) * (1 - 1 / ranks)

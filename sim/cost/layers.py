@@ -28,7 +28,7 @@ _CAPTURED = {
     "moe_preprocess": ("moe_router",),
     "moe": ("moe", "moe_act", "moe_router", "shared_experts", "layernorm", "residual"),
 }
-"""Parts of a layer inside the graphs that Megatron names; a graph of the whole iteration or of no name has all."""
+"""Parts of a layer inside the graphs that Megatron names; a graph of no such name has all."""
 
 
 def _is_captured(module: str, graphs: frozenset[str]) -> bool:
@@ -78,11 +78,11 @@ class LayerPrice:
 
 
 class LayerClock:
-    """Prices the layers of one setup."""
+    """Prices the layers of one setup, with its GPU's kernels or those of another clock (a what-if)."""
 
-    def __init__(self, setup: TrainingSetup) -> None:
+    def __init__(self, setup: TrainingSetup, kernels: KernelClock | None = None) -> None:
         self.setup = setup
-        self.clock = KernelClock.of(setup.cluster.gpu, setup.software, setup.precision)
+        self.clock = kernels or KernelClock.of(setup.cluster.gpu, setup.software, setup.precision)
         self.exchanges = ExchangeClock(setup, self.clock)
         self.groups = self.exchanges.groups
 

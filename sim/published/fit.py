@@ -1,11 +1,9 @@
 """Fit the named constants on the rows that may be used for it: a robust search, one constant after the other.
 
 Loss: mean over sets x GPU types of the mean of huber(log(predicted / measured)) over their rows, so that a
-large set does not drown a small one, plus a weak pull of every constant to its default. Factors on experts'
-products are fitted on mixtures of experts, all others on dense models where there are enough of these: what
-a layer of experts takes beside its kernels would otherwise end up in the rates of all products. Each
-constant is tried at a few values around its own in turn, in shrinking steps; only rows of its scope are
-priced again. The order is fixed, so the same rows give the same constants.
+large set does not drown a small one, plus a weak pull of every constant to its default. Each constant is
+tried at a few values around its own in turn, in shrinking steps; only rows of its scope are priced again.
+The order is fixed, so the same rows give the same constants.
 """
 
 from __future__ import annotations
@@ -36,8 +34,6 @@ _MOST = 12
 """Constants of one GPU type or one release."""
 _FEWEST = 5
 """Rows without which a scatter is not stated."""
-_DENSE = 5
-"""Rows of dense models from which on a constant is fitted on them alone."""
 _HUBER = 0.15
 _PULL = 0.002
 _STEPS = (0.15, 0.07, 0.03, 0.012)
@@ -116,9 +112,9 @@ class Fitter:
         return log(predict_step(setup).step_ns) - measured
 
     def rows_of(self, constant: FreeConstant) -> list[int]:
-        """Indices of the cases that a constant is fitted on."""
+        """Indices of the cases that a constant moves."""
         family, _, release = constant.whose.partition("@")
-        moved = [
+        return [
             index
             for index, (setup, _, _) in enumerate(self.cases)
             if (
@@ -128,11 +124,6 @@ class Fitter:
                 and (not release or nearest_release(setup.software) == release)
             )
         ]
-        experts = [index for index in moved if self.cases[index][0].model.experts]
-        if constant.name.startswith("grouped"):
-            return experts
-        dense = [index for index in moved if not self.cases[index][0].model.experts]
-        return dense if len(dense) >= _DENSE else moved
 
     def loss(self, indices: Iterable[int]) -> float:
         """Weighted loss of some cases at the constants as they are."""
@@ -188,19 +179,20 @@ class Fitter:
 def fit_scatter(fitter: Fitter) -> dict[tuple[str, str], tuple[float, int]]:
     """Deviation of log(measured / predicted) on the fitted rows: (GPU type, constant) -> value, rows.
 
-    A normal distribution has 80 % within 1.2816 deviations; constants that were fitted on the same rows make
-    them look a little better than others, so a fifteenth is added.
+    The deviation is that of the normal distribution that has as many within three quarters of the rows:
+    outliers weigh nothing. It has 75 % within 1.1503 deviations; constants that were fitted on the same rows
+    make them look a little better than others, so a fifteenth is added.
     """
     sizes: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     for (setup, _, _), error in zip(fitter.cases, fitter.errors, strict=True):
         gpu = setup.cluster.gpu
         name = "scatter_experts" if setup.model.experts else "scatter"
-        sizes[gpu.kernels or gpu.curves, name].append(abs(error))
+        sizes[gpu.name, name].append(abs(error))
     out = {}
     for key, values in sizes.items():
         if len(values) >= _FEWEST:
             values.sort()
-            found = values[int(0.8 * len(values))] / 1.2816 * 16 / 15
+            found = values[int(0.75 * len(values))] / 1.1503 * 16 / 15
             # Few rows say little: as many as _FEWEST rows of the default scatter are counted with them.
             usual = GpuConstants().scatter
             out[key] = ((found * len(values) + usual * _FEWEST) / (len(values) + _FEWEST), len(values))

@@ -148,7 +148,9 @@ def zero_of(row: Row) -> tuple[int, int]:
         return 3, 0
     if text.isdecimal() and int(text) > 1:
         return 3, int(text)
-    if row["framework"].lower().startswith(("torchtitan", "maxtext", "pax")) and text != "1":
+    # torchtitan shards over context ranks as well: one data rank is not one shard there.
+    whole = text == "1" and integer(row, "cp", 1) == 1
+    if row["framework"].lower().startswith(("torchtitan", "maxtext", "pax")) and not whole:
         return 3, 0
     return (1, 0) if row["dist_opt"] == "1" or "dist_opt" in flags else (0, 0)
 

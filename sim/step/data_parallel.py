@@ -134,6 +134,25 @@ class DataParallel:
         backward = 2 * precision.gather_bytes + precision.param_bytes + precision.reduce_bytes
         stage.add(Pass.I, "shard copies", backward * elements * each)
 
+    def wire_ns(self, plan: StagePlan) -> float:
+        """Time of a step's gathers and reductions on the rank with most of them, hidden or not."""
+        return max(self._wire_ns([stage for stage, _ in held]) for held in plan.held)
+
+    def _wire_ns(self, stages: list[Stage]) -> float:
+        setup = self.setup
+        dense = sum(stage.dense + stage.embedding for stage in stages)
+        expert = sum(stage.expert for stage in stages)
+        if setup.split.zero != 3 or setup.split.pp > 1:
+            return self._reduce_ns(dense, expert) + self._gather_ns(dense, expert)
+        gathers = 1 if "SHARD_GRAD_OP" in setup.software.flags else 2
+        inside = [(price, count) for stage in stages for price, count in stage.layers]
+        ends = dense - sum(count * price.weights for price, count in inside)
+        time = gathers * self._gather_ns(ends, 0.0) + self._reduce_ns(ends, 0.0)
+        for price, count in inside:
+            sizes = (price.weights, price.expert_weights)
+            time += count * (gathers * self._gather_ns(*sizes) + self._reduce_ns(*sizes))
+        return setup.batch.num_microbatches * time
+
     def tails(self, plan: StagePlan, early_ns: Sequence[float]) -> DataTail:
         """What follows and precedes the passes; `early_ns`: how long before the end each rank is through.
 

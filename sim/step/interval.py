@@ -14,7 +14,7 @@ from functools import cache
 from importlib.resources import files
 from math import exp, log2, sqrt
 
-from exactmap.sim.cost.kernels.constants import constants_table, gpu_constants
+from exactmap.sim.cost.kernels.constants import gpu_constants, has_own_constants, nearest_release
 from exactmap.sim.cost.setup import TrainingSetup
 
 __all__ = ["Interval", "interval_of"]
@@ -72,12 +72,11 @@ def interval_of(setup: TrainingSetup) -> Interval:
     added: list[float] = []
     warnings: list[str] = []
     software = setup.software
-    known = {whose for scope, whose in constants_table() if scope == "software"}
-    if f"{software.family}@{software.release}" not in known and software.family not in known:
+    if not has_own_constants(software):
         added.append(_UNKNOWN_RELEASE)
-        warnings.append(
-            f"software {software.family} {software.release}".rstrip() + ": no constants of its own"
-        )
+        name = f"software {software.family} {software.release}".rstrip()
+        nearest = nearest_release(software)
+        warnings.append(f"{name}: no constants of its own" + (f", taken from {nearest}" if nearest else ""))
     checked = _ranges().get((gpu.kernels or gpu.curves, kind))
     if checked is None:
         added.append(_UNCHECKED)

@@ -14,10 +14,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from typing import NamedTuple
 
 from exactmap.sim.cost.setup import TrainingSetup
 from exactmap.sim.step.activations import kept_bytes
 from exactmap.sim.step.stages import StagePlan
+from exactmap.sim.workload.model import LayerKind
 from exactmap.sim.workload.training import Recompute
 
 __all__ = ["StepMemory", "predict_memory"]
@@ -43,8 +46,8 @@ class StepMemory:
     ranks_bytes
         Peak of each pipeline rank.
     requirement_bytes
-        What papers call the memory that a model requires: parameters, gradients and optimizer as the mean of the
-        ranks, and the activations of the rank that keeps most; no workspaces, no moment.
+        What papers call the memory that a model requires: parameters, gradients and optimizer as the mean of
+        the ranks, and the activations of the rank that keeps most; no workspaces, no moment.
     """
 
     peak_bytes: float
@@ -55,9 +58,25 @@ class StepMemory:
     requirement_bytes: float = 0.0
 
 
+class _Common(NamedTuple):
+    """What all ranks share: bytes kept before each layer and by the last, and the moments' sizes."""
+
+    before: list[float]
+    last: float
+    largest: float
+    one_layer: float
+
+
 def predict_memory(setup: TrainingSetup, plan: StagePlan) -> StepMemory:
     """Memory of the fullest rank of a setup whose stages are laid out."""
-    ranks = [_rank(setup, plan, rank) for rank in range(setup.split.pp)]
+    kinds = setup.model.layer_kinds()
+    each = {kind: kept_bytes(setup, kind) for kind in set(kinds)}
+    # Bytes kept by the layers before each.
+    before = list(accumulate((each[kind] for kind in kinds), initial=0.0))
+    common = _Common(before, each[kinds[-1]], _largest_weight(setup), 0.0)
+    if setup.recompute.kind == "full":
+        common = common._replace(one_layer=_one_layer_whole(setup, set(kinds)))
+    ranks = [_rank(setup, plan, rank, common) for rank in range(setup.split.pp)]
     totals = tuple(sum(parts.values()) for parts, _ in ranks)
     fullest = totals.index(max(totals))
     parts, moment = ranks[fullest]
@@ -82,7 +101,7 @@ def _in_flight(setup: TrainingSetup, schedule: str, rank: int) -> float:
     return min(float(m), float(p - rank) if schedule == "1f1b" else float(p))
 
 
-def _rank(setup: TrainingSetup, plan: StagePlan, rank: int) -> tuple[dict[str, float], str]:
+def _rank(setup: TrainingSetup, plan: StagePlan, rank: int, common: _Common) -> tuple[dict[str, float], str]:
     precision, split, model = setup.precision, setup.split, setup.model
     held = [stage for stage, _ in plan.held[rank]]
     dense = float(sum(stage.dense + stage.embedding for stage in held))
@@ -97,22 +116,18 @@ def _rank(setup: TrainingSetup, plan: StagePlan, rank: int) -> tuple[dict[str, f
         kept = 1.0 - setup.software.optimizer_offload
         out["optimizer"] += count * state * kept / (ranks if zero >= 1 else 1)
     out["parameters"] += sum(stage.frozen for stage in held) * precision.param_bytes
-    kinds = model.layer_kinds()
+    num_layers = len(common.before) - 1
     chunks = [
-        sum(kept_bytes(setup, kind) for kind in kinds[layout.first : layout.last])
-        + layout.mtp * kept_bytes(setup, kinds[-1])
+        common.before[layout.last] - common.before[layout.first] + layout.mtp * common.last
         for layout, ranks in zip(plan.layouts, plan.ranks_of, strict=True)
         if rank in ranks
     ]
     out["activations"] = sum(chunks) * _in_flight(setup, plan.schedule, rank)
     if setup.software.offloaded_layers:
-        share = min(1.0, setup.software.offloaded_layers / max(1, len(kinds) // split.pp))
+        share = min(1.0, setup.software.offloaded_layers / max(1, num_layers // split.pp))
         out["activations"] *= 1.0 - share
     out["libraries"] = _ALWAYS_BYTES
-    largest = _largest_weight(setup)
-    moments = {"backward": 4.0 * largest}
-    if setup.recompute.kind == "full":
-        moments["backward"] += _one_layer_whole(setup)
+    moments = {"backward": 4.0 * common.largest + common.one_layer}
     if any(stage.head[1] for stage in held):
         tokens = setup.batch.microbatch * setup.batch.seq / split.cp
         moments["logits"] = _LOGIT_BYTES * tokens * model.vocab / split.tp
@@ -125,10 +140,10 @@ def _rank(setup: TrainingSetup, plan: StagePlan, rank: int) -> tuple[dict[str, f
     return dict(out), moment
 
 
-def _one_layer_whole(setup: TrainingSetup) -> float:
+def _one_layer_whole(setup: TrainingSetup, kinds: set[LayerKind]) -> float:
     """Everything that a layer keeps while it is computed again."""
     whole = replace(setup, recompute=Recompute())
-    return max(kept_bytes(whole, kind) for kind in set(setup.model.layer_kinds()))
+    return max(kept_bytes(whole, kind) for kind in kinds)
 
 
 def _largest_weight(setup: TrainingSetup) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from exactmap.sim.cost.groups import pipeline_hop
+from exactmap.sim.cost.kernels.clock import KernelClock
 from exactmap.sim.cost.layers import LayerClock
 from exactmap.sim.cost.setup import TrainingSetup
 from exactmap.sim.cost.spread import largest_of
@@ -37,6 +38,8 @@ class StepPrediction:
         What it is made of, and when it happens.
     warnings
         Where the case lies outside what was checked.
+    busiest
+        Pipeline rank whose passes the parts are of.
     """
 
     step_ns: float
@@ -46,11 +49,12 @@ class StepPrediction:
     memory_bytes: float = 0.0
     memory: StepMemory | None = None
     warnings: tuple[str, ...] = ()
+    busiest: int = 0
 
 
-def predict_step(setup: TrainingSetup) -> StepPrediction:
-    """Predict the time of one training step."""
-    clock = LayerClock(setup)
+def predict_step(setup: TrainingSetup, kernels: KernelClock | None = None) -> StepPrediction:
+    """Predict the time of one training step, with the GPU's kernels or those of another clock (a what-if)."""
+    clock = LayerClock(setup, kernels)
     plan = price_stages(clock)
     data = DataParallel(clock)
     data.shard_layers(plan)
@@ -89,6 +93,7 @@ def predict_step(setup: TrainingSetup) -> StepPrediction:
         memory_bytes=memory.peak_bytes,
         memory=memory,
         warnings=interval.warnings + clock.clock.warnings(),
+        busiest=pipeline.busiest,
     )
 
 

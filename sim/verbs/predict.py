@@ -8,13 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from exactmap.errors import InvalidInputError, Place
-from exactmap.files import read_bytes, write_atomically
-from exactmap.sim.published.batch import OUTPUT_COLUMNS, read_rows, result_line
+from exactmap.files import write_atomically
+from exactmap.sim.published.batch import OUTPUT_COLUMNS, result_line
+from exactmap.sim.verbs.row_table import read_row_table
 
 __all__ = ["PredictReport", "predict"]
-
-_MOST_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +72,7 @@ def predict(
         If the file is no such table.
     """
     source = Path(rows)
-    content = read_bytes(source, _MOST_BYTES, "table")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise InvalidInputError("not UTF-8 text", where=Place(source, line)) from None
-    if "\0" in text:
-        raise InvalidInputError(
-            "not a CSV table: it has NUL bytes", where=Place(source, text[: text.index("\0")].count("\n") + 1)
-        )
-    read = list(read_rows(source, text))
+    read = read_row_table(source)
     lines = []
     for number, row in enumerate(read):
         lines.append(result_line(row))

@@ -134,7 +134,7 @@ def fit_constants(
         key = (constant.scope, constant.whose, constant.name)
         rows[key] = [*key, f"{value:.4g}", f"fitted on {number} rows"]
     for (gpu, name), (value, number) in fit_scatter(fitter).items():
-        rows["gpu", gpu, name] = ["gpu", gpu, name, f"{value:.3g}", f"80 % of {number} fitted rows"]
+        rows["gpu", gpu, name] = ["gpu", gpu, name, f"{value:.3g}", f"three quarters of {number} fitted rows"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows(rows[key] for key in sorted(rows))

@@ -1,7 +1,7 @@
 """Work of low-rank adapters (LoRA, arXiv:2106.09685) beside frozen products.
 
-A frozen weight has no gradient; its input gradient stays. Beside it two narrow products, whose time is what they
-read and write, and the sum of both outputs.
+A frozen weight has no gradient; its input gradient stays. Beside it two narrow products, whose time is what
+they read and write, and the sum of both outputs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def with_adapters(kernels: list[Kernel], rank: int, act: int) -> list[Kernel]:
         if kernel.name not in _ADAPTED or kernel.step is not Pass.F:
             continue
         tokens, outer, inner = float(kernel.m), float(kernel.n), float(kernel.k)
-        # Forward reads the input, writes the narrow product's output and adds it; backward the same twice over.
+        # Forward reads the input, writes the narrow product's output and adds it; backward the same twice
+        # over.
         forward = act * tokens * (inner + 2 * rank + 3 * outer)
         backward = act * tokens * (2 * inner + 4 * rank + 2 * outer) + act * tokens * 2 * inner
         out += [

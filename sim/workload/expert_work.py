@@ -15,8 +15,8 @@ as long as with forced balance, Moonlight on the same hardly longer (Megatron-Br
 _LAUNCH_OF_AN_EXPERT = 0.4
 """Of a launch from Python: Transformer Engine's grouped products launch one kernel per expert from C++."""
 _CLAMPED = (30.0, 60.0, 10)
-"""Streams and kernels of a clamped gate: taken apart, two clamps, a sigmoid, three products and a sum one by one,
-each reading and writing; twice that in backward."""
+"""Streams and kernels of a clamped gate: taken apart, two clamps, a sigmoid, three products and a sum one by
+one, each reading and writing; twice that in backward."""
 _PADDING = {"": 1, "tensor": 16, "row": 16, "block": 128, "mx": 32, "nv": 32}
 """Multiple that an expert's tokens are padded to, by how products are scaled (Transformer Engine)."""
 

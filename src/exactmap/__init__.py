@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from exactmap.sim.verbs.compare import compare
     from exactmap.sim.verbs.data import data
     from exactmap.sim.verbs.doctor import doctor
+    from exactmap.sim.verbs.explain import explain
     from exactmap.sim.verbs.map import map  # noqa: A004 - the verb's name
     from exactmap.sim.verbs.plan import plan
     from exactmap.sim.verbs.predict import predict
@@ -53,6 +54,7 @@ __all__ = [
     "compare",
     "data",
     "doctor",
+    "explain",
     "map",
     "plan",
     "predict",

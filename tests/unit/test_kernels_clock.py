@@ -96,7 +96,7 @@ def test_a_gpu_that_nobody_measured_says_so() -> None:
         of.time_ns(up())
 
     assert measured.warnings() == ()
-    assert other.warnings() == ("V100: no measured kernels, constant shares of its peak instead",)
+    assert other.warnings() == ("V100-32G: no measured kernels, constant shares of its peak instead",)
 
 
 def test_products_far_outside_warn_when_much_time_is_theirs() -> None:

@@ -179,8 +179,8 @@ def _tree(x: Crossing) -> Candidate:
     k, net, shape = x.k, x.net, x.shape
     chain, rounds = 2 * (shape.per_domain - 1), 2 * x.levels
     width = shape.per_domain * x.per_ns
-    # Before switches summed, the tuner gave trees 0.92 of half the bus against a ring's n / 2(n-1): whatever is
-    # bound by interfaces took the ring, two domains of A100 at line rate and no more.
+    # Before switches summed, the tuner gave trees 0.92 of half the bus against a ring's n / 2(n-1): whatever
+    # is bound by interfaces took the ring, two domains of A100 at line rate and no more.
     share = x.tree_share if x.cluster.scale_up.reduction else 2.0 / _TUNED_TREE
     out = share * x.sizes / width
     # The end of a chain sends nothing on, and every member is that end in some channel.

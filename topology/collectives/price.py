@@ -44,7 +44,7 @@ def hop_time(cluster: Cluster, tier: Tier, num_bytes: int, fabric_tier: int = 1)
     """
     if num_bytes < 0:
         raise InvalidInputError("a message cannot have a negative size", got=f"{num_bytes} bytes")
-    if tier is Tier.SELF:
+    if tier is Tier.SELF or tier in cluster.ideal:
         return HopTime(0, 0)
     if tier is Tier.SCALE_OUT:
         wire_ns = num_bytes * 1e9 / cluster.scale_out_bytes_per_s(fabric_tier)
@@ -86,7 +86,7 @@ def collective_time(
     """
     if num_bytes < 0:
         raise InvalidInputError("a collective cannot have a negative size", got=f"{num_bytes} bytes")
-    if shape.num_members == 1:
+    if shape.num_members == 1 or shape.tier in cluster.ideal:
         return _NOTHING
     return _group(cluster, op, shape).at(num_bytes, algorithm)
 

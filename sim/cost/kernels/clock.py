@@ -25,10 +25,6 @@ _NARROW_HEADS = 0.6
 """Exponent of (head dimension / 128) in attention's rate on a GPU whose attention nobody measured."""
 _LATENT_KEYS, _LATENT_VALUES = 192, 128
 """Latent attention's keys are wider than its values."""
-_SCAN_SHARE = 0.75
-"""Rate of a Mamba-2 scan over the peak of 32-bit vector arithmetic. Its chunks are small, half its work is
-not in products, and its Triton kernels hardly gain from newer tensor cores: the rows of Nemotron-H on H100
-and of Nemotron 3 on Blackwell agree on this and on no share of the 16-bit peak."""
 _FOUR_BITS = 1.2
 """Rate of NVFP4 products in training over that of the serving libraries which were measured: fitted, and
 the same on GB200 and GB300."""
@@ -88,8 +84,7 @@ class KernelClock:
         if kernel.kind is KernelKind.MEMORY:
             return gaps + moved * self.release.traffic
         if kernel.kind is KernelKind.SCAN:
-            scanned = kernel.flop * 1e9 / (self.gpu.peak("fp32") * _SCAN_SHARE)
-            return gaps + max(moved, scanned)
+            return gaps + max(moved, kernel.flop * 1e9 / (self.gpu.peak("bf16") * self.hardware.scan))
         if kernel.kind is KernelKind.ATTENTION:
             return gaps + self._attention_ns(kernel)
         return gaps + max(self._product_ns(kernel), moved)
@@ -103,8 +98,7 @@ class KernelClock:
             rate = self.efficiency.attention_flop_per_s(
                 self.gpu.peak("bf16"), kernel.n, kernel.m, backward=False
             )
-            narrow = float(min(1.0, kernel.k / 128) ** _NARROW_HEADS)
-            return kernel.flop * 1e9 / (rate * share * narrow)
+            return kernel.flop * 1e9 / (rate * share * float(min(1.0, kernel.k / 128) ** _NARROW_HEADS))
         return _whole_attention_ns(model, kernel) / share
 
     def _product_ns(self, kernel: Kernel) -> float:

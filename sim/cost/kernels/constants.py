@@ -23,6 +23,7 @@ __all__ = [
     "constants_text",
     "forget_constants",
     "gpu_constants",
+    "has_own_constants",
     "nearest_release",
     "software_constants",
 ]
@@ -37,8 +38,11 @@ class GpuConstants:
     gemm, attention_forward, attention_backward, memory
         Rate in training over what the curves (for memory: the share of bandwidth) say.
     narrow, grouped, grouped_narrow
-        Further factor on rates of products in 8 and 4 bits, of experts' products in 16 bits, and of those in 8
-        and 4.
+        Further factor on rates of products in 8 and 4 bits, of experts' products in 16 bits, and of those in
+        8 and 4.
+    scan
+        Share of the 16-bit peak that a Mamba-2 scan reaches: its chunks are small, half its work is not in
+        products, and its kernels are written in Triton for Hopper.
     launch_ns
         Time between two kernels of one stream.
     overlap_slowdown
@@ -58,6 +62,7 @@ class GpuConstants:
     memory: float = 0.85
     narrow: float = 1.0
     grouped_narrow: float = 1.0
+    scan: float = 0.1
     launch_ns: float = 1500.0
     overlap_slowdown: float = 0.1
     spread: float = 0.012
@@ -167,6 +172,18 @@ def nearest_release(software: Software) -> str:
     own = [release for release in known if software.release.startswith(release)]
     # Numbered versions ("r0.8.0") are older than years and months.
     return own[-1] if own else max(known, key=lambda release: (release[0].isdecimal(), release))
+
+
+def has_own_constants(software: Software) -> bool:
+    """Whether a release was checked: its family has constants, and none are of another release.
+
+    A family without releases of its own, or a run whose release is not stated, counts by the family.
+    """
+    table = constants_table()
+    nearest = nearest_release(software)
+    if nearest:
+        return software.release.startswith(nearest)
+    return any(whose.partition("@")[0] == software.family for scope, whose in table if scope == "software")
 
 
 @cache

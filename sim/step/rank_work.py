@@ -1,0 +1,50 @@
+"""The layers of one pipeline rank as work, each with how often a step does it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from exactmap.sim.cost.setup import TrainingSetup
+from exactmap.sim.step.stages import StagePlan
+from exactmap.sim.workload.layer_work import Kernel, KernelKind, LayerWork, head_work, layer_work
+from exactmap.sim.workload.operators import Pass
+
+__all__ = ["model_flop_per_gpu", "rank_work"]
+
+
+def rank_work(setup: TrainingSetup, plan: StagePlan, rank: int) -> tuple[tuple[LayerWork, float], ...]:
+    """Kinds of layers, and head with loss, that a rank holds, with their number over all microbatches."""
+    model, args = setup.model, (setup.split, setup.batch, setup.precision, setup.software)
+    kinds = model.layer_kinds()
+    counts: Counter[LayerWork] = Counter()
+    for layout, ranks in zip(plan.layouts, plan.ranks_of, strict=True):
+        if rank not in ranks:
+            continue
+        # A stage on two ranks sees half of the microbatches on each.
+        each = setup.batch.num_microbatches / len(ranks)
+        for kind in kinds[layout.first : layout.last] + (kinds[-1],) * layout.mtp:
+            counts[layer_work(model, kind, *args)] += each  # type: ignore[assignment]
+        if not setup.layers_only and layout.head + layout.mtp:
+            counts[head_work(model, *args)] += each * (layout.head + layout.mtp)  # type: ignore[assignment]
+    return tuple(counts.items())
+
+
+def model_flop_per_gpu(setup: TrainingSetup, plan: StagePlan) -> float:
+    """Model FLOPs of a GPU in a step, the mean of all: what training needs, nothing computed again.
+
+    Fused attention's backward counts twice its forward, not the 2.5 times that it does.
+    """
+    ranks = range(setup.split.pp)
+    total = sum(
+        count * _model_flop(kernel)
+        for rank in ranks
+        for layer, count in rank_work(setup, plan, rank)
+        for kernel in layer.kernels
+    )
+    return total / len(ranks)
+
+
+def _model_flop(kernel: Kernel) -> float:
+    if kernel.kind is not KernelKind.ATTENTION:
+        return kernel.flop
+    return 3.0 * kernel.flop if kernel.step is Pass.F else 0.0
