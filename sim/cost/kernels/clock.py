@@ -26,8 +26,8 @@ _NARROW_HEADS = 0.6
 _LATENT_KEYS, _LATENT_VALUES = 192, 128
 """Latent attention's keys are wider than its values."""
 _FOUR_BITS = 1.2
-"""Rate of NVFP4 products in training over that of the serving libraries which were measured: fitted, and
-the same on GB200 and GB300."""
+"""Rate of NVFP4 products in training over that of the serving libraries which were measured; the rows of
+GB200 and of GB300 say the same."""
 _MOST_SHARE = 0.92
 """Of its peak no product reaches more."""
 _WIDE = 32768
