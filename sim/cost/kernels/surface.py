@@ -103,9 +103,10 @@ class Residuals:
     def outside(self, m: int, n: int, k: int) -> float:
         """How many times a shape lies outside of the measured ones: 1 inside."""
         sides, depths = self.sides, self.depths
-        beyond = log(max(m, n)) - sides[-1], log(k) - depths[-1]
-        far = max(sides[0] - log(min(m, n)), depths[0] - log(k), *beyond)
-        return exp(max(0.0, far))
+        small, large, depth = log(min(m, n)), log(max(m, n)), log(k)
+        return exp(
+            max(0.0, sides[0] - small, large - sides[-1], depths[0] - depth, depth - depths[-1]),
+        )
 
 
 def _alike(a: np.ndarray, b: np.ndarray) -> np.ndarray:
