@@ -34,7 +34,15 @@ _TERA = {
     "GB300": (2500, 8.0),
 }
 """Dense 16-bit peak in TFLOP/s and memory in TB/s: where the search begins and ends."""
-_PRODUCT_SHARES = {"A100-80G": 0.9, "H100": 0.7, "H200": 0.7, "B200": 0.7, "B300": 0.75, "GB200": 0.7, "GB300": 0.75}
+_PRODUCT_SHARES = {
+    "A100-80G": 0.9,
+    "H100": 0.7,
+    "H200": 0.7,
+    "B200": 0.7,
+    "B300": 0.75,
+    "GB200": 0.7,
+    "GB300": 0.75,
+}
 _SPEED = {"bf16": 1, "fp8": 2, "fp8_block": 2, "fp4": 4}
 _BYTES = {"bf16": 2.0, "fp8": 1.0, "fp8_block": 1.03, "fp4": 0.5625}
 _FOLDS = 5
