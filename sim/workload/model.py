@@ -21,6 +21,7 @@ from exactmap.sim.workload.blocks import Experts, LatentAttention, StateSpace
 from exactmap.sim.workload.kinds import PATTERN, LayerKind, Mixer, Mlp, ModelKind, Part
 from exactmap.sim.workload.model_checks import find_problems
 from exactmap.sim.workload.parameters import LayerParameters, count_layer, count_parameters
+from exactmap.sim.workload.plain import special_features
 from exactmap.sim.workload.stage_parts import StageLike, StageShape, stage_parameters, stage_parts
 
 __all__ = [
@@ -147,13 +148,7 @@ class ModelConfig:
     @property
     def is_plain(self) -> bool:
         """Whether all layers are alike, with usual attention and a dense MLP: what the engine runs."""
-        return (
-            self.gated in (None, self.kind is ModelKind.LLAMA)
-            and self.latent is None
-            and self.experts is None
-            and self.vocab_multiple == 1
-            and not (self.window or self.pattern or self.mtp_layers or self.clamped)
-        )
+        return not special_features(self)
 
     def layer_kinds(self) -> tuple[LayerKind, ...]:
         """Return the kind of each layer, front to back."""
