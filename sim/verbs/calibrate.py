@@ -23,7 +23,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field, ValidationError
 
 from exactmap.backend_c.run import engine_version, time_ops
-from exactmap.errors import ExecutionFailedError, InvalidInputError
+from exactmap.errors import ExecutionFailedError, InvalidInputError, Place
 from exactmap.files import write_atomically
 from exactmap.sim.cost.host import (
     AllReduceTime,
@@ -138,7 +138,7 @@ def shapes_of_plan(path: str | Path) -> tuple[Shape, ...]:
 def shapes_of_scenario(path: str | Path) -> tuple[Shape, ...]:
     """The scenario's model at every microbatch that its search may choose."""
     scenario = load_scenario(path)
-    require_plain(scenario.model)
+    require_plain(scenario.model, Place(scenario.path, field="model"))
     batch = scenario.training.batch_sequences
     chosen = scenario.parallel.microbatch or AUTO_MICROBATCHES
     layers = min(2, scenario.model.layers)

@@ -41,8 +41,15 @@ def special_features(model: ModelConfig) -> tuple[str, ...]:
     return tuple(name for name, here in has.items() if here)
 
 
-def require_plain(model: ModelConfig) -> None:
+def require_plain(model: ModelConfig, where: Place | None = None) -> None:
     """Refuse a model that has no plan.
+
+    Parameters
+    ----------
+    model
+        The model.
+    where
+        Where it was asked for; default: a field ``model``.
 
     Raises
     ------
@@ -53,7 +60,7 @@ def require_plain(model: ModelConfig) -> None:
     if special:
         raise InfeasibleError(
             "no plan can hold this model: engine and search know layers that are alike, with a dense MLP",
-            where=Place(field="model"),
+            where=where or Place(field="model"),
             got=f"{model.name} with {', '.join(special)}",
             hint="exactmap predict prices a step of such a model (docs/reference/rows.md)",
         )
