@@ -21,13 +21,12 @@ _LATENTS = st.builds(
     rope_dim=_sizes(1, 4, 2),
     v_dim=_sizes(1, 4, 8),
 )
-_SPACES = st.builds(
-    lambda groups, each, head_dim, state: StateSpace(groups * each, head_dim, state, groups),
-    groups=_sizes(1, 3),
-    each=_sizes(1, 4),
-    head_dim=_sizes(1, 4, 8),
-    state=_sizes(1, 4, 8),
-)
+
+
+@st.composite
+def _spaces(draw: st.DrawFn) -> StateSpace:
+    groups = draw(_sizes(1, 3))
+    return StateSpace(groups * draw(_sizes(1, 4)), draw(_sizes(1, 4, 8)), draw(_sizes(1, 4, 8)), groups)
 
 
 @st.composite
@@ -69,7 +68,7 @@ def models(draw: st.DrawFn) -> ModelConfig:
         experts=draw(_experts(layers, alone=bool(pattern))) if has_experts else None,
         window=window,
         window_every=draw(st.sampled_from([0, 2, 3])) if window else 0,
-        state_space=draw(_SPACES) if "M" in pattern else None,
+        state_space=draw(_spaces()) if "M" in pattern else None,
         pattern=pattern,
         mtp_layers=draw(st.integers(0, 2)),
         vocab_multiple=draw(st.sampled_from([1, 128])),

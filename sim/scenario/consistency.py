@@ -89,7 +89,12 @@ def _check_parallel(scenario: Scenario, conflict: _Conflict) -> None:
     num_experts = 1 if model.experts is None else model.experts.num_experts
     if space.ep is not None and all(num_experts % ep for ep in space.ep):
         what = "no expert-parallel size divides the experts" if model.experts else "the model has no experts"
-        conflict(("parallel", "ep"), what, _listed(space.ep), f"a divisor of {num_experts}" if model.experts else "1")
+        conflict(
+            ("parallel", "ep"),
+            what,
+            _listed(space.ep),
+            f"a divisor of {num_experts}" if model.experts else "1",
+        )
     # A stage with the head alone, or the embedding alone, needs no layer.
     if space.pp is not None and min(space.pp) * min(space.chunks or (1,)) > model.layers + 2:
         conflict(

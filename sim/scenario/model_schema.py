@@ -1,7 +1,7 @@
 """What a scenario may say about its model: fields, sections, bounds.
 
-Names are those of `exactmap.sim.workload.model`. All may be left out, since a preset or a file may bring them;
-what is then missing is for `exactmap.sim.scenario.model_section` to say.
+Names are those of `exactmap.sim.workload.model`. All may be left out, since a preset or a file may bring
+them; what is then missing is for `exactmap.sim.scenario.model_section` to say.
 """
 
 from __future__ import annotations

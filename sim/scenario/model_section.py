@@ -20,7 +20,7 @@ from exactmap.sim.workload.presets import find_preset
 
 __all__ = ["resolve_model"]
 
-_BLOCKS: dict[str, type[Experts] | type[LatentAttention] | type[StateSpace]] = {
+_BLOCKS: dict[str, type[Experts | LatentAttention | StateSpace]] = {
     "latent": LatentAttention,
     "experts": Experts,
     "state_space": StateSpace,
@@ -80,8 +80,10 @@ def _changed(config: ModelConfig, sizes: dict[str, object]) -> ModelConfig:
         )
     missing = _set_blocks(changes, config)
     if missing:
-        raise missing[0] if len(missing) == 1 else InvalidInputError(
-            "parts of the model lack sizes", problems=missing
+        raise (
+            missing[0]
+            if len(missing) == 1
+            else InvalidInputError("parts of the model lack sizes", problems=missing)
         )
     if "name" not in changes:
         changes["name"] = f"{config.name}*"

@@ -112,7 +112,7 @@ def token_flop(
     >>> from exactmap.sim.workload.presets import find_preset
     >>> flop = token_flop(find_preset("deepseek-v2-lite"), 4096)
     >>> round(flop.model / 1e9, 1), round(flop.executed / 1e9, 1)
-    (17.1, 17.4)
+    (16.4, 16.7)
     """
     policy = recompute or Recompute()
     even = replace(software or Software(), balanced=True, capacity_factor=0.0)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from exactmap.errors import InvalidInputError, Place
+from exactmap.sim.workload.blocks import Experts, LatentAttention, StateSpace
 from exactmap.sim.workload.kinds import PATTERN, Mlp, ModelKind
-
-if TYPE_CHECKING:
-    from exactmap.sim.workload.blocks import Experts, LatentAttention, StateSpace
-    from exactmap.sim.workload.model import ModelConfig
+from exactmap.sim.workload.shape import ModelShape
 
 __all__ = ["find_problems"]
 
@@ -18,7 +15,7 @@ _SIZES = ("layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "
 _COUNTS = ("window", "window_every", "mtp_layers")
 
 
-def find_problems(model: ModelConfig) -> list[InvalidInputError]:
+def find_problems(model: ModelShape) -> list[InvalidInputError]:
     """All problems of a model, in the order of its fields."""
     problems = list(_check_sizes(model))
     if model.latent is not None:
@@ -46,7 +43,7 @@ def _at_least(owner: object, prefix: str, fields: tuple[str, ...], least: int) -
             yield _problem(prefix + field, what, value, f"at least {least}")
 
 
-def _check_sizes(model: ModelConfig) -> Iterator[InvalidInputError]:
+def _check_sizes(model: ModelShape) -> Iterator[InvalidInputError]:
     yield from _at_least(model, "", _SIZES, 1)
     yield from _at_least(model, "", _COUNTS, 0)
     if model.kv_heads >= 1 and model.heads % model.kv_heads:
@@ -86,7 +83,7 @@ def _check_state_space(space: StateSpace) -> Iterator[InvalidInputError]:
         yield _problem("state_space.groups", what, space.groups, f"a divisor of {space.heads}")
 
 
-def _check_window(model: ModelConfig) -> Iterator[InvalidInputError]:
+def _check_window(model: ModelShape) -> Iterator[InvalidInputError]:
     if model.window_every > 0 and not model.window:
         what = "a share of layers without a window has no window to be without"
         yield _problem("window_every", what, model.window_every, "0, or a model.window")
@@ -94,7 +91,7 @@ def _check_window(model: ModelConfig) -> Iterator[InvalidInputError]:
         yield _problem("window_every", "no layer has the window", 1, "0 (all layers have it) or at least 2")
 
 
-def _check_pattern(model: ModelConfig) -> Iterator[InvalidInputError]:
+def _check_pattern(model: ModelShape) -> Iterator[InvalidInputError]:
     pattern = model.pattern
     unknown = sorted(set(pattern) - PATTERN.keys())
     if unknown:
@@ -113,7 +110,7 @@ def _check_pattern(model: ModelConfig) -> Iterator[InvalidInputError]:
         yield _problem("window", "attention layers of a pattern see the whole sequence", model.window, "0")
 
 
-def _check_use_of_experts(model: ModelConfig) -> Iterator[InvalidInputError]:
+def _check_use_of_experts(model: ModelShape) -> Iterator[InvalidInputError]:
     experts = model.experts
     assert experts is not None, "asked only where there are experts"
     if model.pattern and (experts.first_dense or experts.every > 1):
@@ -121,5 +118,7 @@ def _check_use_of_experts(model: ModelConfig) -> Iterator[InvalidInputError]:
         got = getattr(experts, field)
         yield _problem(f"experts.{field}", "the pattern says which layers have experts", got)
     elif all(kind.mlp is not Mlp.EXPERTS for kind in model.layer_kinds()):
-        expected = "an E in model.pattern" if model.pattern else "fewer first_dense layers, or a smaller every"
+        expected = (
+            "an E in model.pattern" if model.pattern else "fewer first_dense layers, or a smaller every"
+        )
         yield _problem("experts", "no layer has experts", f"{model.layers} layers", expected)

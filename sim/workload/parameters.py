@@ -23,12 +23,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import astuple, dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from exactmap.sim.workload.kinds import LayerKind, Mixer, Mlp, ModelKind
-
-if TYPE_CHECKING:
-    from exactmap.sim.workload.model import ModelConfig
+from exactmap.sim.workload.shape import ModelShape
 
 __all__ = ["LayerParameters", "ParameterCount", "count_layer", "count_parameters"]
 
@@ -127,7 +124,7 @@ class ParameterCount:
         return self.positions + (self.embedding if self.head else 0)
 
 
-def count_layer(model: ModelConfig, kind: LayerKind) -> LayerParameters:
+def count_layer(model: ModelShape, kind: LayerKind) -> LayerParameters:
     """Parameters of one layer.
 
     Parameters
@@ -146,19 +143,19 @@ def count_layer(model: ModelConfig, kind: LayerKind) -> LayerParameters:
     return out
 
 
-def _norm(model: ModelConfig) -> int:
+def _norm(model: ModelShape) -> int:
     return (2 if model.kind is ModelKind.GPT else 1) * model.hidden
 
 
-def _mlp(model: ModelConfig, outside: int, inner: int) -> int:
+def _mlp(model: ModelShape, outside: int, inner: int) -> int:
     return (3 if model.has_gate else 2) * outside * inner
 
 
-def _biases(model: ModelConfig, inner: int) -> int:
+def _biases(model: ModelShape, inner: int) -> int:
     return (2 if model.has_gate else 1) * inner + model.hidden
 
 
-def _count_mixer(model: ModelConfig, mixer: Mixer) -> LayerParameters:
+def _count_mixer(model: ModelShape, mixer: Mixer) -> LayerParameters:
     hidden = model.hidden
     match mixer:
         case Mixer.NONE:
@@ -181,12 +178,10 @@ def _count_mixer(model: ModelConfig, mixer: Mixer) -> LayerParameters:
         return LayerParameters(mixer=matrices, others=_norm(model) + latent.q_rank + latent.kv_rank)
     wide = model.attention_width + 2 * model.kv_width
     biases = wide + hidden if model.kind is ModelKind.GPT else 0
-    return LayerParameters(
-        mixer=hidden * wide + model.attention_width * hidden, others=_norm(model) + biases
-    )
+    return LayerParameters(mixer=hidden * wide + model.attention_width * hidden, others=_norm(model) + biases)
 
 
-def _count_experts(model: ModelConfig) -> LayerParameters:
+def _count_experts(model: ModelShape) -> LayerParameters:
     experts = model.experts
     assert experts is not None, "a layer of experts without experts"
     hidden = model.hidden
@@ -207,7 +202,7 @@ def _count_experts(model: ModelConfig) -> LayerParameters:
 
 
 @lru_cache(maxsize=256)
-def count_parameters(model: ModelConfig) -> ParameterCount:
+def count_parameters(model: ModelShape) -> ParameterCount:
     """Parameters of a model.
 
     Examples

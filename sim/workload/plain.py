@@ -6,18 +6,14 @@ priced would be another model; so it is refused by name before it gets that far.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from exactmap.errors import InfeasibleError, Place
 from exactmap.sim.workload.kinds import ModelKind
-
-if TYPE_CHECKING:
-    from exactmap.sim.workload.model import ModelConfig
+from exactmap.sim.workload.shape import ModelShape
 
 __all__ = ["require_plain", "special_features"]
 
 
-def special_features(model: ModelConfig) -> tuple[str, ...]:
+def special_features(model: ModelShape) -> tuple[str, ...]:
     """What a model has that a plan cannot say; empty for a plain one.
 
     Examples
@@ -41,7 +37,7 @@ def special_features(model: ModelConfig) -> tuple[str, ...]:
     return tuple(name for name, here in has.items() if here)
 
 
-def require_plain(model: ModelConfig, where: Place | None = None) -> None:
+def require_plain(model: ModelShape, where: Place | None = None) -> None:
     """Refuse a model that has no plan.
 
     Parameters

@@ -63,7 +63,8 @@ def find_preset(name: str) -> ModelConfig:
     for field, make in _BLOCKS.items():
         if field in entry:
             entry[field] = make(**entry[field])
-    return ModelConfig(**{**entry, "kind": ModelKind(entry["kind"]), "name": name})
+    entry["kind"], entry["name"] = ModelKind(entry["kind"]), name
+    return ModelConfig(**entry)
 
 
 def _find(name: str) -> _Entry:

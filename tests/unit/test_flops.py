@@ -6,13 +6,13 @@ from collections import Counter
 
 import pytest
 from hypothesis import given
+from model_cases import models
 
 from exactmap.sim.workload.flops import token_flop
 from exactmap.sim.workload.model import Mixer, ModelConfig
 from exactmap.sim.workload.operators import Pass, model_flop_per_token
 from exactmap.sim.workload.presets import find_preset, preset_names
 from exactmap.sim.workload.training import Recompute, Software
-from model_cases import models
 
 UNFUSED = Software("megatron", "2021", fused_attention=False)
 SEQ = 128
@@ -85,7 +85,7 @@ def test_full_recompute_executes_what_megatron_states(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["gpt3-175b", "megatron-530b", "megatron-1t"])
 def test_selective_recompute_adds_a_forward_of_the_scores(name: str) -> None:
-    """Korthikanti et al. (arXiv:2205.05198): model FLOPs 72 B L s h^2 (1 + s/6h + v/12hL), 4 B L s^2 h more."""
+    """arXiv:2205.05198: model FLOPs 72 B L s h^2 (1 + s/6h + v/12hL), and a forward 4 B L s^2 h more."""
     model, seq = find_preset(name), 2048
     h, layers = model.hidden, model.layers
     selective = Recompute("modules", frozenset({"core_attn"}))
@@ -108,7 +108,7 @@ def test_palm_has_the_flops_of_its_appendix() -> None:
 
 
 def test_deepseek_v3_has_about_the_flops_of_its_active_parameters() -> None:
-    """37 B active (arXiv:2412.19437): 6 N D is 222 GFLOP a token; attention over 4,096 and MTP come on top."""
+    """37 B active (arXiv:2412.19437): 6 N D is 222 GFLOP a token; attention and MTP come on top."""
     flop = token_flop(find_preset("deepseek-v3"), 4096)
     attention = next(each for each in flop.operators if each.name == "attention")
 

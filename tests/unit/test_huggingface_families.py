@@ -119,7 +119,11 @@ def test_a_window_of_qwen_is_off_unless_asked_for(tmp_path: Path) -> None:
         ("deepseek-v3", {"moe_layer_freq": 2}, "moe_layer_freq: not supported: got 2"),
         ("mixtral-8x7b", {"num_local_experts": None}, "num_local_experts: the key is missing"),
         ("mixtral-8x7b", {"num_experts_per_tok": 9}, "a token visits more experts than there are: got 9"),
-        ("nemotron-4-340b", {"hidden_act": "silu"}, 'hidden_act: not supported: got "silu", expected "relu2"'),
+        (
+            "nemotron-4-340b",
+            {"hidden_act": "silu"},
+            'hidden_act: not supported: got "silu", expected "relu2"',
+        ),
         ("nemotron-h-8b", {"hybrid_override_pattern": None}, "hybrid_override_pattern: the key is missing"),
         ("nemotron-h-8b", {"num_hidden_layers": 50}, "not a letter for each layer: got 52, expected 50"),
         ("nemotron-h-8b", {"mamba_num_heads": None}, "mamba_num_heads: the key is missing"),

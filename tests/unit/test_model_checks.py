@@ -25,9 +25,15 @@ def problems(**changes: Any) -> str:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"experts": Experts(8, 9, 64)}, "model.experts.top_k: a token visits more experts than there are: got 9"),
+        (
+            {"experts": Experts(8, 9, 64)},
+            "model.experts.top_k: a token visits more experts than there are: got 9",
+        ),
         ({"experts": Experts(0, 0, 64)}, "model.experts.num_experts: size must be positive"),
-        ({"experts": Experts(8, 2, 64, shared_ffn=-1)}, "model.experts.shared_ffn: count must not be negative"),
+        (
+            {"experts": Experts(8, 2, 64, shared_ffn=-1)},
+            "model.experts.shared_ffn: count must not be negative",
+        ),
         ({"experts": Experts(8, 2, 64, first_dense=4)}, "model.experts: no layer has experts: got 4 layers"),
         ({"experts": Experts(8, 2, 64, every=5)}, "model.experts: no layer has experts"),
         ({"latent": LatentAttention(0, 0, 16, 8, 16)}, "model.latent.kv_rank: size must be positive"),
@@ -41,7 +47,10 @@ def problems(**changes: Any) -> str:
         ({"pattern": "M-*-"}, "model.state_space: the pattern has layers of this kind: got none"),
         ({"pattern": "*-*-", "state_space": SPACE}, "model.pattern: no layer uses model.state_space"),
         ({"state_space": SPACE}, "model.pattern: no layer uses model.state_space: got ''"),
-        ({"pattern": "M*M*", "state_space": StateSpace(8, 16, 16, 3)}, "groups do not divide the heads: got 3"),
+        (
+            {"pattern": "M*M*", "state_space": StateSpace(8, 16, 16, 3)},
+            "groups do not divide the heads: got 3",
+        ),
         ({"pattern": "*E*E"}, "model.experts: the pattern has layers of this kind"),
         ({"pattern": "*-*-", "experts": Experts(8, 2, 64)}, "model.experts: no layer has experts"),
         ({"pattern": "*E*E", "experts": Experts(8, 2, 64, every=2)}, "model.experts.every: the pattern says"),
@@ -57,7 +66,9 @@ def test_what_a_model_cannot_be_is_refused_under_its_field(changes: dict[str, An
 
 def test_all_problems_are_listed() -> None:
     """Of all blocks at once."""
-    found = problems(hidden=0, experts=Experts(8, 9, 0), latent=LatentAttention(-1, 0, 16, 8, 16), mtp_layers=-1)
+    found = problems(
+        hidden=0, experts=Experts(8, 9, 0), latent=LatentAttention(-1, 0, 16, 8, 16), mtp_layers=-1
+    )
 
     for field in ("hidden", "experts.top_k", "experts.ffn", "latent.q_rank", "latent.kv_rank", "mtp_layers"):
         assert f"model.{field}: " in found

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 from hypothesis import given
+from model_cases import models
 
 from exactmap.sim.workload.model import ModelConfig, Part
 from exactmap.sim.workload.parameters import count_layer, count_parameters
 from exactmap.sim.workload.presets import find_preset
-from model_cases import models
 
 TOTALS = {
     # Billions as published, half of the last digit that is given, and where.
@@ -87,7 +87,7 @@ def test_kimi_k2_works_with_32_6_billion() -> None:
 
 
 def test_parts_are_those_published() -> None:
-    """Nemotron-4: 3.2 + 12.5 (2402.16819), 9.4 + 331.6 (2406.11704); GLM-4.5 with MTP, without tables: 355."""
+    """Nemotron-4: 3.2 + 12.5 (2402.16819), 9.4 + 331.6 (2406.11704); GLM-4.5 with MTP, no tables: 355."""
     small, large = (count_parameters(find_preset(f"nemotron-4-{size}")) for size in ("15b", "340b"))
     glm = count_parameters(find_preset("glm-4.5"))
 
@@ -116,7 +116,9 @@ def test_a_model_is_the_sum_of_its_layers(model: ModelConfig) -> None:
 
     assert count.layers.total == sum(layer.total for layer in layers)
     assert count.layers.active == sum(layer.active for layer in layers)
-    assert model.num_parameters() == count.prediction.total + sum(model.part_parameters(part) for part in Part)
+    assert model.num_parameters() == count.prediction.total + sum(
+        model.part_parameters(part) for part in Part
+    )
     assert model.num_active_parameters() <= count.trunk
     if model.experts is None or model.experts.top_k == model.experts.num_experts:
         assert model.num_active_parameters() == count.trunk

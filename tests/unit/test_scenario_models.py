@@ -1,4 +1,4 @@
-"""Models in scenarios: experts, latents and state spaces in sections of their own; plans refuse them by name."""
+"""Models in scenarios: experts, latents and state spaces in sections of their own; plans refuse them."""
 
 from __future__ import annotations
 
@@ -112,15 +112,13 @@ def test_verbs_that_need_a_plan_refuse_too(tmp_path: Path) -> None:
     path = write(tmp_path, "qwen3-30b-a3b")
 
     for verb in (explain, map_ranks):
-        with pytest.raises(InfeasibleError, match="no plan can hold this model: .* with experts"):
+        with pytest.raises(InfeasibleError, match=r"no plan can hold this model: .* with experts"):
             verb(path)
 
 
 def test_the_engine_of_this_host_runs_plain_models(tmp_path: Path) -> None:
     """A scenario that is to be executed says so when it is read (exit code 3)."""
-    rest = (
-        "training: {sequence: 64 tokens, batch: 64 sequences, precision: fp32}\nexecution: {engine: cpu}\n"
-    )
+    rest = "training: {sequence: 64 tokens, batch: 64 sequences, precision: fp32}\nexecution: {engine: cpu}\n"
     path = write(tmp_path, "{preset: byte-llama, window: 16}", rest, "cpu-host")
 
     with pytest.raises(InvalidInputError, match="the C engine runs layers that are alike") as caught:

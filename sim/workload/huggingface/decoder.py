@@ -24,7 +24,11 @@ _NEXT_TO_NOTHING = {
 
 
 def decoder_fields(
-    keys: Keys, *, activations: tuple[str, ...] = ("silu",), activation_key: str = "hidden_act", **extra: Any
+    keys: Keys,
+    *,
+    activations: tuple[str, ...] = ("silu",),
+    activation_key: str = "hidden_act",
+    **extra: object,
 ) -> dict[str, Any]:
     """Fields of a `ModelConfig` that the Llama configuration has; notes on what it has beyond.
 

@@ -1,6 +1,6 @@
 """Families of dense decoders: GPT-2, Llama and what has its layers.
 
-Nemotron-3 and -4 have a squared ReLU and no gate (arXiv:2402.16819); Gemma's layers, GLM-4's and OLMo 2's have
+Nemotron-3 and -4 have a squared ReLU and no gate (arXiv:2402.16819). Layers of Gemma, GLM-4 and OLMo 2 have
 norms in other places or more of them, which are neither priced nor counted, and are noted.
 """
 
@@ -94,7 +94,11 @@ def read_qwen3(keys: Keys, name: str) -> ImportedModel:
 def read_gemma(keys: Keys, name: str) -> ImportedModel:
     """Gemma 1 to 3, text: tied, a wide head, windows in all layers but some."""
     family = str(keys.document["model_type"])
-    key = "hidden_act" if family == "gemma" and "hidden_activation" not in keys.document else "hidden_activation"
+    key = (
+        "hidden_act"
+        if family == "gemma" and "hidden_activation" not in keys.document
+        else "hidden_activation"
+    )
     fields = decoder_fields(keys, activations=_GEMMA_ACTIVATIONS, activation_key=key)
     fields["tied"] = keys.flag("tie_word_embeddings", default=True)
     if family != "gemma":

@@ -23,26 +23,26 @@ _CHUNK = 8192
 """Tokens of a chunk of Llama 4's attention where the file does not say."""
 
 
-def _experts(keys: Keys, count: str, ffn: str = "moe_intermediate_size", **extra: int) -> Experts:
+def _experts(keys: Keys, count: str, *, ffn: str = "moe_intermediate_size", **extra: int) -> Experts:
     """The experts' own sizes; a count that cannot be is reported by the model."""
     return Experts(keys.integer(count), keys.integer("num_experts_per_tok"), keys.integer(ffn), **extra)
 
 
 def read_mixtral(keys: Keys, name: str) -> ImportedModel:
     """Mixtral: experts as wide as a dense MLP would be."""
-    experts = _experts(keys, "num_local_experts", "intermediate_size")
+    experts = _experts(keys, "num_local_experts", ffn="intermediate_size")
     return finish(keys, name, decoder_fields(keys, experts=experts) | window_fields(keys))
 
 
 def read_grok(keys: Keys, name: str) -> ImportedModel:
     """Grok-1, as converted from its release: tied, capped logits, norms on both sides."""
     keys.leave_out("norms after attention and MLP", "caps and factors of logits")
-    experts = _experts(keys, "num_experts", "intermediate_size")
+    experts = _experts(keys, "num_experts", ffn="intermediate_size")
     fields = decoder_fields(keys, activations=("gelu",), experts=experts)
     return finish(keys, name, fields)
 
 
-def _qwen_experts(keys: Keys, **extra: int) -> Experts:
+def _qwen_experts(keys: Keys, shared_ffn: int = 0) -> Experts:
     every = keys.integer("decoder_sparse_step", 1)
     dense = keys.document.get("mlp_only_layers")
     first = 0
@@ -50,7 +50,7 @@ def _qwen_experts(keys: Keys, **extra: int) -> Experts:
         first = len(dense)
         if sorted(map(str, dense)) != sorted(map(str, range(first))):
             keys.fail("mlp_only_layers", "dense layers elsewhere than in front", dense, "[0, 1, ...]")
-    return _experts(keys, "num_experts", every=every, first_dense=first, **extra)
+    return _experts(keys, "num_experts", every=every, first_dense=first, shared_ffn=shared_ffn)
 
 
 def read_qwen2_moe(keys: Keys, name: str) -> ImportedModel:
@@ -82,7 +82,7 @@ def read_glm4_moe(keys: Keys, name: str) -> ImportedModel:
 def read_gpt_oss(keys: Keys, name: str) -> ImportedModel:
     """GPT-OSS: clamped gates, sinks, a window in every other layer."""
     keys.leave_out("sinks of attention", "biases of experts and router")
-    experts = _experts(keys, "num_local_experts", "intermediate_size")
+    experts = _experts(keys, "num_local_experts", ffn="intermediate_size")
     fields = decoder_fields(keys, experts=experts, clamped=True)
     return finish(keys, name, fields | window_fields(keys, default_every=2))
 
@@ -96,7 +96,7 @@ def read_llama4(keys: Keys, name: str) -> ImportedModel:
     keys.leave_out("scales of attention by position")
     inner = keys.integer("intermediate_size")
     every = keys.integer("interleave_moe_layer_step", 1)
-    experts = _experts(keys, "num_local_experts", "intermediate_size", shared_ffn=inner, every=every)
+    experts = _experts(keys, "num_local_experts", ffn="intermediate_size", shared_ffn=inner, every=every)
     dense = keys.integer("intermediate_size_mlp", inner)
     fields: dict[str, Any] = decoder_fields(keys, experts=experts, ffn=dense)
     chunk = keys.integer("attention_chunk_size", _CHUNK)
