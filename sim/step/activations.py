@@ -3,7 +3,8 @@
 16-bit activations as Megatron and Transformer Engine keep them: a layer's input and its norm, queries, keys,
 values, attention's output, the MLP's input, both products' inputs. Before fused attention: 34 s b h and the
 scores, 5 a s^2 b (Korthikanti et al., arXiv:2205.05198, equations 1 to 6), dropout masks included.
-Recomputed modules keep their input only.
+Recomputed modules keep their input only. Transformer Engine keeps what narrow products read in 8 bits, and
+attention its own output besides.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ def layer_kept_bytes(
     tokens = batch.microbatch * batch.seq / split.cp
     outside = tokens / split.tp if split.sequence_parallel else tokens
     stream = outside * model.hidden * act
-    everything = _mixer(model, kind, split, batch, recompute, software, tokens, stream, act)
-    everything += _mlp(model, kind, split, recompute, software, tokens, outside, stream, act)
+    narrow = 0.5 if precision.narrow and software.family != "torchtitan" else 1.0
+    everything = _mixer(model, kind, split, batch, recompute, software, tokens, stream, act, narrow)
+    everything += _mlp(model, kind, split, recompute, software, tokens, outside, stream, act, narrow)
     if recompute.kind == "full":
         return recompute.share * stream + (1.0 - recompute.share) * everything
     return everything
@@ -56,11 +58,12 @@ def _mixer(
     tokens: float,
     stream: float,
     act: int,
+    narrow: float,
 ) -> float:
     if kind.mixer is Mixer.NONE:
         return 0.0
     again = recompute.modules if recompute.kind == "modules" else frozenset[str]()
-    norm = 0.0 if again & {"layernorm", "save_products", "save_half_products"} else stream
+    norm = 0.0 if again & {"layernorm", "save_products", "save_half_products"} else narrow * stream
     if kind.mixer is Mixer.STATE_SPACE:
         space = model.state_space
         assert space is not None, "a state-space layer without its sizes"
@@ -77,7 +80,7 @@ def _mixer(
     projected = tokens * act * model.head_dim * (heads + 2 * kv)
     out = tokens * act * model.head_dim * heads
     if software.fused_attention:
-        return stream + norm + projected + out
+        return stream + norm + projected + out * (1.0 + narrow if narrow < 1.0 else 1.0)
     # A mask of a byte for the dropout of the output, and scores, softmax, dropout of the square.
     scores = 0.0 if "core_attn" in again else 5.0 * heads * batch.microbatch * batch.seq**2
     return stream + norm + projected + out + stream / 2 + scores
@@ -93,11 +96,12 @@ def _mlp(
     outside: float,
     stream: float,
     act: int,
+    narrow: float,
 ) -> float:
     if kind.mlp is Mlp.NONE:
         return 0.0
     again = recompute.modules if recompute.kind == "modules" else frozenset[str]()
-    norm = 0.0 if again & {"layernorm", "save_products", "save_half_products"} else stream
+    norm = 0.0 if again & {"layernorm", "save_products", "save_half_products"} else narrow * stream
     gates = 2 if model.has_gate else 1
     small = again & {"save_products", "save_half_products"}
     halves = 0.5 if "save_half_products" in again else 1.0
@@ -105,7 +109,7 @@ def _mlp(
         if "mlp" in again:
             return stream + norm
         up = tokens / split.tp * model.ffn * act
-        inner = up * (gates * halves + (0 if small else 1))
+        inner = up * (gates * halves + (0 if small else narrow))
         mask = 0.0 if software.fused_attention else stream / 2
         return stream + norm + inner + mask
     experts = model.experts
@@ -114,7 +118,7 @@ def _mlp(
         return stream + norm
     width = experts.latent or model.hidden
     visits = outside * experts.top_k
-    inner = visits * experts.ffn * act * (gates + (0 if again & {"moe_act"} or small else 1))
-    routed = visits * width * act * 2 + outside * experts.num_experts * 8
-    shared = outside * experts.shared_ffn * act * (gates + 1)
+    inner = visits * experts.ffn * act * (gates + (0 if again & {"moe_act"} or small else narrow))
+    routed = visits * width * act * (1 + narrow) + outside * experts.num_experts * 8
+    shared = outside * experts.shared_ffn * act * (gates + narrow)
     return stream + norm + inner + routed + shared

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from exactmap.sim.cost.efficiency import Efficiency, efficiency_of
+from exactmap.sim.cost.kernels.attention import BACKWARD_SHARE, AttentionModel, attention_model
 from exactmap.sim.cost.kernels.constants import (
     GpuConstants,
     SoftwareConstants,
     gpu_constants,
     software_constants,
 )
+from exactmap.sim.cost.kernels.gemm import ProductModel, product_model
+from exactmap.sim.workload.kernel import is_eager
 from exactmap.sim.workload.layer_work import Kernel, KernelKind
 from exactmap.sim.workload.operators import Pass
 from exactmap.sim.workload.training import Precision, Software
@@ -18,23 +21,20 @@ from exactmap.topology.hardware import GPU
 
 __all__ = ["KernelClock"]
 
-_NARROW_HEADS = {"A100-80G": 0.2, "V100": 0.2}
-"""Exponent of (head dimension / 128) in attention's rate. On A100 products bound heads of 64 as well; from
-Hopper on the exponentials do: H100 makes 3.7 T a second, 2.5 T at 650 TFLOP/s and 64 channels; B200 4.4 T
-against 5.5 T."""
-_SCAN_SHARE = 0.12
-"""Share of the peak that a Mamba-2 scan reaches: its chunks are small, half its work is not in products."""
-# A scale for each row (PyTorch's rowwise float8): published runs are no faster than in 16 bits.
-_SCAN_PEAK_FLOP_PER_S = 990e12
-"""Scans are Triton kernels written for Hopper: what Blackwell adds in products they do not use."""
+_NARROW_HEADS = 0.6
+"""Exponent of (head dimension / 128) in attention's rate on a GPU whose attention nobody measured."""
+_LATENT_KEYS, _LATENT_VALUES = 192, 128
+"""Latent attention's keys are wider than its values."""
+_FOUR_BITS = 1.2
+"""Rate of NVFP4 products in training over that of the serving libraries which were measured; the rows of
+GB200 and of GB300 say the same."""
 _MOST_SHARE = 0.92
 """Of its peak no product reaches more."""
-_STREAMS = 4
-"""Products of experts that run at once: Transformer Engine's grouped products use four streams."""
-_TILE = 128
 _WIDE = 32768
 """A side of a product from which cuBLAS of 2022 chooses badly."""
 _MEASURED = {"fp16": "bf16"}
+_FAR, _MUCH = 16.0, 0.25
+"""Times outside the measured sizes, and share of the kernels' time, from which a warning is due."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,7 @@ class KernelClock:
     hardware: GpuConstants
     release: SoftwareConstants
     known: dict[Kernel, float] = field(default_factory=dict, compare=False, repr=False)
+    far: dict[Kernel, float] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, gpu: GPU, software: Software, precision: Precision) -> KernelClock:
@@ -63,46 +64,122 @@ class KernelClock:
             time = self.known[kernel] = self._price(kernel)
         return time
 
+    def warnings(self) -> tuple[str, ...]:
+        """What is unsure of the kernels priced so far: sizes that nobody measured, if much time is theirs."""
+        found = []
+        kernels = self.gpu.kernels or self.gpu.curves
+        if attention_model(kernels) is None and self.gpu.gemm is None:
+            found.append(f"{self.gpu.name}: no measured kernels, constant shares of its peak instead")
+        if self.far and sum(map(self.known.__getitem__, self.far)) > _MUCH * sum(self.known.values()):
+            kernel = max(self.far, key=self.known.__getitem__)
+            found.append(
+                f"product {kernel.name} of {kernel.m:,} x {kernel.n:,} x {kernel.k:,}: "
+                f"{self.far[kernel]:.0f} x outside of what was measured"
+            )
+        return tuple(found)
+
     def _price(self, kernel: Kernel) -> float:
         gaps = kernel.launches * self.hardware.launch_ns
         moved = kernel.num_bytes * 1e9 / (self.gpu.memory_bytes_per_s * self.hardware.memory)
         if kernel.kind is KernelKind.MEMORY:
             return gaps + moved * self.release.traffic
         if kernel.kind is KernelKind.SCAN:
-            peak = min(self.gpu.peak("bf16"), _SCAN_PEAK_FLOP_PER_S)
-            return gaps + max(moved, kernel.flop * 1e9 / (peak * _SCAN_SHARE))
-        compute = "bf16" if kernel.wide and self.precision.narrow else self.precision.compute
-        if self.precision.scaling == "row":
-            compute = "bf16"
-        compute = _MEASURED.get(compute, compute)
+            return gaps + max(moved, kernel.flop * 1e9 / (self.gpu.peak("bf16") * self.hardware.scan))
         if kernel.kind is KernelKind.ATTENTION:
+            return gaps + self._attention_ns(kernel)
+        return gaps + max(self._product_ns(kernel), moved)
+
+    def _attention_ns(self, kernel: Kernel) -> float:
+        forward = kernel.step is Pass.F
+        share = self.hardware.attention_forward if forward else self.hardware.attention_backward
+        share *= self.release.attention * (1.0 if forward else BACKWARD_SHARE)
+        model = attention_model(self.gpu.kernels or self.gpu.curves)
+        if model is None:
             rate = self.efficiency.attention_flop_per_s(
                 self.gpu.peak("bf16"), kernel.n, kernel.m, backward=False
             )
-            share = (
-                self.hardware.attention_forward if kernel.step is Pass.F else self.hardware.attention_backward
-            )
-            # Narrow heads have more exponentials for each product.
-            narrow = _NARROW_HEADS.get(self.gpu.kernels or self.gpu.curves, 0.6)
-            share *= float(min(1.0, kernel.k / 128) ** narrow)
-            return gaps + kernel.flop * 1e9 / (rate * share * self.release.attention)
-        share = self.hardware.gemm * self.release.gemm
+            return kernel.flop * 1e9 / (rate * share * float(min(1.0, kernel.k / 128) ** _NARROW_HEADS))
+        return _whole_attention_ns(model, kernel) / share
+
+    def _product_ns(self, kernel: Kernel) -> float:
+        compute = "bf16" if kernel.wide and self.precision.narrow else self.precision.compute
+        # A scale for each row (PyTorch's rowwise float8): published runs are no faster than in 16 bits.
+        if self.precision.scaling == "row":
+            compute = "bf16"
+        compute = _MEASURED.get(compute, compute)
+        share = self._share(kernel, narrow=compute in ("fp8", "fp4"))
+        models = self._products(compute)
+        peak = self.gpu.peak(compute)
+        if compute == "fp4":
+            share *= _FOUR_BITS
+        if models:
+            outside = models[0].residuals.outside(kernel.m, kernel.n, kernel.k)
+            if outside > _FAR:
+                self.far[kernel] = outside
+            alone = min(self._alone_ns(model, kernel) for model in models)
+            time = (alone + self._accumulation_ns(models[0], kernel)) / share
+        else:
+            rate = self.efficiency.gemm_flop_per_s(compute, peak, kernel.m, kernel.n, kernel.k)
+            time = kernel.flop * 1e9 / (rate * share)
+        return max(time, kernel.flop * 1e9 / (_MOST_SHARE * peak))
+
+    def _share(self, kernel: Kernel, *, narrow: bool) -> float:
+        """Rate in training over the model's."""
+        hardware, release = self.hardware, self.release
+        share = hardware.gemm * release.gemm
         if kernel.name == "head" and max(kernel.m, kernel.n, kernel.k) > _WIDE:
-            share *= self.release.wide_gemm
-        narrow, grouped = compute in ("fp8", "fp4"), kernel.kind is KernelKind.GROUPED
-        if grouped:
-            share *= self.release.grouped * (
-                self.hardware.grouped_narrow if narrow else self.hardware.grouped
-            )
+            share *= release.wide_gemm
+        if kernel.kind is KernelKind.GROUPED:
+            share *= release.grouped * (hardware.grouped_narrow if narrow else hardware.grouped)
         elif narrow:
-            share *= self.hardware.narrow
-        if narrow:
-            share *= self.release.narrow
-        rows = kernel.m
-        if grouped:
-            # Products of several experts share the GPU; each fills whole tiles of its own.
-            rows = kernel.m * min(kernel.batch, _STREAMS)
-            share *= kernel.m / (-(-kernel.m // _TILE) * _TILE)
-        rate = self.efficiency.gemm_flop_per_s(compute, self.gpu.peak(compute), rows, kernel.n, kernel.k)
-        rate = min(rate * share, _MOST_SHARE * self.gpu.peak(compute))
-        return gaps + max(kernel.flop * 1e9 / rate, moved)
+            share *= hardware.narrow
+        return share * release.narrow if narrow else share
+
+    def _products(self, compute: str) -> list[ProductModel]:
+        """Models of products, the fastest holds; none where the user's own timings or a constant share do.
+
+        MXFP8 is block scaling with the scales that Blackwell's tensor cores read. One factor per tensor asks
+        for less than block scaling does: where a library's kernels for it are slower, they lack tuning.
+        """
+        if self.gpu.gemm is not None and any(row.dtype == compute for row in self.gpu.gemm.rows):
+            return []
+        kernels = self.gpu.kernels or self.gpu.curves
+        formats = [compute]
+        if compute == "fp8":
+            formats = ["fp8_block"] if self.precision.scaling in ("block", "mx") else ["fp8", "fp8_block"]
+        return [model for each in formats if (model := product_model(kernels, each)) is not None]
+
+    @staticmethod
+    def _alone_ns(model: ProductModel, kernel: Kernel) -> float:
+        """Products without what they are added to.
+
+        One kernel for all experts fills the GPU with their tiles together. A loop over experts runs their
+        products one after another, also where it deals them to several streams: each alone fills the GPU.
+        """
+        if kernel.kind is KernelKind.GROUPED and kernel.launches <= 1:
+            return model.time_ns(kernel.m, kernel.n, kernel.k, kernel.batch)
+        return kernel.batch * model.time_ns(kernel.m, kernel.n, kernel.k)
+
+    def _accumulation_ns(self, model: ProductModel, kernel: Kernel) -> float:
+        """What a weight's gradient costs more where it is added to the buffer of earlier microbatches.
+
+        The product reads and writes the buffer at its end, where measured ones write 16 bits.
+        """
+        if kernel.step is not Pass.W or is_eager(self.software) or self.software.family == "jax":
+            return 0.0
+        more = 2.0 * self.precision.grad_bytes - 2.0
+        return more * kernel.m * kernel.n * kernel.batch / model.physics.bytes_per_ns
+
+
+def _whole_attention_ns(model: AttentionModel, kernel: Kernel) -> float:
+    """Attention of a rank, by its share of the whole causal triangle: windows, context parallel, backward."""
+    values = _LATENT_VALUES if kernel.k == _LATENT_KEYS else kernel.k
+    whole = float(kernel.m) * kernel.m * kernel.n * (kernel.k + values)
+    share = kernel.flop / whole
+    if kernel.step is Pass.F and share < 1.0:
+        # A part of the work fills the GPU as fewer heads do.
+        rows = max(1, round(kernel.n * share))
+        share *= kernel.n / rows
+    else:
+        rows = kernel.n
+    return share * model.time_ns(rows, kernel.m, (kernel.k + values) / 2)

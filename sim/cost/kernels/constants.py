@@ -40,6 +40,9 @@ class GpuConstants:
     narrow, grouped, grouped_narrow
         Further factor on rates of products in 8 and 4 bits, of experts' products in 16 bits, and of those in
         8 and 4.
+    scan
+        Share of the 16-bit peak that a Mamba-2 scan reaches: its chunks are small, half its work is not in
+        products, and its kernels are written in Triton for Hopper.
     launch_ns
         Time between two kernels of one stream.
     overlap_slowdown
@@ -54,11 +57,12 @@ class GpuConstants:
 
     gemm: float = 1.0
     attention_forward: float = 1.0
-    attention_backward: float = 0.75
+    attention_backward: float = 1.0
     grouped: float = 0.8
     memory: float = 0.85
     narrow: float = 1.0
     grouped_narrow: float = 1.0
+    scan: float = 0.1
     launch_ns: float = 1500.0
     overlap_slowdown: float = 0.1
     spread: float = 0.012
