@@ -11,7 +11,7 @@ from exactmap.sim.cost.setup import TrainingSetup
 from exactmap.sim.step.bubbles import StageTimes
 from exactmap.sim.step.layout import StageLayout, lay_out, read_layout, stage_ranks
 from exactmap.sim.step.pipeline import schedule_name
-from exactmap.sim.workload.layer_work import head_work, layer_work
+from exactmap.sim.workload.layer_work import head_work, layer_work, prediction_work
 from exactmap.sim.workload.model import LayerKind, ModelConfig
 from exactmap.sim.workload.operators import Pass
 
@@ -122,6 +122,8 @@ def price_stages(clock: LayerClock) -> StagePlan:
         same = known.get(key)
         if same is None:
             counts = [(priced[kind], count) for kind, count in Counter(span).items()]
+            if layout.mtp:
+                counts.append((clock.price(prediction_work(model, *args)), layout.mtp))
             same = known[key] = _stage(setup, layout, counts, head)
         stages.append(same)
     ranks_of = stage_ranks(schedule, split.pp, num)

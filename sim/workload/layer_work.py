@@ -28,7 +28,7 @@ from exactmap.sim.workload.state_space_work import state_space_kernels
 from exactmap.sim.workload.training import Batch, Precision, Software, Split
 from exactmap.sim.workload.unfused import LAUNCHES, LOSS_BYTES, unfused_kernels
 
-__all__ = ["Exchange", "Kernel", "KernelKind", "LayerWork", "head_work", "layer_work"]
+__all__ = ["Exchange", "Kernel", "KernelKind", "LayerWork", "head_work", "layer_work", "prediction_work"]
 
 
 _BEHIND_NORM = frozenset({"qkv", "up", "q_down", "kv_down", "ssm_in"})
@@ -150,8 +150,7 @@ def head_work(
 ) -> LayerWork:
     """Kernels and exchanges of the final norm, the head and the loss, which is computed in 32 bits."""
     tokens = batch.microbatch * -(-batch.seq // split.cp)
-    multiple = model.vocab_multiple * split.tp
-    vocab = -(-model.vocab // multiple) * model.vocab_multiple
+    vocab = model.padded_vocab(split.tp) // split.tp
     logits = float(tokens * vocab)
     kernels = products("head", "head", tokens, model.hidden, vocab, wide=True)
     passes: tuple[float, float] = (18, 12) if is_eager(software) else (10, 6)
@@ -168,5 +167,31 @@ def head_work(
     exchanges = _tensor_exchanges(model, split, tokens, precision.act_bytes, "head")
     if software.adapter_rank:
         kernels = with_adapters(kernels, software.adapter_rank, precision.act_bytes)
+        exchanges = [exchange for exchange in exchanges if exchange.step is not Pass.W]
+    return LayerWork(tuple(kernels), tuple(exchanges))
+
+
+@lru_cache(maxsize=1024)
+def prediction_work(
+    model: ModelConfig, split: Split, batch: Batch, precision: Precision, software: Software
+) -> LayerWork:
+    """What a layer that predicts a further token has before it: two norms, and a projection of both inputs.
+
+    The trunk's output and the embedding of the next token are normalised, put side by side and projected
+    (DeepSeek-V3, arXiv:2412.19437, section 2.2); a layer and the head follow.
+    """
+    act = precision.act_bytes
+    tokens = batch.microbatch * -(-batch.seq // split.cp)
+    outside = -(-tokens // split.tp) if split.sequence_parallel else tokens
+    stream = float(outside * model.hidden * act)
+    norm = 3 if is_eager(software) else 1
+    kernels = memory("prediction_norms", "layernorm", 4 * norm * stream, 8 * norm * stream, 2 * norm)
+    kernels += products("prediction", "mlp", tokens, 2 * model.hidden, -(-model.hidden // split.tp))
+    if software.adapter_rank:
+        kernels = with_adapters(kernels, software.adapter_rank, act)
+    if precision.narrow:
+        kernels += _casts(kernels, precision, batch, software)
+    exchanges = _tensor_exchanges(model, split, tokens, act, "mlp")
+    if software.adapter_rank:
         exchanges = [exchange for exchange in exchanges if exchange.step is not Pass.W]
     return LayerWork(tuple(kernels), tuple(exchanges))
