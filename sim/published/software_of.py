@@ -40,6 +40,8 @@ _MODULES = frozenset(
 )
 
 
+_DROPPING = frozenset({"token_drop", "moe_capacity_factor=1.0", "pad_to_capacity"})
+"""Words for experts that take a fixed number of tokens and drop the rest."""
 _ADAPTER_RANK = 16
 """Of recipes for LoRA in Megatron-Bridge; NeMo's have 16 or 32, and hardly any time depends on it."""
 
@@ -95,7 +97,7 @@ def software_of(row: Row, assumed: list[str]) -> Software:
         dispatcher={"alltoall": "all_to_all", "allgather": "all_gather"}.get(dispatcher, dispatcher),
         grouped_gemm="no_grouped_gemm" not in flags,
         capacity_factor=1.0
-        if _has(flags, "token_drop", "moe_capacity_factor=1.0", "pad_to_capacity")
+        if flags & _DROPPING
         else 0.0,
         balanced="natural_routing" not in flags,
         offloaded_layers=int(offloaded) if offloaded.isdecimal() else 0,
@@ -116,6 +118,10 @@ def _usual_dispatcher(row: Row, family: str) -> str:
     """
     if family == "hai-llm":
         return "deepep"
+    if words(row) & _DROPPING:
+        # Buffers of a fixed size are all-to-all's: the dispatchers of DeepEP and HybridEP refuse them
+        # (Megatron-Core, transformer/moe/token_dispatcher.py).
+        return "all_to_all"
     domain = integer(row, "nvlink_domain", 8)
     if any(word.startswith("etp=") for word in words(row)):
         # The recipe is known in full and names no dispatcher: Megatron-Core's default.
