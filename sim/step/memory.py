@@ -100,7 +100,7 @@ def _rank(setup: TrainingSetup, plan: StagePlan, rank: int) -> tuple[dict[str, f
     kinds = model.layer_kinds()
     chunks = [
         sum(kept_bytes(setup, kind) for kind in kinds[layout.first : layout.last])
-        + layout.mtp * kept_bytes(setup, kinds[-1])
+        + layout.mtp * sum(kept_bytes(setup, kind) for kind in model.mtp_kinds())
         for layout, ranks in zip(plan.layouts, plan.ranks_of, strict=True)
         if rank in ranks
     ]

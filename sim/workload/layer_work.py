@@ -28,7 +28,7 @@ from exactmap.sim.workload.state_space_work import state_space_kernels
 from exactmap.sim.workload.training import Batch, Precision, Software, Split
 from exactmap.sim.workload.unfused import LAUNCHES, LOSS_BYTES, unfused_kernels
 
-__all__ = ["Exchange", "Kernel", "KernelKind", "LayerWork", "head_work", "layer_work"]
+__all__ = ["Exchange", "Kernel", "KernelKind", "LayerWork", "head_work", "layer_work", "prediction_work"]
 
 
 _BEHIND_NORM = frozenset({"qkv", "up", "q_down", "kv_down", "ssm_in"})
@@ -142,6 +142,33 @@ def _tensor_exchanges(model: ModelConfig, split: Split, tokens: int, act: int, m
     return out + [
         Exchange("scatter", step, "tp", "reduce_scatter", size, module) for step in (Pass.F, Pass.I)
     ]
+
+
+@lru_cache(maxsize=1024)
+def prediction_work(
+    model: ModelConfig, split: Split, batch: Batch, precision: Precision, software: Software
+) -> tuple[LayerWork, ...]:
+    """Work of one further prediction (multi-token prediction): the projection and its layers.
+
+    The stream and the next token's embedding are normed, put together and projected to the stream's width
+    (Megatron-Core, transformer/multi_token_prediction.py).
+    """
+    tokens = batch.microbatch * -(-batch.seq // split.cp)
+    outside = -(-tokens // split.tp) if split.sequence_parallel else tokens
+    stream = float(outside * model.hidden * precision.act_bytes)
+    kernels = memory("mtp_norms", "layernorm", 8 * stream, 12 * stream, 4)
+    kernels += products("mtp_projection", "mtp", tokens, 2 * model.hidden, -(-model.hidden // split.tp))
+    exchanges = _tensor_exchanges(model, split, tokens, precision.act_bytes, "mtp")
+    joint = LayerWork(tuple(kernels), tuple(exchanges))
+    layers = [layer_work(model, kind, split, batch, precision, software) for kind in model.mtp_kinds()]
+    works = [joint, *layers]
+    return tuple(_kept_wide(work) for work in works) if model.mtp_repeated else tuple(works)
+
+
+def _kept_wide(work: LayerWork) -> LayerWork:
+    """Return the same work in 16 bits."""
+    kernels = (kernel._replace(wide=True) for kernel in work.kernels if kernel.name != "casts")
+    return work._replace(kernels=tuple(kernels))
 
 
 @lru_cache(maxsize=1024)
