@@ -79,6 +79,10 @@ def software_of(row: Row, assumed: list[str]) -> Software:
         modules = frozenset({"full"})
     elif not modules and _has(flags, "cuda_graph", "cuda_graphs"):
         modules = frozenset({"full"} if family == "nemo" else {"attn"})
+    elif not graphs and family == "megatron-bridge" and flags & _DROPPING and "B" in row["gpu"].upper():
+        # Fixed shapes can be captured whole: recipes of 25.09 do so on Blackwell, not on Hopper
+        # (Megatron-Bridge, scripts/performance/configs, `cuda_graphs`).
+        modules = frozenset({"full"})
     dispatcher = _after(flags, "dispatcher") or _usual_dispatcher(row, family)
     offloaded = _after(flags, "cpu_activation_offload_layers")
     return Software(
