@@ -89,6 +89,12 @@ def software_of(row: Row, assumed: list[str]) -> Software:
         family,
         release,
         fused_attention=not unfused,
+        # cuDNN had no fused backward for latent attention's heads on Blackwell before the summer of 2025: that
+        # NeMo's recipes compute `core_attn` again there, and not on Hopper, shows it.
+        stored_scores=family == "nemo"
+        and release < "25.07"
+        and row["head_dim"].upper() == "MLA"
+        and "B" in row["gpu"].upper(),
         compiled="torch.compile" in flags or family in ("jax", "pax"),
         overlap_grad=_has(flags, "overlap_grad_sync", "overlap_grad_reduce")
         or (family in _OVERLAPS and not _has(flags, "no_gradient_bucketing", "no_overlap")),

@@ -114,3 +114,12 @@ def test_further_predictions_of_nemotron_run_twice_in_16_bits() -> None:
     once = price_stages(LayerClock(replace(setup, model=replace(model, mtp_layers=1)))).stages[-1]
     assert stage.dense == once.dense
     assert stage.forward_ns > once.forward_ns
+
+
+def test_latent_attention_stores_its_scores_on_early_blackwell() -> None:
+    """No fused backward for its heads then: scores and a softmax over the whole square."""
+    latent = {"model": "deepseek-v3-671b", "head_dim": "MLA", "framework": "NeMo", "release": "25.05"}
+    for gpu, stored in (("GB200", True), ("H100", False)):
+        setup = _setup(**latent, gpu=gpu, nvlink_domain="8", ep="8")
+        names = {kernel.name for kernel in _layer(setup, setup.model.layer_kinds()[-1]).kernels}
+        assert ({"scores", "softmax"} <= names) == stored
