@@ -80,6 +80,8 @@ class KernelClock:
 
     def _price(self, kernel: Kernel) -> float:
         gaps = kernel.launches * self.hardware.launch_ns
+        if kernel.kind is KernelKind.GROUPED and kernel.launches > 1:
+            gaps += kernel.batch * self.release.expert_ns
         moved = kernel.num_bytes * 1e9 / (self.gpu.memory_bytes_per_s * self.hardware.memory)
         if kernel.kind is KernelKind.MEMORY:
             return gaps + moved * self.release.traffic
