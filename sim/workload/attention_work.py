@@ -86,7 +86,7 @@ def _core(
             ),
         ]
     # Two products over the whole square, and a masked softmax with dropout between them.
-    square = 2.0 * rows * batch.seq**2 * qk
+    both = 2.0 * rows * batch.seq**2 * (qk + v)
     scores = 2.0 * rows * batch.seq**2
     product = KernelKind.GEMM
     moves, launches = softmax_traffic(fused=has_fused_softmax(rows, batch.seq))
@@ -97,7 +97,7 @@ def _core(
             Pass.F,
             product,
             "core_attn",
-            2 * square,
+            both,
             2 * scores,
             2 * rows * batch.seq,
             batch.seq,
@@ -111,7 +111,7 @@ def _core(
             Pass.I,
             product,
             "core_attn",
-            4 * square,
+            2 * both,
             4 * scores,
             4 * rows * batch.seq,
             batch.seq,

@@ -126,6 +126,15 @@ def test_fused_attention_computes_scores_again_in_backward() -> None:
     assert up.model == up.executed == 3 * up.pass_flop[Pass.F]
 
 
+def test_scores_of_latent_attention_have_two_widths() -> None:
+    """Queries and keys of 192 channels, values of 128; without fused kernels over the whole square."""
+    model, seq = find_preset("deepseek-v2-lite"), 2048
+    flop = {each.name: each for each in token_flop(model, seq, software=UNFUSED).operators}
+
+    assert flop["scores"].pass_flop[Pass.F] == 2 * 27 * 16 * (192 + 128) * seq
+    assert flop["scores"].pass_flop[Pass.I] == 2 * flop["scores"].pass_flop[Pass.F]
+
+
 def test_what_is_computed_again_belongs_to_backward() -> None:
     """Under full recompute: all forwards but the head's."""
     model = find_preset("mixtral-8x7b")
