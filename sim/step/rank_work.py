@@ -22,10 +22,11 @@ def rank_work(setup: TrainingSetup, plan: StagePlan, rank: int) -> tuple[tuple[L
             continue
         # A stage on two ranks sees half of the microbatches on each.
         each = setup.batch.num_microbatches / len(ranks)
-        for kind in kinds[layout.first : layout.last] + (kinds[-1],) * layout.mtp:
+        for kind in kinds[layout.first : layout.last]:
             counts[layer_work(model, kind, *args)] += each  # type: ignore[assignment]
         if layout.mtp:
-            counts[prediction_work(model, *args)] += each * layout.mtp  # type: ignore[assignment]
+            for work in prediction_work(model, *args):
+                counts[work] += each * layout.mtp  # type: ignore[assignment]
         if not setup.layers_only and layout.head + layout.mtp:
             counts[head_work(model, *args)] += each * (layout.head + layout.mtp)  # type: ignore[assignment]
     return tuple(counts.items())

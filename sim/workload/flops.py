@@ -126,8 +126,7 @@ def token_flop(
         (layer_work(model, kind, *args), count) for kind, count in Counter(kinds).items()
     ]
     if model.mtp_layers:
-        works += [(layer_work(model, kinds[-1], *args), model.mtp_layers)]
-        works += [(prediction_work(model, *args), model.mtp_layers)]
+        works += [(work, model.mtp_layers) for work in prediction_work(model, *args)]
     works.append((head_work(model, *args), 1 + model.mtp_layers))
     found: dict[str, OperatorFlop] = {}
     for work, count in works:

@@ -216,11 +216,14 @@ def count_parameters(model: ModelShape) -> ParameterCount:
     for kind, count in Counter(kinds).items():
         layers += count_layer(model, kind) * count
     ends = LayerParameters(mlp=2 * model.hidden * model.hidden, others=3 * _norm(model))
+    prediction = ends
+    for kind in model.mtp_kinds():
+        prediction += count_layer(model, kind)
     return ParameterCount(
         embedding=model.vocab * model.hidden,
         positions=model.positions * model.hidden if model.kind is ModelKind.GPT else 0,
         layers=layers,
         norm=_norm(model),
         head=0 if model.tied else model.vocab * model.hidden,
-        prediction=(count_layer(model, kinds[-1]) + ends) * model.mtp_layers,
+        prediction=prediction * (min(1, model.mtp_layers) if model.mtp_repeated else model.mtp_layers),
     )

@@ -49,8 +49,12 @@ class ModelShape:
         MLP, ``E`` experts, each a layer of its own (Nemotron-H's notation); empty: layers as the other
         fields say.
     mtp_layers
-        Layers that predict further tokens (multi-token prediction, arXiv:2412.19437), each with a projection
-        of 2 hidden to hidden and the shared head.
+        Depths that predict further tokens (multi-token prediction, arXiv:2412.19437), each with a projection
+        of 2 hidden to hidden, layers of its own and the shared head.
+    mtp_pattern
+        Layers of a depth in the notation of `pattern`; empty: one like the model's last.
+    mtp_repeated
+        Whether all depths run the same layers again, which are kept in 16 bits (Nemotron 3).
     vocab_multiple
         The vocabulary is padded to a multiple of so many tokens times the tensor-parallel size; counts of
         parameters leave the padding out, products do not.
@@ -78,6 +82,8 @@ class ModelShape:
     state_space: StateSpace | None = None
     pattern: str = ""
     mtp_layers: int = 0
+    mtp_pattern: str = ""
+    mtp_repeated: bool = False
     vocab_multiple: int = 1
 
     @property
@@ -90,6 +96,12 @@ class ModelShape:
         if self.pattern:
             return tuple(PATTERN[letter] for letter in self.pattern)
         return tuple(LayerKind(self._mixer(number), self._mlp(number)) for number in range(self.layers))
+
+    def mtp_kinds(self) -> tuple[LayerKind, ...]:
+        """Return the kinds of the layers of one further prediction."""
+        if self.mtp_pattern:
+            return tuple(PATTERN[letter] for letter in self.mtp_pattern)
+        return self.layer_kinds()[-1:]
 
     def _mixer(self, number: int) -> Mixer:
         if not self.window or (self.window_every and (number + 1) % self.window_every == 0):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from row_cases import COMPLETE, ODD_CELLS, PART_COLUMNS, seconds
+from typer.testing import CliRunner
 
 from exactmap.errors import ExactmapError
+from exactmap.sim.cli.main import app
 from exactmap.sim.published.accuracy import published_and_b200
 from exactmap.sim.published.batch import OUTPUT_COLUMNS, read_rows, result_line
 from exactmap.sim.published.row import Row
@@ -107,3 +110,22 @@ def test_text_of_any_kind_is_a_table_or_an_error_of_ours(text: str, headed: bool
         return
     for each in found:
         _check(result_line(each))
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(noise=st.binary(max_size=60), values=_mutated(), headed=st.booleans(), as_json=st.booleans())
+def test_the_command_prints_a_result_or_a_message_and_exits_as_documented(
+    noise: bytes, values: dict[str, str], headed: bool, as_json: bool, tmp_path: Path
+) -> None:
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, _COLUMNS, extrasaction="ignore")
+    writer.writeheader()
+    writer.writerow(values)
+    path = tmp_path / "rows.csv"
+    path.write_bytes((table.getvalue().encode("utf-8") if headed else b"") + noise)
+    done = CliRunner().invoke(app, ["predict", str(path), *(["--json"] if as_json else [])])
+
+    assert done.exit_code in (0, 3), done.output
+    assert "Traceback" not in done.output
+    assert "a bug in exactmap" not in done.output
+    assert done.output

@@ -1,6 +1,8 @@
-"""Which layers a stage holds and which rank holds a stage; what the optimizer moves; what parts are called."""
+"""Which layers a stage holds and which rank holds a stage; what the optimizer moves; names of parts."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -22,7 +24,7 @@ def test_every_layer_is_on_one_stage_and_the_ends_hold_embedding_and_head(
     assert len(stages) == ranks * chunks
     assert stages[0].first == 0
     assert stages[-1].last == layers
-    assert all(before.last == after.first for before, after in zip(stages, stages[1:], strict=False))
+    assert all(before.last == after.first for before, after in pairwise(stages))
     assert [stage.embedding for stage in stages] == [number == 0 for number in range(len(stages))]
     assert [stage.head for stage in stages] == [number == len(stages) - 1 for number in range(len(stages))]
     assert sum(stage.mtp for stage in stages) == mtp

@@ -1,4 +1,4 @@
-"""Memory of a rank: activations as published, state as ZeRO divides it, the peak of runs that were measured."""
+"""Memory of a rank: activations as published, state as ZeRO divides it, the peak of measured runs."""
 
 from __future__ import annotations
 
@@ -194,8 +194,7 @@ def test_microbatches_under_way_are_those_of_the_schedule(kind: str) -> None:
     one, many = (
         predict_memory(replace(setup, batch=Batch(4096, 1, m)), plan).ranks_bytes[0] for m in (1, 32)
     )
-    # Interleaved: 2 (p - 1) + (v - 1) p + 1 chunks (arXiv:2104.04473). Zero-bubble: 2p - 1
-    # (arXiv:2401.10241).
+    # Interleaved: 2 (p - 1) + (v - 1) p + 1 chunks (arXiv:2104.04473); ZB-H2: 2p - 1 (arXiv:2401.10241).
     under_way = {"GPipe": 32, "ZB-H2": 7, "interleaved-1F1B": 11 / 2}.get(kind, 4)
 
     assert many - one == pytest.approx((under_way - 1) * 4 * kept_bytes(setup, LayerKind()))

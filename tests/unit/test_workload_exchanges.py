@@ -104,7 +104,7 @@ def test_latent_attention_passes_keys_and_values_at_full_width() -> None:
 
 @given(st.integers(2, 64), st.floats(1, 1e9), st.floats(1, 1e9))
 def test_heads_for_tokens_cost_less_the_more_ranks_there_are(ranks: int, query: float, keys: float) -> None:
-    """Ulysses (arXiv:2309.14509) sends (n-1)/n of what a rank has; a ring and a gather n-1 blocks of the rest."""
+    """Ulysses (arXiv:2309.14509) sends (n-1)/n of a rank's own; a ring and a gather n-1 blocks of others."""
     ring = context_exchanges("ring", ranks, query, keys)
     heads = context_exchanges("all_to_all", ranks, query, keys)
     gather = context_exchanges("all_gather", ranks, query, keys)
@@ -186,7 +186,7 @@ def test_ranks_of_one_expert_gather_and_sum_what_it_sees() -> None:
 
 
 def test_gradients_of_a_step_cross_once_whatever_the_microbatches() -> None:
-    """ZeRO 0 reduces all; stage 1 scatters and gathers; ZeRO 3 gathers twice a microbatch, scatters once each."""
+    """ZeRO 0 reduces all; stage 1 scatters and gathers; ZeRO 3 gathers twice a microbatch, scatters once."""
     parameters = 8 * _MODEL.layer_matrix_parameters() + 2 * _MODEL.vocab * _MODEL.hidden
     share = 7 / 8
     few, many = (_sent(Split(dp=8), batch=Batch(4096, 1, m))["dp"].num_bytes for m in (1, 16))

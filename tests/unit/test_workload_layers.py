@@ -1,4 +1,4 @@
-"""Work of layers against closed formulas: FLOPs by operator, F to I to W, and what splits leave of a whole."""
+"""Work of layers against closed formulas: FLOPs by operator, F to I to W, what splits leave of a whole."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_natural_routing_makes_the_busiest_rank_busier_and_a_capacity_does_not()
 
 
 def test_a_mamba_layer_scans_in_chunks_of_256() -> None:
-    """Dao and Gu (arXiv:2405.21060): in and out projections, and per token half a chunk of C B and of values."""
+    """Dao and Gu (arXiv:2405.21060): in and out projections, per token half a chunk of C B and of values."""
     work = _work(_MAMBA, _SPACE)
     inner, groups, state, heads = 128 * 64, 8, 128, 128
 
@@ -194,7 +194,7 @@ _splits = st.builds(
 
 @given(_splits, st.sampled_from([(_LLAMA, LayerKind()), (_MOE, _EXPERTS), (_DEEPSEEK, LayerKind())]))
 def test_ranks_together_do_what_one_would(split: Split, case: tuple[ModelConfig, LayerKind]) -> None:
-    """Tensor, context and expert parallelism cut work and repeat none; an expert's ranks see no more tokens."""
+    """Tensor, context and expert parallelism cut work and repeat none; an expert's ranks see no more."""
     model, kind = case
     whole, part = _work(model, kind), _work(model, kind, split)
     # Every rank of a latent model projects down to the latent for all tokens of its context rank.
