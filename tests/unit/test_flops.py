@@ -23,8 +23,8 @@ def attention_flop(model: ModelConfig, seq: int) -> float:
     widths = 2 * model.head_dim
     if model.latent is not None:
         widths = model.latent.nope_dim + model.latent.rope_dim + model.latent.v_dim
-    kinds = model.layer_kinds()
-    mixers = Counter(kind.mixer for kind in (*kinds, *kinds[-1:] * model.mtp_layers))
+    kinds = (*model.layer_kinds(), *model.mtp_kinds() * model.mtp_layers)
+    mixers = Counter(kind.mixer for kind in kinds)
     window = min(model.window, seq)
     scores = mixers[Mixer.FULL] * seq / 2 + mixers[Mixer.WINDOW] * (window - window**2 / (2 * seq))
     return 2 * model.heads * widths * scores
@@ -35,10 +35,10 @@ def scan_flop(model: ModelConfig, chunk: int = 256) -> float:
     space = model.state_space
     if space is None:
         return 0.0
+    kinds = (*model.layer_kinds(), *model.mtp_kinds() * model.mtp_layers)
+    scans = sum(kind.mixer is Mixer.STATE_SPACE for kind in kinds)
     square = chunk * (space.groups * space.state + space.inner)
-    return model.pattern.count("M") * (square + 4 * space.inner * space.state) + (
-        model.mtp_layers * (square + 4 * space.inner * space.state) if model.pattern[-1] == "M" else 0
-    )
+    return scans * (square + 4 * space.inner * space.state)
 
 
 @given(models())
