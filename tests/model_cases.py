@@ -50,7 +50,10 @@ def models(draw: st.DrawFn) -> ModelConfig:
     """A model of any kind that can be: dense, latent, windowed, with experts, hybrid, tied, padded."""
     layers, kv_heads = draw(st.integers(1, 6)), draw(st.integers(1, 3))
     pattern = draw(st.text("M*-E", min_size=layers, max_size=layers)) if draw(st.booleans()) else ""
-    has_experts = "E" in pattern if pattern else draw(st.booleans())
+    further = draw(st.sampled_from(["", "*E", "M-"]))
+    has_experts = "E" in pattern + further if pattern else "E" in further or draw(st.booleans())
+    if pattern and has_experts and "E" not in pattern:
+        pattern = "E" + pattern[1:]
     window = 0 if pattern else draw(st.sampled_from([0, 8, 64]))
     return ModelConfig(
         draw(st.sampled_from(list(ModelKind))),
@@ -68,8 +71,10 @@ def models(draw: st.DrawFn) -> ModelConfig:
         experts=draw(_experts(layers, alone=bool(pattern))) if has_experts else None,
         window=window,
         window_every=draw(st.sampled_from([0, 2, 3])) if window else 0,
-        state_space=draw(_spaces()) if "M" in pattern else None,
+        state_space=draw(_spaces()) if "M" in pattern + further else None,
         pattern=pattern,
         mtp_layers=draw(st.integers(0, 2)),
+        mtp_pattern=further,
+        mtp_repeated=draw(st.booleans()),
         vocab_multiple=draw(st.sampled_from([1, 128])),
     )

@@ -87,7 +87,13 @@ class ModelSection(_Section):
     pattern: str | None = Field(
         default=None, description="a letter for each layer: M state space, * attention, - MLP, E experts"
     )
-    mtp_layers: Count | None = Field(default=None, description="layers that predict further tokens")
+    mtp_layers: Count | None = Field(default=None, description="depths that predict further tokens")
+    mtp_pattern: str | None = Field(
+        default=None, description="layers of a depth, as in pattern; default: one like the last"
+    )
+    mtp_repeated: bool | None = Field(
+        default=None, description="whether all depths run the same layers, in 16 bits"
+    )
     vocab_multiple: Positive | None = Field(
         default=None, description="the vocabulary is padded to a multiple of it times tp"
     )

@@ -157,7 +157,7 @@ def _stage(
         stage.matrices += count * price.matrices
         stage.frozen += count * price.frozen
     model = setup.model
-    vocab = -(-model.vocab // setup.split.tp) * model.hidden
+    vocab = model.padded_vocab(setup.split.tp) // setup.split.tp * model.hidden
     if setup.software.adapter_rank:
         stage.frozen += vocab * (layout.embedding + bool(stage.head[1] and not model.tied))
         return stage

@@ -137,8 +137,9 @@ class ModelConfig(ModelShape):
         """Parameters that products read for every token, as often as they do.
 
         Matrices of the layers (of routed experts those that a token visits) and the head, tied or not, with
-        its padding; a layer that predicts a further token reads the head once more.
+        its padding; each further prediction reads the head once more.
         """
         count = count_parameters(self)
         head = (1 + self.mtp_layers) * self.padded_vocab() * self.hidden
-        return count.layers.matrices + count.prediction.matrices + head
+        times = self.mtp_layers if self.mtp_repeated else 1
+        return count.layers.matrices + times * count.prediction.matrices + head

@@ -92,19 +92,20 @@ def _check_window(model: ModelShape) -> Iterator[InvalidInputError]:
 
 
 def _check_pattern(model: ModelShape) -> Iterator[InvalidInputError]:
-    pattern = model.pattern
-    unknown = sorted(set(pattern) - PATTERN.keys())
-    if unknown:
-        expected = "M (state space), * (attention), - (dense MLP), E (experts)"
-        yield _problem("pattern", "unknown letters", " ".join(unknown), expected)
+    pattern, all_letters = model.pattern, model.pattern + model.mtp_pattern
+    for field, letters in (("pattern", pattern), ("mtp_pattern", model.mtp_pattern)):
+        unknown = sorted(set(letters) - PATTERN.keys())
+        if unknown:
+            expected = "M (state space), * (attention), - (dense MLP), E (experts)"
+            yield _problem(field, "unknown letters", " ".join(unknown), expected)
     if pattern and len(pattern) != model.layers:
         yield _problem("pattern", "not a letter for each layer", len(pattern), f"{model.layers} letters")
-    if ("M" in pattern) is not (model.state_space is not None):
-        if "M" in pattern:
+    if ("M" in all_letters) is not (model.state_space is not None):
+        if "M" in all_letters:
             yield _problem("state_space", "the pattern has layers of this kind", "none", "their sizes")
         else:
             yield _problem("pattern", "no layer uses model.state_space", repr(pattern), "at least one M")
-    if "E" in pattern and model.experts is None:
+    if "E" in all_letters and model.experts is None:
         yield _problem("experts", "the pattern has layers of this kind", "none", "their sizes")
     if pattern and model.window:
         yield _problem("window", "attention layers of a pattern see the whole sequence", model.window, "0")

@@ -23,8 +23,8 @@ def attention_flop(model: ModelConfig, seq: int) -> float:
     widths = 2 * model.head_dim
     if model.latent is not None:
         widths = model.latent.nope_dim + model.latent.rope_dim + model.latent.v_dim
-    kinds = model.layer_kinds()
-    mixers = Counter(kind.mixer for kind in (*kinds, *kinds[-1:] * model.mtp_layers))
+    kinds = (*model.layer_kinds(), *model.mtp_kinds() * model.mtp_layers)
+    mixers = Counter(kind.mixer for kind in kinds)
     window = min(model.window, seq)
     scores = mixers[Mixer.FULL] * seq / 2 + mixers[Mixer.WINDOW] * (window - window**2 / (2 * seq))
     return 2 * model.heads * widths * scores
@@ -35,10 +35,10 @@ def scan_flop(model: ModelConfig, chunk: int = 256) -> float:
     space = model.state_space
     if space is None:
         return 0.0
+    kinds = (*model.layer_kinds(), *model.mtp_kinds() * model.mtp_layers)
+    scans = sum(kind.mixer is Mixer.STATE_SPACE for kind in kinds)
     square = chunk * (space.groups * space.state + space.inner)
-    return model.pattern.count("M") * (square + 4 * space.inner * space.state) + (
-        model.mtp_layers * (square + 4 * space.inner * space.state) if model.pattern[-1] == "M" else 0
-    )
+    return scans * (square + 4 * space.inner * space.state)
 
 
 @given(models())
@@ -124,6 +124,15 @@ def test_fused_attention_computes_scores_again_in_backward() -> None:
     assert attention.pass_flop[Pass.I] == 2.5 * attention.pass_flop[Pass.F]
     assert attention.model == 3 * attention.pass_flop[Pass.F]
     assert up.model == up.executed == 3 * up.pass_flop[Pass.F]
+
+
+def test_scores_of_latent_attention_have_two_widths() -> None:
+    """Queries and keys of 192 channels, values of 128; without fused kernels over the whole square."""
+    model, seq = find_preset("deepseek-v2-lite"), 2048
+    flop = {each.name: each for each in token_flop(model, seq, software=UNFUSED).operators}
+
+    assert flop["scores"].pass_flop[Pass.F] == 2 * 27 * 16 * (192 + 128) * seq
+    assert flop["scores"].pass_flop[Pass.I] == 2 * flop["scores"].pass_flop[Pass.F]
 
 
 def test_what_is_computed_again_belongs_to_backward() -> None:

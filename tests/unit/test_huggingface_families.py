@@ -159,6 +159,19 @@ def test_dense_layers_in_front_may_be_a_list(tmp_path: Path) -> None:
     assert experts.first_dense == 3
 
 
+def test_further_tokens_of_a_hybrid_have_a_pattern_of_their_own(tmp_path: Path) -> None:
+    """Nemotron 3: attention and experts, the same for all depths, so that two have the parameters of one."""
+    further = {"num_nextn_predict_layers": 2, "mtp_hybrid_override_pattern": "*E"}
+
+    config = read_changed(tmp_path, "nemotron3-nano-30b-a3b", **further).config
+    count = count_parameters(config)
+
+    assert (config.mtp_layers, config.mtp_pattern, config.mtp_repeated) == (2, "*E", True)
+    assert count.prediction == count_parameters(replace(config, mtp_layers=1)).prediction
+    with pytest.raises(InvalidInputError, match="mtp_hybrid_override_pattern: the key is missing"):
+        read_changed(tmp_path, "nemotron3-nano-30b-a3b", num_nextn_predict_layers=1)
+
+
 def test_layers_of_a_hybrid_may_be_words(tmp_path: Path) -> None:
     """As newer files have them."""
     words = {"M": "mamba", "*": "attention", "-": "mlp", "E": "moe"}

@@ -55,6 +55,8 @@ def problems(**changes: Any) -> str:
         ({"pattern": "*-*-", "experts": Experts(8, 2, 64)}, "model.experts: no layer has experts"),
         ({"pattern": "*E*E", "experts": Experts(8, 2, 64, every=2)}, "model.experts.every: the pattern says"),
         ({"pattern": "*-*-", "window": 64}, "model.window: attention layers of a pattern see the whole"),
+        ({"mtp_pattern": "*x"}, "model.mtp_pattern: unknown letters: got x"),
+        ({"mtp_pattern": "*E"}, "model.experts: the pattern has layers of this kind"),
         ({"mtp_layers": -1}, "model.mtp_layers: count must not be negative"),
         ({"vocab_multiple": 0}, "model.vocab_multiple: size must be positive"),
     ],

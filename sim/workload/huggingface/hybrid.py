@@ -21,8 +21,13 @@ def read_nemotron_h(keys: Keys, name: str) -> ImportedModel:
         "pattern": pattern,
         "norm_eps": keys.number("layer_norm_epsilon", keys.number("rms_norm_eps", 1e-5)),
         "layers": keys.integer("num_hidden_layers", len(pattern) or None),
-        "mtp_layers": keys.integer("num_nextn_predict_layers", 0, least=0),
     }
+    if keys.has("num_nextn_predict_layers"):
+        extra |= {
+            "mtp_layers": keys.integer("num_nextn_predict_layers"),
+            "mtp_pattern": keys.text("mtp_hybrid_override_pattern"),
+            "mtp_repeated": True,
+        }
     if "head_dim" not in keys.document:
         extra["head_dim"] = keys.integer("attention_head_dim", 128)
     if "M" in pattern:
@@ -46,8 +51,6 @@ def read_nemotron_h(keys: Keys, name: str) -> ImportedModel:
         if "-" not in pattern:
             # The width of dense layers, of which there are none, may be left out.
             extra["ffn"] = keys.integer("intermediate_size", ffn)
-    if extra["mtp_layers"]:
-        keys.note("layers that predict further tokens are taken to be like the last layer")
     keys.note("attention has no positions here; they are priced all the same, as next to nothing")
     fields = decoder_fields(keys, activations=("relu2",), activation_key="mlp_hidden_act", **extra)
     return finish(keys, name, fields)
