@@ -26,6 +26,14 @@ from exactmap.topology.collectives import hop_time
 __all__ = ["ExchangeClock", "Exposed"]
 
 
+_MULTIPROCESSORS = {"deepep": 24, "hybridep": 32, "all_to_all": 32}
+"""Multiprocessors that an exchange of experts holds: DeepEP's default; what Megatron-Bridge's recipes give
+HybridEP (scripts/performance/utils/overrides.py); NCCL's channels of point-to-point exchanges."""
+_HAS = {"H100": 132, "H200": 132, "H800": 132, "A100-80G": 108, "A100-40G": 108}
+_HAS_USUALLY = 148
+"""Multiprocessors of a GPU: of Hopper and Ampere; of Blackwell."""
+
+
 class Exposed(NamedTuple):
     """Of an exchange: all of it, what its pass waits for, what it slows the kernels beside it."""
 
@@ -92,7 +100,7 @@ class ExchangeClock:
             if self.beside_products and _whole_beside(exchange):
                 return self._beside(time, beside_ns)
         if exchange.axis == "ep" and self.woven:
-            return self._beside(time, beside_ns)
+            return self._beside(time, beside_ns, self._taken())
         return Exposed(time, time)
 
     def _pipelined(self, time: float, product_ns: float, *, gathers: bool) -> Exposed:
@@ -102,9 +110,18 @@ class ExchangeClock:
         hidden = min(time, product_ns * share) if gathers else min(time * share, product_ns)
         return Exposed(time, time - hidden, hidden * self.clock.release.exposed_tp)
 
-    def _beside(self, time: float, other_ns: float) -> Exposed:
+    def _beside(self, time: float, other_ns: float, slowdown: float | None = None) -> Exposed:
         hidden = min(time, other_ns)
-        return Exposed(time, time - hidden, hidden * self.clock.hardware.overlap_slowdown)
+        if slowdown is None:
+            slowdown = self.clock.hardware.overlap_slowdown
+        return Exposed(time, time - hidden, hidden * slowdown)
+
+    def _taken(self) -> float:
+        """Growth of compute while an exchange of experts holds multiprocessors beside it."""
+        gpu = self.setup.cluster.gpu
+        taken = _MULTIPROCESSORS.get(self.setup.software.dispatcher, _MULTIPROCESSORS["all_to_all"])
+        share = taken / _HAS.get(gpu.kernels or gpu.curves, _HAS_USUALLY)
+        return share / (1.0 - share)
 
     def _ring(self, exchange: Exchange, attention_ns: float) -> Exposed:
         shape, cluster = self.groups[exchange.axis], self.setup.cluster

@@ -107,6 +107,8 @@ def model_of(row: Row, assumed: list[str]) -> ModelConfig:
         state_space=state_space,
         pattern=pattern,
         mtp_layers=cast(int, family.get("mtp_layers", 0)) if mtp is None else mtp,
+        mtp_pattern=cast(str, family.get("mtp_pattern", "")),
+        mtp_repeated=bool(family.get("mtp_pattern")),
     )
 
 

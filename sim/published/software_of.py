@@ -40,6 +40,8 @@ _MODULES = frozenset(
 )
 
 
+_DROPPING = frozenset({"token_drop", "moe_capacity_factor=1.0", "pad_to_capacity"})
+"""Words for experts that take a fixed number of tokens and drop the rest."""
 _ADAPTER_RANK = 16
 """Of recipes for LoRA in Megatron-Bridge; NeMo's have 16 or 32, and hardly any time depends on it."""
 
@@ -77,26 +79,34 @@ def software_of(row: Row, assumed: list[str]) -> Software:
         modules = frozenset({"full"})
     elif not modules and _has(flags, "cuda_graph", "cuda_graphs"):
         modules = frozenset({"full"} if family == "nemo" else {"attn"})
+    elif not graphs and family == "megatron-bridge" and flags & _DROPPING and "B" in row["gpu"].upper():
+        # Fixed shapes can be captured whole: recipes of 25.09 do so on Blackwell, not on Hopper
+        # (Megatron-Bridge, scripts/performance/configs, `cuda_graphs`).
+        modules = frozenset({"full"})
     dispatcher = _after(flags, "dispatcher") or _usual_dispatcher(row, family)
     offloaded = _after(flags, "cpu_activation_offload_layers")
     return Software(
         family,
         release,
         fused_attention=not unfused,
+        # cuDNN had no fused backward for latent attention's heads on Blackwell before the summer of 2025:
+        # that NeMo's recipes compute `core_attn` again there, and not on Hopper, shows it.
+        stored_scores=family == "nemo"
+        and release < "25.07"
+        and row["head_dim"].upper() == "MLA"
+        and "B" in row["gpu"].upper(),
         compiled="torch.compile" in flags or family in ("jax", "pax"),
         overlap_grad=_has(flags, "overlap_grad_sync", "overlap_grad_reduce")
         or (family in _OVERLAPS and not _has(flags, "no_gradient_bucketing", "no_overlap")),
         overlap_param=_has(flags, "overlap_param_sync", "overlap_param_gather") or family in _OVERLAPS,
         overlap_tp=_has(flags, "tp_comm_overlap", "async_tp")
-        or (mega and tp > 1 and "no_tp_comm_overlap" not in flags),
+        or (tp > 1 and _overlaps_tensor(family, flags, experts=bool(row["n_experts"]))),
         overlap_p2p=vpp > 1 and ("p2p_overlap" in flags or (mega and "no_p2p_overlap" not in flags)),
         overlap_ep=_has(flags, "ep_a2a_overlap", "ep_a2a_overlap_1f1b"),
         cuda_graphs=modules,
         dispatcher={"alltoall": "all_to_all", "allgather": "all_gather"}.get(dispatcher, dispatcher),
         grouped_gemm="no_grouped_gemm" not in flags,
-        capacity_factor=1.0
-        if _has(flags, "token_drop", "moe_capacity_factor=1.0", "pad_to_capacity")
-        else 0.0,
+        capacity_factor=1.0 if flags & _DROPPING else 0.0,
         balanced="natural_routing" not in flags,
         offloaded_layers=decimal(offloaded),
         optimizer_offload=next(
@@ -114,6 +124,17 @@ def software_of(row: Row, assumed: list[str]) -> Software:
     )
 
 
+def _overlaps_tensor(family: str, flags: frozenset[str], *, experts: bool) -> bool:
+    """Whether recipes overlap tensor-parallel exchanges with their products where nothing is said.
+
+    NeMo's do, and Megatron-Bridge's for dense models; those for experts leave it off (recipes of Qwen3-235B
+    on H100, Nemotron 3 Super, DeepSeek-V3).
+    """
+    if "no_tp_comm_overlap" in flags:
+        return False
+    return family == "nemo" or (family == "megatron-bridge" and not experts)
+
+
 def _usual_dispatcher(row: Row, family: str) -> str:
     """Return what recipes take for experts over several hosts where nothing is said.
 
@@ -121,6 +142,10 @@ def _usual_dispatcher(row: Row, family: str) -> str:
     """
     if family == "hai-llm":
         return "deepep"
+    if words(row) & _DROPPING:
+        # Buffers of a fixed size are all-to-all's: the dispatchers of DeepEP and HybridEP refuse them
+        # (Megatron-Core, transformer/moe/token_dispatcher.py).
+        return "all_to_all"
     domain = integer(row, "nvlink_domain", 8)
     if any(word.startswith("etp=") for word in words(row)):
         # The recipe is known in full and names no dispatcher: Megatron-Core's default.

@@ -90,9 +90,12 @@ def _chunk_bytes(setup: TrainingSetup, plan: StagePlan) -> list[float]:
     """What each stage keeps of one microbatch."""
     kinds = layer_kinds(setup.model)
     kept = {kind: kept_bytes(setup, kind) for kind in set(kinds)}
+    further = (
+        sum(kept_bytes(setup, kind) for kind in setup.model.mtp_kinds()) if setup.model.mtp_layers else 0.0
+    )
     return [
         sum(count * kept[kind] for kind, count in Counter(kinds[layout.first : layout.last]).items())
-        + layout.mtp * kept[kinds[-1]]
+        + layout.mtp * further
         for layout in plan.layouts
     ]
 

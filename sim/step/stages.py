@@ -11,7 +11,7 @@ from exactmap.sim.cost.setup import TrainingSetup
 from exactmap.sim.step.bubbles import StageTimes
 from exactmap.sim.step.layout import StageLayout, lay_out, read_layout, stage_ranks
 from exactmap.sim.step.pipeline import schedule_name
-from exactmap.sim.workload.layer_work import head_work, layer_work
+from exactmap.sim.workload.layer_work import head_work, layer_work, prediction_work
 from exactmap.sim.workload.model import LayerKind, ModelConfig
 from exactmap.sim.workload.operators import Pass
 
@@ -114,14 +114,18 @@ def price_stages(clock: LayerClock) -> StagePlan:
     args = (split, setup.batch, setup.precision, setup.software)
     priced = {kind: clock.price(layer_work(model, kind, *args)) for kind in set(kinds)}
     head = LayerPrice() if setup.layers_only else clock.price(head_work(model, *args))
+    further: list[LayerPrice] = []
+    if any(layout.mtp for layout in layouts):
+        further = [clock.price(work) for work in prediction_work(model, *args)]
     known: dict[object, Stage] = {}
     stages = []
     for layout in layouts:
-        span = kinds[layout.first : layout.last] + (kinds[-1],) * layout.mtp
+        span = kinds[layout.first : layout.last]
         key = (span, layout.embedding, layout.head, layout.mtp)
         same = known.get(key)
         if same is None:
             counts = [(priced[kind], count) for kind, count in Counter(span).items()]
+            counts += [(price, layout.mtp) for price in further if layout.mtp]
             same = known[key] = _stage(setup, layout, counts, head)
         stages.append(same)
     ranks_of = stage_ranks(schedule, split.pp, num)
@@ -143,7 +147,11 @@ def _stage(
             stage.pass_ns[step] += count * time
         for name, time in price.parts_ns.items():
             stage.parts_ns[name] += count * time
-    for price, count in layers:
+    repeated = layout.mtp - 1 if setup.model.mtp_repeated and layout.mtp else 0
+    further = 1 + len(setup.model.mtp_kinds()) if layout.mtp else 0
+    for number, (price, runs) in enumerate(layers):
+        # Repeated predictions run the same weights again.
+        count = runs - repeated if number >= len(layers) - further else runs
         stage.dense += count * price.weights
         stage.expert += count * price.expert_weights
         stage.matrices += count * price.matrices

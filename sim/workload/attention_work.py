@@ -12,6 +12,10 @@ from exactmap.sim.workload.unfused import has_fused_softmax, softmax_traffic
 __all__ = ["attention_exchanges", "attention_kernels"]
 
 
+_MASKED_SOFTMAX = ((2.0, 3.0), (1.0, 1.0))
+"""Bytes per byte of scores and launches of a softmax in one kernel, forward and backward."""
+
+
 def attention_kernels(
     model: ModelConfig,
     kind: LayerKind,
@@ -73,7 +77,7 @@ def _core(
     software: Software,
 ) -> list[Kernel]:
     rows = batch.microbatch * heads
-    if software.fused_attention:
+    if software.fused_attention and not software.stored_scores:
         pairs = batch.seq * span - span * span / 2
         flop = 2.0 * pairs * rows * (qk + v) / split.cp
         moved = 2.0 * batch.seq / split.cp * rows * (qk + v) * precision.act_bytes
@@ -86,10 +90,14 @@ def _core(
             ),
         ]
     # Two products over the whole square, and a masked softmax with dropout between them.
-    square = 2.0 * rows * batch.seq**2 * qk
+    square = rows * batch.seq**2 * float(qk + v)
     scores = 2.0 * rows * batch.seq**2
     product = KernelKind.GEMM
-    moves, launches = softmax_traffic(fused=has_fused_softmax(rows, batch.seq))
+    if software.stored_scores:
+        # Transformer Engine's masked softmax takes as many keys as there are here; there is no dropout.
+        moves, launches = _MASKED_SOFTMAX
+    else:
+        moves, launches = softmax_traffic(fused=has_fused_softmax(rows, batch.seq))
     softmax = memory("softmax", "core_attn", moves[0] * scores, moves[1] * scores)
     return [
         Kernel(

@@ -17,6 +17,8 @@ _LAUNCH_OF_AN_EXPERT = 0.4
 _CLAMPED = (30.0, 60.0, 10)
 """Streams and kernels of a clamped gate: taken apart, two clamps, a sigmoid, three products and a sum one by
 one, each reading and writing; twice that in backward."""
+_CLAMPED_COMPILED = (6.0, 10.0, 3)
+"""The same where clamps and gate are compiled (one kernel for both products of experts takes neither)."""
 _PADDING = {"": 1, "tensor": 16, "row": 16, "block": 128, "mx": 32, "nv": 32}
 """Multiple that an expert's tokens are padded to, by how products are scaled (Transformer Engine)."""
 
@@ -59,12 +61,15 @@ def expert_kernels(
     out += memory("permute", "moe", 4 * sorts * routed, 4 * sorts * routed, 3 + 3 * sorts)
     fused = "fused_grouped_mlp" in software.flags
     grouped = products("expert_up", "moe", each, width, gates * inner, local)
-    if not fused:
+    if not fused or model.clamped:
         forward, backward, count = (gates + 1.0, 2.0 * gates + 1, 1)
         if model.clamped:
-            forward, backward, count = _CLAMPED
+            forward, backward, count = _CLAMPED_COMPILED if fused else _CLAMPED
         grouped += memory("expert_activation", "moe_act", forward * wide, backward * wide, count)
     grouped += products("expert_down", "moe", each, inner, width, local)
+    if model.clamped:
+        # Such experts have biases: each is scaled by its token's weight, added, and the pieces put together.
+        grouped += memory("expert_bias", "moe", 6 * routed, 4 * routed + 2 * gates * wide, 4)
     if not software.grouped_gemm:
         # A module for each expert: what they give is put together by copies.
         grouped = [

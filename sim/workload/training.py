@@ -156,6 +156,8 @@ class Software:
         Its version, as published; empty: not known.
     fused_attention
         FlashAttention-like kernels (scores never stored), or products and a softmax apart.
+    stored_scores
+        Whether attention alone stores its scores: the library has no fused kernel for such heads.
     compiled
         Whether a compiler fuses what lies between products (torch.compile, XLA).
     overlap_grad, overlap_param, overlap_tp, overlap_p2p, overlap_ep
@@ -184,6 +186,7 @@ class Software:
     family: str = "exactmap"
     release: str = ""
     fused_attention: bool = True
+    stored_scores: bool = False
     compiled: bool = False
     overlap_grad: bool = False
     overlap_param: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from exactmap.sim.cost.efficiency import Efficiency, efficiency_of
+from exactmap.sim.cost.efficiency import Efficiency, efficiency_of, find_efficiency
 from exactmap.sim.cost.kernels.attention import BACKWARD_SHARE, AttentionModel, attention_model
 from exactmap.sim.cost.kernels.constants import (
     GpuConstants,
@@ -80,6 +80,8 @@ class KernelClock:
 
     def _price(self, kernel: Kernel) -> float:
         gaps = kernel.launches * self.hardware.launch_ns
+        if kernel.kind is KernelKind.GROUPED and kernel.launches > 1:
+            gaps += kernel.batch * self.release.expert_ns
         moved = kernel.num_bytes * 1e9 / (self.gpu.memory_bytes_per_s * self.hardware.memory)
         if kernel.kind is KernelKind.MEMORY:
             return gaps + moved * self.release.traffic
@@ -117,11 +119,21 @@ class KernelClock:
             if outside > _FAR:
                 self.far[kernel] = outside
             alone = min(self._alone_ns(model, kernel) for model in models)
-            time = (alone + self._accumulation_ns(models[0], kernel)) / share
+            time = alone * self._own(compute, kernel) + self._accumulation_ns(models[0], kernel)
+            time /= share
         else:
             rate = self.efficiency.gemm_flop_per_s(compute, peak, kernel.m, kernel.n, kernel.k)
             time = kernel.flop * 1e9 / (rate * share)
         return max(time, kernel.flop * 1e9 / (_MOST_SHARE * peak))
+
+    def _own(self, compute: str, kernel: Kernel) -> float:
+        """Time by a table of the user's own over what the packaged curve says of the same shape."""
+        gpu = self.gpu
+        if gpu.gemm is None or all(row.dtype != compute for row in gpu.gemm.rows):
+            return 1.0
+        shape = (compute, float(gpu.peak(compute)), kernel.m, kernel.n, kernel.k)
+        usual = find_efficiency(gpu.kernels or gpu.curves).gemm_flop_per_s(*shape)
+        return usual / self.efficiency.gemm_flop_per_s(*shape)
 
     def _share(self, kernel: Kernel, *, narrow: bool) -> float:
         """Rate in training over the model's."""
@@ -141,8 +153,6 @@ class KernelClock:
         MXFP8 is block scaling with the scales that Blackwell's tensor cores read. One factor per tensor asks
         for less than block scaling does: where a library's kernels for it are slower, they lack tuning.
         """
-        if self.gpu.gemm is not None and any(row.dtype == compute for row in self.gpu.gemm.rows):
-            return []
         kernels = self.gpu.kernels or self.gpu.curves
         formats = [compute]
         if compute == "fp8":

@@ -77,7 +77,7 @@ class SoftwareConstants:
     Parameters
     ----------
     host_ns
-        Host time per kernel launch: a pass never takes less than its launches.
+        Host time per kernel launch, with the Python around it: a pass never takes less than its launches.
     step_ns
         Host time of a step outside its passes.
     tensor_ns
@@ -98,6 +98,9 @@ class SoftwareConstants:
         Share of overlapped gradient reduction and parameter gathering that stays exposed nevertheless.
     shard_wire
         Time of gathers and scatters of sharded parameters (ZeRO 3) over what the library takes.
+    expert_ns
+        Time that the product of one expert takes beside its arithmetic where experts are a loop of products:
+        its scales are put in order by kernels of their own, and streams wait for one another.
     exposed_tp
         What a tensor-parallel exchange inside a product costs the product, over the time that they run at
         once.
@@ -116,6 +119,7 @@ class SoftwareConstants:
     wide_gemm: float = 1.0
     exposed_grad: float = 0.1
     exposed_param: float = 0.1
+    expert_ns: float = 15e3
     exposed_tp: float = 0.15
     shard_wire: float = 1.0
 
