@@ -77,7 +77,7 @@ def test_rates_never_exceed_the_peak_nor_grow_beyond_the_table(gpu: str) -> None
 
 
 def test_a_layer_runs_near_the_rate_of_its_products() -> None:
-    """GPT-3 175B, tp 4, on H100 in BF16: NeMo's recipe reaches 48 % of peak in whole steps, a stage alone more."""
+    """GPT-3 175B, tp 4, H100, BF16: NeMo reaches 48 % of peak in whole steps, a stage alone more."""
     model = find_preset("gpt3-175b")
     mesh = Mesh(tp=4)
     work = price_stages(

@@ -10,7 +10,7 @@ RECORD = Path(__file__).parents[1] / "golden" / "accuracy.json"
 
 
 def test_predictions_are_as_good_as_the_record_says() -> None:
-    """Refresh it on purpose: `exactmap validate --record tests/golden/accuracy.json --page docs/accuracy.md`."""
+    """Refresh on purpose: exactmap validate --record tests/golden/accuracy.json --page docs/accuracy.md."""
     report = exactmap.validate(gate=RECORD)
 
     assert not report.problems
