@@ -29,7 +29,7 @@ class Traffic:
     Parameters
     ----------
     axis
-        ``tp``, ``cp``, ``ep``, ``pp``, ``dp``, ``expert_dp``.
+        ``tp``, ``cp``, ``etp``, ``ep``, ``pp``, ``dp``, ``expert_dp``.
     ranks, per_domain
         Ranks of a group, and those of them that share a scale-up domain.
     tier, fabric_tier
@@ -80,7 +80,7 @@ def step_traffic(setup: TrainingSetup) -> tuple[Traffic, ...]:
             groups[axis].fabric_tier if groups[axis].num_domains > 1 else 0,
             *out[axis],
         )
-        for axis in ("tp", "cp", "ep", "dp", "expert_dp", "pp")
+        for axis in ("tp", "cp", "etp", "ep", "dp", "expert_dp", "pp")
         if groups[axis].num_members > 1 and out.get(axis, (0.0, 0.0))[0] > 0
     )
 

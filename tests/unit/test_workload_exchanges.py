@@ -292,3 +292,16 @@ def test_a_rank_holds_the_matrices_of_its_layer() -> None:
     assert whole.matrices == 4
     assert experts.expert_weights == 64 // 8 * 3 * 4096 * 1408
     assert experts.weights == 4096 * (4096 + 2048) + 4096 * 4096 + 4096 * 64
+
+
+def test_ranks_of_one_expert_need_not_be_those_of_tensor_parallelism() -> None:
+    """Four ranks that share each expert exchange its tokens though nothing else is split."""
+    setup = _setup(Split(dp=8, ep=2, etp=4), _MOE)
+    price = _price(setup, _EXPERTS)
+    sent = _sent(Split(dp=8, ep=2, etp=4), _MOE)["etp"]
+    # All-gather and reduce-scatter, forward and backward, of what four ranks' tokens are to their experts.
+    whole = _STREAM * 4 * 4
+
+    assert price.parts_ns["etp scale_up"] > 0.0
+    assert "tp scale_up" not in price.parts_ns
+    assert (sent.ranks, sent.num_bytes) == (4, 4 * whole * 3 / 4 * 8 * _BATCH.num_microbatches)
