@@ -31,6 +31,10 @@ _CAPTURED = {
 """Parts of a layer inside the graphs that Megatron names; a graph of no such name has all."""
 
 
+_INSIDE = {"moe_act": "moe", "moe_router": "moe", "shared_experts": "moe", "mlp_act": "mlp"}
+"""Modules inside another: who computes the whole again computes them again."""
+
+
 def _is_captured(module: str, graphs: frozenset[str]) -> bool:
     return bool(graphs) and (
         not graphs & _CAPTURED.keys() or any(module in _CAPTURED.get(graph, ()) for graph in graphs)
@@ -165,7 +169,8 @@ class LayerClock:
         if recompute.kind == "none" or module == "head":
             return 0.0
         share = recompute.share
-        if recompute.kind == "modules" and module not in recompute.modules:
+        whole = _INSIDE.get(module, module)
+        if recompute.kind == "modules" and not {module, whole} & recompute.modules:
             if "save_products" in recompute.modules:
                 share *= 0.0 if is_product else 1.0
             elif "save_half_products" in recompute.modules:

@@ -40,6 +40,8 @@ _MODULES = frozenset(
 )
 
 
+_CAPTURABLE = frozenset({"attn", "mamba", "mlp", "moe", "moe_router", "moe_preprocess"})
+"""Parts of layers that CUDA graphs name."""
 _DROPPING = frozenset({"token_drop", "moe_capacity_factor=1.0", "pad_to_capacity"})
 """Words for experts that take a fixed number of tokens and drop the rest."""
 _ADAPTER_RANK = 16
@@ -75,6 +77,7 @@ def software_of(row: Row, assumed: list[str]) -> Software:
         if graphs
         else frozenset()
     )
+    modules |= {part for word in flags if "+" in word for part in word.split("+")} & _CAPTURABLE
     if "full_iteration" in graphs:
         modules = frozenset({"full"})
     elif not modules and _has(flags, "cuda_graph", "cuda_graphs"):
@@ -109,7 +112,7 @@ def software_of(row: Row, assumed: list[str]) -> Software:
         capacity_factor=1.0
         if flags & _DROPPING
         else 0.0,
-        balanced="natural_routing" not in flags,
+        balanced=_is_balanced(family, flags),
         offloaded_layers=int(offloaded) if offloaded.isdecimal() else 0,
         optimizer_offload=next(
             (int(w[:-1]) / 100 for w in sorted(flags) if w[:-1].isdecimal() and w.endswith("%")), 0.0
@@ -130,6 +133,13 @@ def _overlaps_tensor(family: str, flags: frozenset[str], *, experts: bool) -> bo
     if "no_tp_comm_overlap" in flags:
         return False
     return family == "nemo" or (family == "megatron-bridge" and not experts)
+
+
+def _is_balanced(family: str, flags: frozenset[str]) -> bool:
+    """Whether routing is forced to be even: benchmarks of Megatron-Bridge say so, its default is the router's own."""
+    if family == "megatron-bridge" and not flags & _DROPPING:
+        return "moe_forced_balanced" in flags
+    return "natural_routing" not in flags
 
 
 def _usual_dispatcher(row: Row, family: str) -> str:

@@ -123,3 +123,23 @@ def test_latent_attention_stores_its_scores_on_early_blackwell() -> None:
         setup = _setup(**latent, gpu=gpu, nvlink_domain="8", ep="8")
         names = {kernel.name for kernel in _layer(setup, setup.model.layer_kinds()[-1]).kernels}
         assert ({"scores", "softmax"} <= names) == stored
+
+
+def test_recompute_of_all_experts_includes_router_gate_and_shared_ones() -> None:
+    """Megatron's `moe` module is the whole layer of experts."""
+    shared = {"model": "deepseek-v3-671b", "head_dim": "MLA", "shared_experts": "1"}
+    times = {}
+    for modules in ("moe", "moe+moe_act+shared_experts"):
+        setup = _setup(**shared, recompute=f"modules:{modules}")
+        times[modules] = predict_step(setup).parts_ns["recompute"]
+    assert times["moe"] == times["moe+moe_act+shared_experts"]
+
+
+def test_routing_is_even_where_a_benchmark_forces_it() -> None:
+    """The framework's default is the router's own choice; benchmarks say that they force it."""
+    assert _setup(flags="moe_forced_balanced").software.balanced
+    assert not _setup().software.balanced
+
+
+def test_parts_of_graphs_are_read_apart_from_the_word_for_graphs() -> None:
+    assert _setup(flags="cuda_graph attn+mamba").software.cuda_graphs == {"attn", "mamba"}
