@@ -40,6 +40,9 @@ _MODULES = frozenset(
 )
 
 
+_SAMPLE_TOKENS = 256
+"""Of a sample of SQuAD, context and answer: recipes for LoRA pack sequences of them (NeMo, llm/gpt/data/squad.py;
+Megatron-Bridge, recipes/common.py)."""
 _CAPTURABLE = frozenset({"attn", "mamba", "mlp", "moe", "moe_router", "moe_preprocess"})
 """Parts of layers that CUDA graphs name."""
 _DROPPING = frozenset({"token_drop", "moe_capacity_factor=1.0", "pad_to_capacity"})
@@ -120,6 +123,8 @@ def software_of(row: Row, assumed: list[str]) -> Software:
         if "offload" in flags
         else 0.0,
         adapter_rank=_ADAPTER_RANK if _has(flags, "lora", "task=lora") else 0,
+        packed_tokens=_SAMPLE_TOKENS if _has(flags, "lora", "task=lora") else 0,
+        fused_permute=not (family == "nemo" and release < "25.04"),
         flags=flags,
     )
 
