@@ -40,6 +40,11 @@ _MODULES = frozenset(
 )
 
 
+_SAMPLE_TOKENS = 256
+"""Of a sample of SQuAD, context and answer: recipes for LoRA pack sequences of them (NeMo, llm/gpt/data/squad.py;
+Megatron-Bridge, recipes/common.py)."""
+_CAPTURABLE = frozenset({"attn", "mamba", "mlp", "moe", "moe_router", "moe_preprocess"})
+"""Parts of layers that CUDA graphs name."""
 _DROPPING = frozenset({"token_drop", "moe_capacity_factor=1.0", "pad_to_capacity"})
 """Words for experts that take a fixed number of tokens and drop the rest."""
 _ADAPTER_RANK = 16
@@ -75,6 +80,7 @@ def software_of(row: Row, assumed: list[str]) -> Software:
         if graphs
         else frozenset()
     )
+    modules |= {part for word in flags if "+" in word for part in word.split("+")} & _CAPTURABLE
     if "full_iteration" in graphs:
         modules = frozenset({"full"})
     elif not modules and _has(flags, "cuda_graph", "cuda_graphs"):
@@ -107,7 +113,7 @@ def software_of(row: Row, assumed: list[str]) -> Software:
         dispatcher={"alltoall": "all_to_all", "allgather": "all_gather"}.get(dispatcher, dispatcher),
         grouped_gemm="no_grouped_gemm" not in flags,
         capacity_factor=1.0 if flags & _DROPPING else 0.0,
-        balanced="natural_routing" not in flags,
+        balanced=_is_balanced(family, flags),
         offloaded_layers=decimal(offloaded),
         optimizer_offload=next(
             (
@@ -120,6 +126,8 @@ def software_of(row: Row, assumed: list[str]) -> Software:
         if "offload" in flags
         else 0.0,
         adapter_rank=_ADAPTER_RANK if _has(flags, "lora", "task=lora") else 0,
+        packed_tokens=_SAMPLE_TOKENS if _has(flags, "lora", "task=lora") else 0,
+        fused_permute=not (family == "nemo" and release < "25.04"),
         flags=flags,
     )
 
@@ -133,6 +141,13 @@ def _overlaps_tensor(family: str, flags: frozenset[str], *, experts: bool) -> bo
     if "no_tp_comm_overlap" in flags:
         return False
     return family == "nemo" or (family == "megatron-bridge" and not experts)
+
+
+def _is_balanced(family: str, flags: frozenset[str]) -> bool:
+    """Whether routing is forced to be even: benchmarks of Megatron-Bridge say so, its default is the router's own."""
+    if family == "megatron-bridge" and not flags & _DROPPING:
+        return "moe_forced_balanced" in flags
+    return "natural_routing" not in flags
 
 
 def _usual_dispatcher(row: Row, family: str) -> str:

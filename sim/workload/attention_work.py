@@ -78,7 +78,9 @@ def _core(
 ) -> list[Kernel]:
     rows = batch.microbatch * heads
     if software.fused_attention and not software.stored_scores:
-        pairs = batch.seq * span - span * span / 2
+        # Samples packed into a sequence are triangles along its diagonal.
+        packed = software.packed_tokens and software.packed_tokens < span
+        pairs = batch.seq * software.packed_tokens / 2 if packed else batch.seq * span - span * span / 2
         flop = 2.0 * pairs * rows * (qk + v) / split.cp
         moved = 2.0 * batch.seq / split.cp * rows * (qk + v) * precision.act_bytes
         shape = (batch.seq, rows, qk)

@@ -19,6 +19,9 @@ _CLAMPED = (30.0, 60.0, 10)
 one, each reading and writing; twice that in backward."""
 _CLAMPED_COMPILED = (6.0, 10.0, 3)
 """The same where clamps and gate are compiled (one kernel for both products of experts takes neither)."""
+_APART = (10.0, 12.0)
+"""Streams of sorting and putting back where they are PyTorch's own kernels: rows are picked (2); weighted in 32
+bits (2 and 4) and added to zeros (4 + 4 of 32 bits over what is written); backward picks, weights, sums and adds."""
 _PADDING = {"": 1, "tensor": 16, "row": 16, "block": 128, "mx": 32, "nv": 32}
 """Multiple that an expert's tokens are padded to, by how products are scaled (Transformer Engine)."""
 
@@ -58,7 +61,8 @@ def expert_kernels(
         out += products("latent_up", "moe", outside, experts.latent, model.hidden)
     # All-to-all sorts tokens by rank before and by expert after; DeepEP and HybridEP sort by expert only.
     sorts = 1 if software.dispatcher in ("deepep", "hybridep") or local == 1 else 2
-    out += memory("permute", "moe", 4 * sorts * routed, 4 * sorts * routed, 3 + 3 * sorts)
+    forward, backward = (4.0, 4.0) if software.fused_permute else _APART
+    out += memory("permute", "moe", forward * sorts * routed, backward * sorts * routed, 3 + 3 * sorts)
     fused = "fused_grouped_mlp" in software.flags
     grouped = products("expert_up", "moe", each, width, gates * inner, local)
     if not fused or model.clamped:

@@ -6,6 +6,9 @@ from exactmap.sim.workload.training import Recompute
 
 __all__ = ["recomputed_share"]
 
+_INSIDE = {"moe_act": "moe", "moe_router": "moe", "shared_experts": "moe", "mlp_act": "mlp"}
+"""Modules inside another: who computes the whole again computes them again."""
+
 
 def recomputed_share(recompute: Recompute, module: str, *, is_product: bool = False) -> float:
     """Share of the layers whose kernels of a module run once more before backward.
@@ -28,7 +31,7 @@ def recomputed_share(recompute: Recompute, module: str, *, is_product: bool = Fa
     if recompute.kind == "none" or module == "head":
         return 0.0
     share = recompute.share
-    if recompute.kind == "modules" and module not in recompute.modules:
+    if recompute.kind == "modules" and not {module, _INSIDE.get(module, module)} & recompute.modules:
         if "save_products" in recompute.modules:
             share *= 0.0 if is_product else 1.0
         elif "save_half_products" in recompute.modules:

@@ -179,6 +179,10 @@ class Software:
         Share of the optimizer's state that the host keeps.
     adapter_rank
         Weights are frozen, and adapters of this inner width are trained (LoRA); 0: everything is trained.
+    packed_tokens
+        Length of the samples that a sequence is packed of, which see nothing of one another; 0: one document.
+    fused_permute
+        Whether tokens are sorted by expert, weighted and summed in one kernel each way.
     flags
         Other words of the source, for what reads them by name.
     """
@@ -201,4 +205,6 @@ class Software:
     offloaded_layers: int = 0
     optimizer_offload: float = 0.0
     adapter_rank: int = 0
+    packed_tokens: int = 0
+    fused_permute: bool = True
     flags: frozenset[str] = field(default_factory=frozenset)

@@ -130,3 +130,46 @@ def test_latent_attention_stores_its_scores_on_early_blackwell() -> None:
         setup = _setup(**latent, gpu=gpu, nvlink_domain="8", ep="8")
         names = {kernel.name for kernel in _layer(setup, setup.model.layer_kinds()[-1]).kernels}
         assert ({"scores", "softmax"} <= names) == stored
+
+
+def test_recompute_of_all_experts_includes_router_gate_and_shared_ones() -> None:
+    """Megatron's `moe` module is the whole layer of experts."""
+    shared = {"model": "deepseek-v3-671b", "head_dim": "MLA", "shared_experts": "1"}
+    times = {}
+    for modules in ("moe", "moe+moe_act+shared_experts"):
+        setup = _setup(**shared, recompute=f"modules:{modules}")
+        times[modules] = predict_step(setup).parts_ns["recompute"]
+    assert times["moe"] == times["moe+moe_act+shared_experts"]
+
+
+def test_routing_is_even_where_a_benchmark_forces_it() -> None:
+    """The framework's default is the router's own choice; benchmarks say that they force it."""
+    assert _setup(flags="moe_forced_balanced").software.balanced
+    assert not _setup().software.balanced
+
+
+def test_parts_of_graphs_are_read_apart_from_the_word_for_graphs() -> None:
+    assert _setup(flags="cuda_graph attn+mamba").software.cuda_graphs == {"attn", "mamba"}
+
+
+def test_packed_samples_leave_attention_little_to_do() -> None:
+    """LoRA's recipes pack short samples: attention sees triangles along the diagonal, products the same tokens."""
+    dense = {"n_experts": "", "top_k": "", "moe_ffn": "", "ep": "1", "arch": "dense", "model": "llama3-8b"}
+    whole = _setup(**dense)
+    packed = replace(whole, software=replace(whole.software, packed_tokens=256))
+    flop = []
+    for setup in (whole, packed):
+        kernels = _layer(setup, setup.model.layer_kinds()[-1]).kernels
+        flop.append({kernel.name: kernel.flop for kernel in kernels})
+    assert flop[0]["attention"] == 4096 / 256 * flop[1]["attention"]
+    assert flop[0]["up"] == flop[1]["up"]
+    assert _setup(**dense, flags="task=LoRA").software.packed_tokens == 256
+
+
+def test_sorting_was_several_kernels_in_early_releases() -> None:
+    times = {}
+    for release in ("25.02", "25.04"):
+        setup = _setup(framework="NeMo", release=release)
+        kernels = _layer(setup, setup.model.layer_kinds()[-1]).kernels
+        times[release] = sum(kernel.num_bytes for kernel in kernels if kernel.name == "permute")
+    assert times["25.02"] > 2 * times["25.04"]
