@@ -41,8 +41,8 @@ _MODULES = frozenset(
 
 
 _SAMPLE_TOKENS = 256
-"""Of a sample of SQuAD, context and answer: recipes for LoRA pack sequences of them (NeMo, llm/gpt/data/squad.py;
-Megatron-Bridge, recipes/common.py)."""
+"""Of a sample of SQuAD, context and answer: recipes for LoRA pack sequences of them (NeMo,
+llm/gpt/data/squad.py; Megatron-Bridge, recipes/common.py)."""
 _CAPTURABLE = frozenset({"attn", "mamba", "mlp", "moe", "moe_router", "moe_preprocess"})
 """Parts of layers that CUDA graphs name."""
 _DROPPING = frozenset({"token_drop", "moe_capacity_factor=1.0", "pad_to_capacity"})
@@ -144,7 +144,7 @@ def _overlaps_tensor(family: str, flags: frozenset[str], *, experts: bool) -> bo
 
 
 def _is_balanced(family: str, flags: frozenset[str]) -> bool:
-    """Whether routing is forced to be even: benchmarks of Megatron-Bridge say so, its default is the router's own."""
+    """Whether routing is forced to be even, as benchmarks say; by default it is the router's own."""
     if family == "megatron-bridge" and not flags & _DROPPING:
         return "moe_forced_balanced" in flags
     return "natural_routing" not in flags

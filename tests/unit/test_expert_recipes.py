@@ -114,7 +114,7 @@ def test_further_predictions_of_nemotron_run_twice_in_16_bits() -> None:
     works = prediction_work(model, setup.split, setup.batch, setup.precision, setup.software)
     kernels = [kernel for work in works for kernel in work.kernels]
     assert all(kernel.wide for kernel in kernels)
-    assert {"mtp_projection", "attention", "expert_up"} <= {kernel.name for kernel in kernels}
+    assert {"prediction", "attention", "expert_up"} <= {kernel.name for kernel in kernels}
     clock = LayerClock(setup)
     stage = price_stages(clock).stages[-1]
     assert stage.head[1] == 3
@@ -153,7 +153,7 @@ def test_parts_of_graphs_are_read_apart_from_the_word_for_graphs() -> None:
 
 
 def test_packed_samples_leave_attention_little_to_do() -> None:
-    """LoRA's recipes pack short samples: attention sees triangles along the diagonal, products the same tokens."""
+    """LoRA's recipes pack short samples: attention sees triangles along the diagonal only."""
     dense = {"n_experts": "", "top_k": "", "moe_ffn": "", "ep": "1", "arch": "dense", "model": "llama3-8b"}
     whole = _setup(**dense)
     packed = replace(whole, software=replace(whole.software, packed_tokens=256))
