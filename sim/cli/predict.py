@@ -53,4 +53,4 @@ def predict(
         parts.append(
             table(f"The first {len(shown)}" if len(report.lines) > _SHOWN else "Rows", columns, shown)
         )
-    emit(report.to_dict(), parts, as_json=as_json)
+    emit(report.to_dict(), parts, as_json=as_json, out=out)

@@ -90,12 +90,11 @@ class ExchangeClock:
             )
         else:
             time = collective_ns(self.setup.cluster, exchange.collective, group, exchange.num_bytes)
-        if exchange.axis == "tp":
+        if exchange.axis in ("tp", "etp"):
             # All wait for the rank that comes last.
-            time += self.clock.release.skew_ns * largest_of(self.setup.split.tp)
-        if exchange.axis == "tp" and exchange.module != "moe":
-            # The dispatcher's own gathers and scatters between the ranks of an expert have nothing beside
-            # them.
+            time += self.clock.release.skew_ns * largest_of(group.num_members)
+        # The dispatcher's gathers and scatters between the ranks of an expert have nothing beside them.
+        if exchange.axis == "tp":
             if software.overlap_tp and exchange.collective != "all_reduce":
                 return self._pipelined(time, beside_ns, gathers=exchange.collective == "all_gather")
             if self.beside_products and _whole_beside(exchange):

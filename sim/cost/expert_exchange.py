@@ -17,7 +17,7 @@ from math import log2
 from exactmap.topology.group_shape import GroupShape
 from exactmap.topology.hardware import Cluster
 
-__all__ = ["expert_exchange_ns"]
+__all__ = ["expert_copies", "expert_exchange_ns"]
 
 _WIDE_ROW_BYTES = 14336.0
 _START_NS = 25_000.0
@@ -60,19 +60,9 @@ def expert_exchange_ns(
     dispatcher
         `exactmap.sim.workload.training.Software.dispatcher`.
     """
-    ranks, domains = shape.num_members, shape.num_domains
-    if ranks == 1 or shape.tier in cluster.ideal:
+    if shape.num_members == 1 or shape.tier in cluster.ideal:
         return 0.0
-    if dispatcher in ("deepep", "hybridep"):
-        inside = _distinct(shape.per_domain, copies / domains) * (1 - 1 / ranks)
-        reached = min(_distinct(domains, copies), float(most_hosts or domains))
-        outside = reached - reached / domains
-        forwarded = inside * (1 + outside) if domains > 1 else inside
-    elif dispatcher == "all_gather":
-        forwarded, outside = float(ranks - 1), float(ranks - shape.per_domain) / shape.per_domain
-    else:
-        forwarded = copies * (shape.per_domain - 1) / ranks
-        outside = copies * (1 - 1 / domains)
+    forwarded, outside = expert_copies(shape, copies, dispatcher, most_hosts=most_hosts)
     rate = cluster.scale_up.bytes_per_s * _DOMAIN_SHARE.get(dispatcher, 0.61)
     if dispatcher == "deepep":
         rate = min(rate, _DEEPEP_MOST_BYTES_PER_S)
@@ -83,6 +73,34 @@ def expert_exchange_ns(
     up_ns = forwarded * num_bytes * 1e9 / rate
     out_ns = outside * num_bytes * 1e9 / (cluster.scale_out.bytes_per_s * _INTERFACE_SHARE)
     return _START_NS + max(up_ns, out_ns)
+
+
+def expert_copies(
+    shape: GroupShape, copies: int, dispatcher: str, *, most_hosts: int = 0
+) -> tuple[float, float]:
+    """Copies of its tokens that a rank sends in a dispatch: over the scale-up network, through its interface.
+
+    What arrives for others of its domain and is passed on counts as sent once more.
+
+    Parameters
+    ----------
+    shape, copies, dispatcher, most_hosts
+        As in `expert_exchange_ns`.
+
+    Examples
+    --------
+    >>> expert_copies(GroupShape(8, 8, 1, 1), 4, "all_to_all")
+    (3.5, 0.0)
+    """
+    ranks, domains = shape.num_members, shape.num_domains
+    if dispatcher in ("deepep", "hybridep"):
+        inside = _distinct(shape.per_domain, copies / domains) * (1 - 1 / ranks)
+        reached = min(_distinct(domains, copies), float(most_hosts or domains))
+        outside = reached - reached / domains
+        return inside * (1 + outside), outside
+    if dispatcher == "all_gather":
+        return float(ranks - 1), float(ranks - shape.per_domain) / shape.per_domain
+    return copies * (shape.per_domain - 1) / ranks, copies * (1 - 1 / domains)
 
 
 def _distinct(places: int, visits: float) -> float:

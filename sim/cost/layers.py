@@ -14,6 +14,7 @@ from exactmap.sim.cost.kernels.clock import KernelClock
 from exactmap.sim.cost.setup import TrainingSetup
 from exactmap.sim.workload.layer_work import Exchange, KernelKind, LayerWork
 from exactmap.sim.workload.operators import Pass
+from exactmap.sim.workload.recomputed import recomputed_share
 
 __all__ = ["LayerClock", "LayerPrice"]
 
@@ -29,10 +30,6 @@ _CAPTURED = {
     "moe": ("moe", "moe_act", "moe_router", "shared_experts", "layernorm", "residual"),
 }
 """Parts of a layer inside the graphs that Megatron names; a graph of no such name has all."""
-
-
-_INSIDE = {"moe_act": "moe", "moe_router": "moe", "shared_experts": "moe", "mlp_act": "mlp"}
-"""Modules inside another: who computes the whole again computes them again."""
 
 
 def _is_captured(module: str, graphs: frozenset[str]) -> bool:
@@ -165,19 +162,7 @@ class LayerClock:
 
     def _again(self, out: LayerPrice, module: str, time: float, *, is_product: bool = False) -> float:
         """Add what backward computes again; returns the share of layers that do."""
-        recompute = self.setup.recompute
-        if recompute.kind == "none" or module == "head":
-            return 0.0
-        share = recompute.share
-        whole = _INSIDE.get(module, module)
-        if recompute.kind == "modules" and not {module, whole} & recompute.modules:
-            if "save_products" in recompute.modules:
-                share *= 0.0 if is_product else 1.0
-            elif "save_half_products" in recompute.modules:
-                # Every other product and attention are kept (torchtitan's selective checkpointing).
-                share *= 0.5 if is_product else 0.0 if module == "core_attn" else 1.0
-            else:
-                return 0.0
+        share = recomputed_share(self.setup.recompute, module, is_product=is_product)
         out.pass_ns[Pass.I] += time * share
         out.parts_ns["recompute"] += time * share
         return share

@@ -1,6 +1,7 @@
 """Time of a stage's passes on a GPU: a roofline per operator, and the communication inside a layer.
 
-Operator ::
+Where the GPU's kernels were measured, layers and head are priced as predictions of published runs are
+(`exactmap.sim.cost.stage_kernels`); the embedding, and everything on other devices, by operator::
 
     product     max(flop / rate(m, n, k), bytes / (bandwidth x share))   rate: measured, fixed costs included
     attention   flop / rate(batch x heads, tokens)                       rate: measured
@@ -21,7 +22,8 @@ from math import ceil
 
 from exactmap.sim.cost.efficiency import Efficiency, efficiency_of
 from exactmap.sim.cost.formats import Formats
-from exactmap.sim.workload.model import ModelConfig, StageLike
+from exactmap.sim.cost.stage_kernels import has_kernels, layers_and_head_ns
+from exactmap.sim.workload.model import ModelConfig, StageLike, StageShape
 from exactmap.sim.workload.operators import Operator, OperatorKind, Pass, stage_operators
 from exactmap.topology.collectives import Collective, collective_time
 from exactmap.topology.hardware import Cluster
@@ -101,6 +103,10 @@ def compute_ns(
     efficiency: Efficiency | None = None,
 ) -> tuple[float, float]:
     """Time of a pass's operators in ns without any communication: of all, and of attention alone."""
+    total = attention = 0.0
+    if efficiency is None and has_kernels(cluster, formats.compute):
+        total, attention = layers_and_head_ns(model, stage, step, microbatch, seq, mesh, cluster, formats)
+        stage = StageShape(0, embedding=stage.embedding)
     efficiency = efficiency or efficiency_of(cluster.gpu)
     operators = stage_operators(
         model,
@@ -114,8 +120,6 @@ def compute_ns(
         weight_bytes=formats.param_bytes,
         grad_bytes=formats.grad_bytes,
     )
-    total = 0.0
-    attention = 0.0
     for operator in operators:
         time_ns = operator_time_ns(operator, cluster, formats.compute, efficiency) * operator.count
         total += time_ns
@@ -217,7 +221,6 @@ def price_stages(
     dict
         (op, stage) -> ns. Equal stages are computed once.
     """
-    efficiency = efficiency or efficiency_of(cluster.gpu)
     known: dict[tuple[int, bool, bool, Pass], int] = {}
     work_ns: dict[tuple[str, int], int] = {}
     for number, stage in enumerate(stages):

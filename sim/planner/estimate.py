@@ -20,6 +20,7 @@ from exactmap.sim.schedules.order import loop_placement
 from exactmap.sim.schedules.partition import balance_layers, stages_of
 from exactmap.sim.schedules.registry import find_schedule
 from exactmap.sim.workload.model import StageShape
+from exactmap.sim.workload.plain import require_plain
 from exactmap.topology.mapping import DEFAULT_ORDER, Axis, Mesh
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Estimator:
         budget_bytes: int,
         order: tuple[Axis, ...] = DEFAULT_ORDER,
     ) -> None:
+        require_plain(model)
         self.model = model
         self.seq = seq
         self.formats = formats

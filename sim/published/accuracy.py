@@ -92,6 +92,7 @@ class Accuracy:
 
         return {
             "schema_version": 1,
+            "kind": "accuracy",
             "held_out": {
                 "set": table(held, lambda row: row.set_name),
                 "gpu": table(held, lambda row: row.gpu),

@@ -46,7 +46,7 @@ def read_rows(path: str | Path, text: str) -> Iterator[Row]:
     reader = csv.reader(io.StringIO(text, newline=""))
     try:
         head = next(reader, None)
-        if not head or not head[0].strip():
+        if not head or not any(name.strip() for name in head):
             raise InvalidInputError(
                 "an empty table", where=Place(path, 1), expected="a first line that names the columns"
             )

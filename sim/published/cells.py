@@ -7,7 +7,7 @@ from math import isfinite
 from exactmap.errors import InvalidInputError, Place
 from exactmap.sim.published.row import Row
 
-__all__ = ["flag_number", "integer", "number", "optional_integer", "words"]
+__all__ = ["decimal", "flag_number", "integer", "is_on", "number", "optional_integer", "words"]
 
 _MOST = 10**9
 
@@ -40,8 +40,23 @@ def integer(row: Row, column: str, default: int | None = None, *, least: int = 1
 
 def optional_integer(row: Row, column: str) -> int:
     """Whole number in a column, 0 if it is empty or not a number (words are read elsewhere)."""
-    text = row[column]
+    return decimal(row[column].removesuffix(".0"))
+
+
+def decimal(text: str) -> int:
+    """Whole number that a text is, up to nine digits; 0 if it is something else.
+
+    Examples
+    --------
+    >>> decimal("64"), decimal("four"), decimal("9" * 5000)
+    (64, 0, 0)
+    """
     return int(text) if text.isdecimal() and len(text) < 10 else 0
+
+
+def is_on(row: Row, column: str) -> bool:
+    """Whether a switch is on: 1, also as tables with gaps are often written (1.0), or a word for it."""
+    return row[column].lower() in ("1", "1.0", "true", "yes", "on")
 
 
 def number(row: Row, column: str) -> float:

@@ -1,9 +1,7 @@
 """Fit the named constants on the rows that may be used for it: a robust search, one constant after the other.
 
 Loss: mean over sets x GPU types of the mean of huber(log(predicted / measured)) over their rows, so that a
-large set does not drown a small one, plus a weak pull of every constant to its default. Factors on experts'
-products are fitted on mixtures of experts, all others on dense models where there are enough of these: what
-a layer of experts takes beside its kernels would otherwise end up in the rates of all products. Each constant is
+large set does not drown a small one, plus a weak pull of every constant to its default. Each constant is
 tried at a few values around its own in turn, in shrinking steps; only rows of its scope are priced again.
 The order is fixed, so the same rows give the same constants.
 """
@@ -36,8 +34,6 @@ _MOST = 12
 """Constants of one GPU type or one release."""
 _FEWEST = 5
 """Rows without which a scatter is not stated."""
-_DENSE = 5
-"""Rows of dense models from which on a constant is fitted on them alone."""
 _HUBER = 0.15
 _PULL = 0.002
 _STEPS = (0.15, 0.07, 0.03, 0.012)
@@ -116,9 +112,9 @@ class Fitter:
         return log(predict_step(setup).step_ns) - measured
 
     def rows_of(self, constant: FreeConstant) -> list[int]:
-        """Indices of the cases that a constant is fitted on."""
+        """Indices of the cases that a constant moves."""
         family, _, release = constant.whose.partition("@")
-        moved = [
+        return [
             index
             for index, (setup, _, _) in enumerate(self.cases)
             if (
@@ -128,7 +124,6 @@ class Fitter:
                 and (not release or nearest_release(setup.software) == release)
             )
         ]
-        return moved
 
     def loss(self, indices: Iterable[int]) -> float:
         """Weighted loss of some cases at the constants as they are."""

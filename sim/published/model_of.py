@@ -15,6 +15,8 @@ from exactmap.sim.workload.model import Experts, LatentAttention, ModelConfig, M
 __all__ = ["family_of", "model_of"]
 
 _VOCAB = {ModelKind.GPT: 51200, ModelKind.LLAMA: 128256}
+_MOST_LAYERS = 10_000
+"""Each is looked at by itself; no model has a tenth of that."""
 _HYBRID_ATTENTION = 0.08
 """Share of attention layers in hybrid models of no known pattern: Nemotron-H's (arXiv:2504.03624)."""
 
@@ -56,6 +58,13 @@ def model_of(row: Row, assumed: list[str]) -> ModelConfig:
     family = family_of(name)
     cells = _Filled(row, cast(dict[str, int], family.get("fill", {})), assumed)
     layers, hidden, heads = (cells.integer(column) for column in ("layers", "hidden", "heads"))
+    if layers > _MOST_LAYERS:
+        raise InvalidInputError(
+            "too many layers",
+            where=Place(field="layers"),
+            got=str(layers),
+            expected=f"at most {_MOST_LAYERS}",
+        )
     kind = ModelKind(family.get("kind", "llama"))
     latent = _latent(row, family)
     head_dim = latent.v_dim if latent else cells.integer("head_dim", max(1, hidden // heads))

@@ -66,7 +66,7 @@ def overlaps_tensor(row: Row, family: str) -> bool:
 
 
 def is_balanced(row: Row, family: str) -> bool:
-    """Whether routing is forced to be even: Megatron-Bridge's benchmarks say so, its default is the router's."""
+    """Whether routing is forced to be even: Megatron-Bridge's benchmarks say so, else it is the router's."""
     flags = words(row)
     if family == "megatron-bridge" and not drops_tokens(row):
         return "moe_forced_balanced" in flags

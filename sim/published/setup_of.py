@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from exactmap.errors import ExactmapError, InvalidInputError, Place
 from exactmap.sim.cost.setup import TrainingSetup
-from exactmap.sim.published.cells import flag_number, integer, number, words
+from exactmap.sim.published.cells import flag_number, integer, is_on, number, words
 from exactmap.sim.published.model_of import model_of
 from exactmap.sim.published.row import Row
 from exactmap.sim.published.software_of import (
@@ -37,6 +37,8 @@ _CLUSTERS = {
     "GB200": "gb200-nvl72",
     "GB300": "gb300-nvl72",
 }
+_MOST_STAGES = 1024
+"""Of a pipeline: the search for its slowest window of ranks grows with the square."""
 _USED_OF_72 = 64
 """Jobs on NVL72 racks run in powers of two: 64 of the 72 GPUs, as published recipes place them."""
 
@@ -109,7 +111,7 @@ def setup_of(row: Row) -> TrainingSetup:
         raise InvalidInputError(
             "expert parallelism fits neither the ranks nor the experts", where=Place(field="ep"), got=str(ep)
         )
-    chunks = _chunks(row, model.layers, pp, assumed)
+    chunks = _chunks(row, model, pp, assumed)
     split = Split(
         tp=tp,
         cp=cp,
@@ -119,7 +121,7 @@ def setup_of(row: Row) -> TrainingSetup:
         etp=etp,
         chunks=chunks,
         # torchtitan's tensor parallelism always splits the tokens between products, too.
-        sequence_parallel=tp > 1 and (row["seq_par"] == "1" or software.family == "torchtitan"),
+        sequence_parallel=tp > 1 and (is_on(row, "seq_par") or software.family == "torchtitan"),
         zero=zero,
         cp_exchange=_context_exchange(row),
         # torchtitan shards parameters over context ranks as well.
@@ -177,8 +179,14 @@ def _check_division(model: ModelConfig, tp: int, pp: int) -> None:
             got=str(tp),
             expected=f"a divisor of {model.heads}",
         )
-    if pp > len(model.layer_kinds()) + 2:
-        raise InvalidInputError("more pipeline ranks than layers", where=Place(field="pp"), got=str(pp))
+    most = min(_MOST_STAGES, model.layers + 2)
+    if pp > most:
+        raise InvalidInputError(
+            "more pipeline ranks than layers",
+            where=Place(field="pp"),
+            got=str(pp),
+            expected=f"at most {most}",
+        )
 
 
 def _expert_tp(row: Row, family: str, tp: int, ep: int, ranks: int, assumed: list[str]) -> int:
@@ -197,9 +205,22 @@ def _expert_tp(row: Row, family: str, tp: int, ep: int, ranks: int, assumed: lis
 
 def _batch(row: Row, seq: int, dp: int, pp: int, model: ModelConfig, assumed: list[str]) -> Batch:
     gbs = integer(row, "gbs")
-    microbatch = integer(row, "mbs", 0)
-    stated = row["n_microbatches"] or microbatch
-    if not stated and pp > 1 and row["framework"].lower().startswith("torchtitan") and gbs % (dp * pp) == 0:
+    microbatch, number_of = integer(row, "mbs", 0), integer(row, "n_microbatches", 0)
+    if not microbatch and number_of:
+        if gbs % (dp * number_of):
+            raise InvalidInputError(
+                "the batch does not divide by dp x n_microbatches",
+                where=Place(field="n_microbatches"),
+                got=str(number_of),
+                expected=f"a divisor of {gbs} / {dp}",
+            )
+        microbatch = gbs // (dp * number_of)
+    elif (
+        not microbatch
+        and pp > 1
+        and row["framework"].lower().startswith("torchtitan")
+        and gbs % (dp * pp) == 0
+    ):
         # torchtitan's default: as many microbatches as stages.
         microbatch = gbs // (dp * pp)
         assumed.append(f"mbs={microbatch}")
@@ -222,9 +243,18 @@ def _batch(row: Row, seq: int, dp: int, pp: int, model: ModelConfig, assumed: li
     return Batch(seq, microbatch, gbs // (dp * microbatch))
 
 
-def _chunks(row: Row, layers: int, pp: int, assumed: list[str]) -> int:
+def _chunks(row: Row, model: ModelConfig, pp: int, assumed: list[str]) -> int:
+    layers = model.layers
     if row["vpp"] or pp == 1:
-        return integer(row, "vpp", 1) if pp > 1 else 1
+        chunks = integer(row, "vpp", 1) if pp > 1 else 1
+        if pp * chunks > min(_MOST_STAGES, layers + 2 + model.mtp_layers) > pp:
+            raise InvalidInputError(
+                "more stages than layers",
+                where=Place(field="vpp"),
+                got=f"{pp} x {chunks}",
+                expected=f"at most {layers + 2}",
+            )
+        return chunks
     chunks = 1
     if row["schedule"].lower().startswith(("interleaved", "not stated")):
         per_rank = layers // pp

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exactmap.sim.published.cells import integer, words
+from exactmap.sim.published.cells import decimal, integer, is_on, words
 from exactmap.sim.published.recipe_defaults import (
     captured_parts,
     drops_tokens,
@@ -98,9 +98,14 @@ def software_of(row: Row, assumed: list[str]) -> Software:
         grouped_gemm="no_grouped_gemm" not in flags,
         capacity_factor=1.0 if drops_tokens(row) else 0.0,
         balanced=is_balanced(row, family),
-        offloaded_layers=int(offloaded) if offloaded.isdecimal() else 0,
+        offloaded_layers=decimal(offloaded),
         optimizer_offload=next(
-            (int(w[:-1]) / 100 for w in sorted(flags) if w[:-1].isdecimal() and w.endswith("%")), 0.0
+            (
+                min(1.0, decimal(w[:-1]) / 100)
+                for w in sorted(flags)
+                if w[:-1].isdecimal() and w.endswith("%")
+            ),
+            0.0,
         )
         if "offload" in flags
         else 0.0,
@@ -121,9 +126,9 @@ def layout_of(row: Row) -> str:
 
 def zero_of(row: Row) -> tuple[int, int]:
     """ZeRO stage, and over how many ranks parameters or optimizer are sharded (0: all data ranks)."""
-    flags, text = words(row), row["fsdp"].lower()
+    flags, text = words(row), row["fsdp"].lower().removesuffix(".0")
     digits = "".join(letter if letter.isdecimal() else " " for letter in text).split()
-    shards = int(digits[-1]) if digits and "zero-" not in text else 0
+    shards = decimal(digits[-1]) if digits and "zero-" not in text else 0
     if "zero-3" in text or "zero-3" in row["framework"].lower() or "sharding groups" in text:
         return 3, shards
     if "zero-2" in text or "shard_grad_op" in flags:
@@ -132,13 +137,13 @@ def zero_of(row: Row) -> tuple[int, int]:
         return 1, 0
     if "fsdp+dp" in flags:
         return 3, 0
-    if text.isdecimal() and int(text) > 1:
-        return 3, int(text)
+    if decimal(text) > 1:
+        return 3, decimal(text)
     # torchtitan shards over context ranks as well: one data rank is not one shard there.
     whole = text == "1" and integer(row, "cp", 1) == 1
     if row["framework"].lower().startswith(("torchtitan", "maxtext", "pax")) and not whole:
         return 3, 0
-    return (1, 0) if row["dist_opt"] == "1" or "dist_opt" in flags else (0, 0)
+    return (1, 0) if is_on(row, "dist_opt") or "dist_opt" in flags else (0, 0)
 
 
 def precision_of(row: Row, zero: int) -> Precision:
@@ -191,7 +196,7 @@ def recompute_of(row: Row, layers: int, assumed: list[str]) -> Recompute:
     if text.startswith("full-layer"):
         digits = "".join(letter if letter.isdecimal() else " " for letter in text).split()
         chunk = max(1, layers // (integer(row, "pp", 1) * integer(row, "vpp", 1)))
-        return Recompute("full", share=min(1.0, int(digits[0]) / chunk) if digits else 1.0)
+        return Recompute("full", share=min(1.0, decimal(digits[0]) / chunk) if digits else 1.0)
     if text.startswith("full"):
         return Recompute("full")
     if text.startswith("modules:"):

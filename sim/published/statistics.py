@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from math import log
+from math import log, sqrt
 from statistics import median
 
 __all__ = ["Case", "ErrorStatistics", "Ranking", "error_statistics", "ranking"]
@@ -44,7 +44,8 @@ class ErrorStatistics:
     n
         Cases.
     mape, median, p90, worst
-        Mean, median, 90th percentile and largest of the absolute relative error.
+        Mean, median, 90th percentile (the smallest that nine in ten do not exceed) and largest of the
+        absolute relative error.
     worst_id
         Whose the largest is.
     bias
@@ -87,7 +88,7 @@ def error_statistics(cases: Sequence[Case]) -> ErrorStatistics:
         n=len(cases),
         mape=sum(sizes) / len(sizes),
         median=median(sizes),
-        p90=sizes[min(len(sizes) - 1, int(0.9 * len(sizes)))],
+        p90=sizes[-(-9 * len(sizes) // 10) - 1],
         worst=abs(worst.error),
         worst_id=worst.id,
         bias=median(case.error for case in cases),
@@ -108,7 +109,8 @@ class Ranking:
     mean_regret, worst_regret
         What the layout predicted fastest loses against the one measured fastest.
     tau
-        Kendall's tau, averaged over the groups; ties count as neither.
+        Kendall's tau-b, averaged over the groups: pairs that agree less those that do not, over the
+        geometric mean of the pairs untied in each; 0 where one of them ties all.
     """
 
     groups: int
@@ -136,9 +138,20 @@ def ranking(groups: Iterable[Sequence[Case]]) -> Ranking:
         fastest = min(case.predicted for case in group)
         picked = [case.measured for case in group if case.predicted == fastest]
         regrets.append(sum(picked) / len(picked) / min(case.measured for case in group) - 1.0)
-        signs = [(a.predicted - b.predicted) * (a.measured - b.measured) for a, b in combinations(group, 2)]
-        agree = sum(sign > 0 for sign in signs) - sum(sign < 0 for sign in signs)
-        taus.append(agree / len(signs))
+        taus.append(_kendall_tau_b(group))
     if not regrets:
         return Ranking(0, 0.0, 0.0, 0.0)
     return Ranking(len(regrets), sum(regrets) / len(regrets), max(regrets), sum(taus) / len(taus))
+
+
+def _kendall_tau_b(group: Sequence[Case]) -> float:
+    """Kendall's tau-b of predicted against measured."""
+    signs = [
+        (_sign(a.predicted - b.predicted), _sign(a.measured - b.measured)) for a, b in combinations(group, 2)
+    ]
+    untied = sqrt(sum(x * x for x, _ in signs) * sum(y * y for _, y in signs))
+    return sum(x * y for x, y in signs) / untied if untied else 0.0
+
+
+def _sign(value: float) -> int:
+    return (value > 0) - (value < 0)

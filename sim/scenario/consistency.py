@@ -9,6 +9,7 @@ from exactmap.sim.scenario.document import Problems
 from exactmap.sim.scenario.resolved import Scenario
 from exactmap.sim.scenario.strict_yaml import KeyPath, Marked
 from exactmap.sim.scenario.types import Engine, Precision
+from exactmap.sim.workload.plain import special_features
 from exactmap.topology.fabric.build import build_fabric
 
 __all__ = ["find_conflicts"]
@@ -85,8 +86,15 @@ def _check_parallel(scenario: Scenario, conflict: _Conflict) -> None:
             _listed(space.cp),
             f"a divisor of {training.sequence} tokens",
         )
-    if space.ep is not None and all(ep > 1 for ep in space.ep):
-        conflict(("parallel", "ep"), "the model has no experts", _listed(space.ep), "1")
+    num_experts = 1 if model.experts is None else model.experts.num_experts
+    if space.ep is not None and all(num_experts % ep for ep in space.ep):
+        what = "no expert-parallel size divides the experts" if model.experts else "the model has no experts"
+        conflict(
+            ("parallel", "ep"),
+            what,
+            _listed(space.ep),
+            f"a divisor of {num_experts}" if model.experts else "1",
+        )
     # A stage with the head alone, or the embedding alone, needs no layer.
     if space.pp is not None and min(space.pp) * min(space.chunks or (1,)) > model.layers + 2:
         conflict(
@@ -145,6 +153,15 @@ def _check_machine(scenario: Scenario, conflict: _Conflict) -> None:
             f"{cluster.gpu.name} has no {precision} peak",
             precision,
             " or ".join(cluster.gpu.peak_flop_per_s) or "a peak in cluster.gpu.peak",
+        )
+    special = special_features(scenario.model)
+    if scenario.execution is Engine.CPU and special:
+        conflict(
+            ("model",),
+            "the C engine runs layers that are alike, with a dense MLP",
+            f"{scenario.model.name} with {', '.join(special)}",
+            "a plain gpt or llama",
+            "leave execution out",
         )
     if scenario.execution is Engine.CPU and precision is not Precision.FP32:
         conflict(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from exactmap.sim.scenario.cluster_document import cluster_document
 from exactmap.sim.scenario.map_section import map_document
-from exactmap.sim.scenario.schema import ModelSection
 from exactmap.sim.scenario.state_section import effective_state
 from exactmap.sim.scenario.types import Engine, Goal, Limits, ParallelSpace, Training
 from exactmap.sim.workload.model import ModelConfig
@@ -16,6 +15,8 @@ from exactmap.topology.hardware import Cluster
 from exactmap.topology.state.spec import StateSpec
 
 __all__ = ["effective_document"]
+
+_ALWAYS = frozenset({"norm_eps", "rope_theta", "name"})
 
 
 def effective_document(
@@ -32,8 +33,7 @@ def effective_document(
     state: StateSpec,
 ) -> dict[str, object]:
     """The sections of a scenario as plain data, ready to be written as YAML."""
-    sizes = {**asdict(model), "kind": model.kind.value}
-    sizes = {key: value for key, value in sizes.items() if key in ModelSection.model_fields}
+    sizes = _sizes(model)
     return {
         "exactmap": 1,
         "name": name,
@@ -67,6 +67,16 @@ def effective_document(
         "map": map_document(cluster.map_request),
         "state": effective_state(state),
         "execution": None if execution is None else {"engine": execution.value},
+    }
+
+
+def _sizes(model: ModelConfig) -> dict[str, object]:
+    """What a model is made of; of what not every model has, only that which this one has."""
+    sizes: dict[str, object] = {**asdict(model), "kind": model.kind.value}
+    return {
+        field.name: sizes[field.name]
+        for field in fields(model)
+        if field.name in _ALWAYS or sizes[field.name] != field.default
     }
 
 

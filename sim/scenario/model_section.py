@@ -1,24 +1,30 @@
 """Build the model that a scenario asks for: a preset, a Hugging Face file, or its own sizes.
 
 Sizes beside a preset or a file replace its own; the head dimension follows when heads or hidden size are
-changed alone.
+changed alone. Of latent attention, experts and state spaces single sizes can be replaced, too.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
+from typing import cast
 
 from exactmap.errors import InvalidInputError, Place
 from exactmap.sim.scenario.document import Problems
-from exactmap.sim.scenario.schema import ModelSection
+from exactmap.sim.scenario.model_schema import ModelSection
 from exactmap.sim.scenario.strict_yaml import Marked
 from exactmap.sim.workload.huggingface import read_huggingface_config
-from exactmap.sim.workload.model import ModelConfig, ModelKind
+from exactmap.sim.workload.model import Experts, LatentAttention, ModelConfig, ModelKind, StateSpace
 from exactmap.sim.workload.presets import find_preset
 
 __all__ = ["resolve_model"]
 
+_BLOCKS: dict[str, type[Experts | LatentAttention | StateSpace]] = {
+    "latent": LatentAttention,
+    "experts": Experts,
+    "state_space": StateSpace,
+}
 _REQUIRED = ("kind", "layers", "hidden", "heads", "vocab", "positions")
 
 
@@ -38,11 +44,7 @@ def resolve_model(
     problems
         Takes what is wrong; the model is then None.
     """
-    sizes = {
-        key: value
-        for key, value in section.model_dump(exclude={"preset", "huggingface"}).items()
-        if value is not None
-    }
+    sizes = section.model_dump(exclude={"preset", "huggingface"}, exclude_none=True)
     if section.preset is not None and section.huggingface is not None:
         place = document.place(("model", "huggingface"))
         problems.add(InvalidInputError("a model has one origin", where=place, got="preset and huggingface"))
@@ -76,9 +78,37 @@ def _changed(config: ModelConfig, sizes: dict[str, object]) -> ModelConfig:
         changes["head_dim"] = max(
             1, _whole(changes, "hidden", config.hidden) // _whole(changes, "heads", config.heads)
         )
+    missing = _set_blocks(changes, config)
+    if missing:
+        raise (
+            missing[0]
+            if len(missing) == 1
+            else InvalidInputError("parts of the model lack sizes", problems=missing)
+        )
     if "name" not in changes:
         changes["name"] = f"{config.name}*"
     return replace(config, **changes)  # type: ignore[arg-type]
+
+
+def _set_blocks(sizes: dict[str, object], base: ModelConfig | None) -> list[InvalidInputError]:
+    """Put the objects of `_BLOCKS` in place of their sections; returns what they lack."""
+    problems: list[InvalidInputError] = []
+    for block, make in _BLOCKS.items():
+        if block not in sizes:
+            continue
+        given = cast(dict[str, object], sizes[block])
+        below = None if base is None else getattr(base, block)
+        if below is not None:
+            given = {**asdict(below), **given}
+        required = [field.name for field in fields(make) if field.default is MISSING]
+        lacking = [name for name in required if name not in given]
+        if lacking:
+            where = Place(field=f"model.{block}")
+            got = f"no {', '.join(lacking)}"
+            problems.append(InvalidInputError("a part of the model lacks sizes", where=where, got=got))
+            continue
+        sizes[block] = make(**given)  # type: ignore[arg-type]
+    return problems
 
 
 def _whole(sizes: dict[str, object], key: str, default: int) -> int:
@@ -116,4 +146,11 @@ def _inline(sizes: dict[str, object], document: Marked, problems: Problems) -> M
         "ffn": 4 * hidden if kind is ModelKind.GPT else 8 * hidden // 3,
         "tied": kind is ModelKind.GPT,
     }
+    lacking = _set_blocks(sizes, None)
+    for problem in lacking:
+        where = problem.where
+        field = where.field if isinstance(where, Place) else None
+        problems.add(problem, document.place(tuple((field or "model").split("."))))
+    if lacking:
+        return None
     return ModelConfig(**{**defaults, **sizes, "kind": kind})  # type: ignore[arg-type]

@@ -25,6 +25,7 @@ from exactmap.sim.scenario.fields import (
     Watts,
 )
 from exactmap.sim.scenario.map_section import MapSection
+from exactmap.sim.scenario.model_schema import ModelSection
 from exactmap.sim.scenario.state_schema import StateSection
 
 __all__ = [
@@ -236,26 +237,6 @@ class ClusterSection(_Section):
         default=None,
         description="files with collectives measured on it: output of nccl-tests, or CSV as the catalog's",
     )
-
-
-class ModelSection(_Section):
-    """The model: a preset, a Hugging Face file, or its sizes; sizes beside a preset replace its own."""
-
-    preset: str | None = None
-    huggingface: str | None = Field(default=None, description="a config.json, relative to the scenario")
-    name: str | None = None
-    kind: Literal["gpt", "llama"] | None = None
-    layers: Positive | None = None
-    hidden: Positive | None = None
-    heads: Positive | None = None
-    kv_heads: Positive | None = None
-    head_dim: Positive | None = None
-    ffn: Positive | None = None
-    vocab: Positive | None = None
-    positions: Positive | None = None
-    tied: bool | None = None
-    norm_eps: Annotated[float, Field(gt=0.0)] | None = None
-    rope_theta: Annotated[float, Field(gt=0.0)] | None = None
 
 
 class OptimizerSection(_Section):

@@ -63,13 +63,15 @@ def passes_ns(
     hops, blocking
         Messages between stages; whether they block.
     """
+    p = len(rank_ns)
     if schedule == "1f1b":
         return _one_f_one_b(times, rank_ns, m, hops, blocking=blocking)
     if schedule == "gpipe":
-        backward = max(i + w for i, w in zip(times.input, times.weight, strict=True))
+        # A rank does all its chunks of a microbatch in turn.
+        forward = [sum(times.forward[rank::p]) for rank in range(p)]
+        backward = max(sum(times.input[rank::p]) + sum(times.weight[rank::p]) for rank in range(p))
         wire = max(hops, default=0.0) * blocking
-        return sum(rank_ns) + 2 * sum(hops) + (m - 1) * (max(times.forward) + backward + 2 * wire)
-    p = len(rank_ns)
+        return sum(rank_ns) + 2 * sum(hops) + (m - 1) * (max(forward) + backward + 2 * wire)
     busy = max(rank_ns)
     idle = _idle_ns(schedule, times, rank_ns, m, len(times.forward) // p)
     return m * busy + idle + _hops_ns(schedule, hops, m, p, blocking=blocking)

@@ -22,7 +22,7 @@ from exactmap.sim.workload.layer_work import LayerWork
 
 __all__ = ["AxisTime", "communication"]
 
-_AXES = ("tp", "cp", "ep", "dp", "pp", "embedding")
+_AXES = ("tp", "cp", "etp", "ep", "dp", "pp", "embedding")
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,6 +110,9 @@ def read_layout(text: str, layers: int, stages: int) -> tuple[StageLayout, ...]:
     [(0, 2, 0), (2, 4, 0), (4, 6, 0), (6, 7, 1)]
     """
     plain = text.replace(" ", "").replace(",", "")
+    # A repeat larger than the model fits none; writing it out may not fit this machine either.
+    if any(len(number) > 4 for number in re.findall(r"\d+", plain)):
+        plain = ""
     plain = re.sub(r"\(([^()]*)\)\*(\d+)", lambda found: found[1] * int(found[2]), plain)
     plain = re.sub(r"([A-Za-z])\*(\d+)", lambda found: found[1] * int(found[2]), plain)
     parts = plain.split("|")

@@ -12,12 +12,12 @@ State follows the precision and the ZeRO stage. This is what a framework's alloc
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 
 from exactmap.sim.cost.setup import TrainingSetup
 from exactmap.sim.step.activations import kept_bytes
-from exactmap.sim.step.stages import StagePlan
+from exactmap.sim.step.stages import StagePlan, layer_kinds
 from exactmap.sim.workload.training import Recompute
 
 __all__ = ["StepMemory", "predict_memory"]
@@ -57,7 +57,11 @@ class StepMemory:
 
 def predict_memory(setup: TrainingSetup, plan: StagePlan) -> StepMemory:
     """Memory of the fullest rank of a setup whose stages are laid out."""
-    ranks = [_rank(setup, plan, rank) for rank in range(setup.split.pp)]
+    chunks = _chunk_bytes(setup, plan)
+    spare = 4.0 * _largest_weight(setup)
+    if setup.recompute.kind == "full":
+        spare += _one_layer_whole(setup)
+    ranks = [_rank(setup, plan, rank, chunks, spare) for rank in range(setup.split.pp)]
     totals = tuple(sum(parts.values()) for parts, _ in ranks)
     fullest = totals.index(max(totals))
     parts, moment = ranks[fullest]
@@ -82,7 +86,24 @@ def _in_flight(setup: TrainingSetup, schedule: str, rank: int) -> float:
     return min(float(m), float(p - rank) if schedule == "1f1b" else float(p))
 
 
-def _rank(setup: TrainingSetup, plan: StagePlan, rank: int) -> tuple[dict[str, float], str]:
+def _chunk_bytes(setup: TrainingSetup, plan: StagePlan) -> list[float]:
+    """What each stage keeps of one microbatch."""
+    kinds = layer_kinds(setup.model)
+    kept = {kind: kept_bytes(setup, kind) for kind in set(kinds)}
+    further = (
+        sum(kept_bytes(setup, kind) for kind in setup.model.mtp_kinds()) if setup.model.mtp_layers else 0.0
+    )
+    return [
+        sum(count * kept[kind] for kind, count in Counter(kinds[layout.first : layout.last]).items())
+        + layout.mtp * further
+        for layout in plan.layouts
+    ]
+
+
+def _rank(
+    setup: TrainingSetup, plan: StagePlan, rank: int, chunks: list[float], spare: float
+) -> tuple[dict[str, float], str]:
+    """Parts of a rank and its moment; `chunks`: what stages keep; `spare`: what backward needs besides."""
     precision, split, model = setup.precision, setup.split, setup.model
     held = [stage for stage, _ in plan.held[rank]]
     dense = float(sum(stage.dense + stage.embedding for stage in held))
@@ -97,22 +118,13 @@ def _rank(setup: TrainingSetup, plan: StagePlan, rank: int) -> tuple[dict[str, f
         kept = 1.0 - setup.software.optimizer_offload
         out["optimizer"] += count * state * kept / (ranks if zero >= 1 else 1)
     out["parameters"] += sum(stage.frozen for stage in held) * precision.param_bytes
-    kinds = model.layer_kinds()
-    chunks = [
-        sum(kept_bytes(setup, kind) for kind in kinds[layout.first : layout.last])
-        + layout.mtp * sum(kept_bytes(setup, kind) for kind in model.mtp_kinds())
-        for layout, ranks in zip(plan.layouts, plan.ranks_of, strict=True)
-        if rank in ranks
-    ]
-    out["activations"] = sum(chunks) * _in_flight(setup, plan.schedule, rank)
+    kept_here = sum(chunk for chunk, ranks in zip(chunks, plan.ranks_of, strict=True) if rank in ranks)
+    out["activations"] = kept_here * _in_flight(setup, plan.schedule, rank)
     if setup.software.offloaded_layers:
-        share = min(1.0, setup.software.offloaded_layers / max(1, len(kinds) // split.pp))
+        share = min(1.0, setup.software.offloaded_layers / max(1, len(layer_kinds(model)) // split.pp))
         out["activations"] *= 1.0 - share
     out["libraries"] = _ALWAYS_BYTES
-    largest = _largest_weight(setup)
-    moments = {"backward": 4.0 * largest}
-    if setup.recompute.kind == "full":
-        moments["backward"] += _one_layer_whole(setup)
+    moments = {"backward": spare}
     if any(stage.head[1] for stage in held):
         tokens = setup.batch.microbatch * setup.batch.seq / split.cp
         moments["logits"] = _LOGIT_BYTES * tokens * model.vocab / split.tp
@@ -128,7 +140,7 @@ def _rank(setup: TrainingSetup, plan: StagePlan, rank: int) -> tuple[dict[str, f
 def _one_layer_whole(setup: TrainingSetup) -> float:
     """Everything that a layer keeps while it is computed again."""
     whole = replace(setup, recompute=Recompute())
-    return max(kept_bytes(whole, kind) for kind in set(setup.model.layer_kinds()))
+    return max(kept_bytes(whole, kind) for kind in set(layer_kinds(setup.model)))
 
 
 def _largest_weight(setup: TrainingSetup) -> float:

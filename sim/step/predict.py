@@ -92,7 +92,7 @@ def predict_step(setup: TrainingSetup, kernels: KernelClock | None = None) -> St
         named,
         memory_bytes=memory.peak_bytes,
         memory=memory,
-        warnings=interval.warnings,
+        warnings=interval.warnings + clock.clock.warnings(),
         busiest=pipeline.busiest,
     )
 

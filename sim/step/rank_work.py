@@ -6,8 +6,8 @@ from collections import Counter
 
 from exactmap.sim.cost.setup import TrainingSetup
 from exactmap.sim.step.stages import StagePlan
-from exactmap.sim.workload.layer_work import Kernel, KernelKind, LayerWork, head_work, layer_work
-from exactmap.sim.workload.operators import Pass
+from exactmap.sim.workload.flops import kernel_model_flop
+from exactmap.sim.workload.layer_work import LayerWork, head_work, layer_work, prediction_work
 
 __all__ = ["model_flop_per_gpu", "rank_work"]
 
@@ -22,8 +22,11 @@ def rank_work(setup: TrainingSetup, plan: StagePlan, rank: int) -> tuple[tuple[L
             continue
         # A stage on two ranks sees half of the microbatches on each.
         each = setup.batch.num_microbatches / len(ranks)
-        for kind in kinds[layout.first : layout.last] + (kinds[-1],) * layout.mtp:
+        for kind in kinds[layout.first : layout.last]:
             counts[layer_work(model, kind, *args)] += each  # type: ignore[assignment]
+        if layout.mtp:
+            for work in prediction_work(model, *args):
+                counts[work] += each * layout.mtp  # type: ignore[assignment]
         if not setup.layers_only and layout.head + layout.mtp:
             counts[head_work(model, *args)] += each * (layout.head + layout.mtp)  # type: ignore[assignment]
     return tuple(counts.items())
@@ -32,19 +35,13 @@ def rank_work(setup: TrainingSetup, plan: StagePlan, rank: int) -> tuple[tuple[L
 def model_flop_per_gpu(setup: TrainingSetup, plan: StagePlan) -> float:
     """Model FLOPs of a GPU in a step, the mean of all: what training needs, nothing computed again.
 
-    Fused attention's backward counts twice its forward, not the 2.5 times that it does.
+    Backward of fused attention and of scans counts twice their forward, not the 2.5 or 3 times that it does.
     """
     ranks = range(setup.split.pp)
     total = sum(
-        count * _model_flop(kernel)
+        count * kernel_model_flop(kernel)
         for rank in ranks
         for layer, count in rank_work(setup, plan, rank)
         for kernel in layer.kernels
     )
     return total / len(ranks)
-
-
-def _model_flop(kernel: Kernel) -> float:
-    if kernel.kind is not KernelKind.ATTENTION:
-        return kernel.flop
-    return 3.0 * kernel.flop if kernel.step is Pass.F else 0.0

@@ -15,7 +15,7 @@ from exactmap.sim.workload.layer_work import head_work, layer_work, prediction_w
 from exactmap.sim.workload.model import LayerKind, ModelConfig
 from exactmap.sim.workload.operators import Pass
 
-__all__ = ["Stage", "StagePlan", "price_stages"]
+__all__ = ["Stage", "StagePlan", "layer_kinds", "price_stages"]
 
 
 @dataclass(slots=True)
@@ -105,7 +105,7 @@ def price_stages(clock: LayerClock) -> StagePlan:
     setup = clock.setup
     split, model = setup.split, setup.model
     schedule = schedule_name(setup.schedule, split.pp, split.chunks)
-    kinds = _kinds(model)
+    kinds = layer_kinds(model)
     num = split.pp * (1 if schedule == "dualpipe" else split.chunks)
     if setup.layout:
         layouts = read_layout(setup.layout, len(kinds), num)
@@ -157,7 +157,7 @@ def _stage(
         stage.matrices += count * price.matrices
         stage.frozen += count * price.frozen
     model = setup.model
-    vocab = -(-model.vocab // setup.split.tp) * model.hidden
+    vocab = model.padded_vocab(setup.split.tp) // setup.split.tp * model.hidden
     if setup.software.adapter_rank:
         stage.frozen += vocab * (layout.embedding + bool(stage.head[1] and not model.tied))
         return stage
@@ -169,5 +169,6 @@ def _stage(
 
 
 @lru_cache(maxsize=256)
-def _kinds(model: ModelConfig) -> tuple[LayerKind, ...]:
+def layer_kinds(model: ModelConfig) -> tuple[LayerKind, ...]:
+    """Kind of each layer, as `ModelConfig.layer_kinds` has it, kept for the next setup of the model."""
     return model.layer_kinds()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from exactmap.sim.cost.expert_exchange import expert_copies
 from exactmap.sim.cost.layers import LayerClock
 from exactmap.sim.cost.setup import TrainingSetup
 from exactmap.sim.step.predict import message_bytes
@@ -28,7 +29,7 @@ class Traffic:
     Parameters
     ----------
     axis
-        ``tp``, ``cp``, ``ep``, ``pp``, ``dp``, ``expert_dp``.
+        ``tp``, ``cp``, ``etp``, ``ep``, ``pp``, ``dp``, ``expert_dp``.
     ranks, per_domain
         Ranks of a group, and those of them that share a scale-up domain.
     tier, fabric_tier
@@ -79,7 +80,7 @@ def step_traffic(setup: TrainingSetup) -> tuple[Traffic, ...]:
             groups[axis].fabric_tier if groups[axis].num_domains > 1 else 0,
             *out[axis],
         )
-        for axis in ("tp", "cp", "ep", "dp", "expert_dp", "pp")
+        for axis in ("tp", "cp", "etp", "ep", "dp", "expert_dp", "pp")
         if groups[axis].num_members > 1 and out.get(axis, (0.0, 0.0))[0] > 0
     )
 
@@ -91,8 +92,13 @@ def _ring(shape: GroupShape, num_bytes: float) -> tuple[float, float]:
     return sent, sent * (d / n if d > 1 else 0.0)
 
 
-def _exchange_bytes(exchange: Exchange, shape: GroupShape) -> tuple[float, float]:
+def _exchange_bytes(exchange: Exchange, shape: GroupShape, dispatcher: str) -> tuple[float, float]:
     n = shape.num_members
+    if exchange.collective == "experts":
+        inside, outside = expert_copies(shape, exchange.copies, dispatcher, most_hosts=exchange.most_hosts)
+        # A gather passes everything round one ring, through whichever network is next.
+        sent = inside if dispatcher == "all_gather" else inside + outside
+        return sent * exchange.num_bytes, outside * exchange.num_bytes
     if exchange.collective == "ring":
         sent = exchange.num_bytes * (n - 1)
         return sent, sent * (shape.num_domains / n if shape.num_domains > 1 else 0.0)
@@ -121,7 +127,7 @@ def _layer_bytes(
             layers = [works[kind] for kind in kinds[layout.first : layout.last]]
             for work in (*layers, *([head] if layout.head else [])):
                 for exchange in work.exchanges:
-                    sent = _exchange_bytes(exchange, groups[exchange.axis])
+                    sent = _exchange_bytes(exchange, groups[exchange.axis], setup.software.dispatcher)
                     again = (
                         exchange.step is Pass.F
                         and work is not head

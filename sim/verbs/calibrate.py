@@ -23,7 +23,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field, ValidationError
 
 from exactmap.backend_c.run import engine_version, time_ops
-from exactmap.errors import ExecutionFailedError, InvalidInputError
+from exactmap.errors import ExecutionFailedError, InvalidInputError, Place
 from exactmap.files import write_atomically
 from exactmap.sim.cost.host import (
     AllReduceTime,
@@ -39,6 +39,7 @@ from exactmap.sim.plan.check import load_plan
 from exactmap.sim.scenario.scenario import load_scenario
 from exactmap.sim.verbs.host_load import QUIET_SHARE, LoadMeter
 from exactmap.sim.workload.model import ModelConfig
+from exactmap.sim.workload.plain import require_plain
 from exactmap.sim.workload.presets import find_preset
 
 __all__ = ["DEFAULT_OUT", "Shape", "calibrate", "default_shapes", "shapes_of_plan", "shapes_of_scenario"]
@@ -137,6 +138,7 @@ def shapes_of_plan(path: str | Path) -> tuple[Shape, ...]:
 def shapes_of_scenario(path: str | Path) -> tuple[Shape, ...]:
     """The scenario's model at every microbatch that its search may choose."""
     scenario = load_scenario(path)
+    require_plain(scenario.model, Place(scenario.path, field="model"))
     batch = scenario.training.batch_sequences
     chosen = scenario.parallel.microbatch or AUTO_MICROBATCHES
     layers = min(2, scenario.model.layers)

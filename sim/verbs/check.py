@@ -160,9 +160,13 @@ def _check_scenario(path: Path, overrides: Sequence[str], *, effective: bool) ->
     scenario = load_scenario(path, overrides)
     data = read_bytes(path, MAX_SIZE_BYTES, "scenario")
     unit = "core" if scenario.execution == "cpu" else "GPU"
+    model = scenario.model
+    counted = f"{model.name}, {model.num_parameters():,} parameters"
+    if model.experts is not None:
+        counted += f", {model.num_active_parameters():,} of them active"
     facts = (
         ("name", scenario.name),
-        ("model", f"{scenario.model.name}, {scenario.model.num_parameters():,} parameters"),
+        ("model", counted),
         ("cluster", f"{scenario.cluster.name}, {scenario.max_gpus:,} {unit}s to use"),
         ("batch", f"{scenario.training.batch_sequences:,} sequences x {scenario.training.sequence:,} tokens"),
         ("memory for a plan", f"{scenario.memory_budget_bytes:,} bytes per {unit}"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exactmap import __version__
-from exactmap.errors import InvalidInputError
+from exactmap.errors import InvalidInputError, Place
 from exactmap.files import write_atomically
 from exactmap.sim.cost.formats import find_formats
 from exactmap.sim.cost.host import read_host_profile
@@ -26,6 +26,7 @@ from exactmap.sim.scenario.scenario import Scenario, load_scenario
 from exactmap.sim.scenario.types import Engine
 from exactmap.sim.schedules.build import OptimizerSettings
 from exactmap.sim.verbs.input_kind import InputKind, refuse_others
+from exactmap.sim.workload.plain import require_plain
 
 if TYPE_CHECKING:
     from exactmap.sim.plan.plan import Plan
@@ -123,10 +124,11 @@ def plan(
     InvalidInputError
         If the scenario is wrong.
     InfeasibleError
-        If nothing fits.
+        If nothing fits, or no plan can hold the model.
     """
     refuse_others(scenario, "a scenario", InputKind.SCENARIO)
     loaded = load_scenario(scenario, overrides)
+    require_plain(loaded.model, Place(loaded.path, field="model"))
     formats = find_formats(loaded.training.precision)
     machine = pricing or _pricing_of(loaded, host)
     estimator = Estimator(

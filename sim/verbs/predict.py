@@ -39,8 +39,9 @@ class PredictReport:
         """The result as plain data."""
         return {
             "schema_version": 1,
-            "rows": len(self.lines),
-            "predicted": self.num_predicted,
+            "kind": "prediction-table",
+            "num_rows": len(self.lines),
+            "num_predicted": self.num_predicted,
             "predictions": list(self.lines),
         }
 

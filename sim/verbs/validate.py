@@ -71,11 +71,14 @@ def validate(
 
     Raises
     ------
+    InvalidInputError
+        If `gate` is no record.
     CheckFailedError
         If a part got worse than `gate` by a tenth, or a row stopped predicting.
     """
+    before = read_record(gate) if gate is not None else None
     accuracy = judge_published()
-    problems = tuple(gate_problems(read_record(gate), accuracy)) if gate is not None else ()
+    problems = tuple(gate_problems(before, accuracy)) if before is not None else ()
     report = ValidateReport(accuracy, tuple(bars_of(accuracy)), problems)
     if record is not None:
         write_atomically(record, json.dumps(_rounded(accuracy.to_dict()), indent=1, sort_keys=True) + "\n")

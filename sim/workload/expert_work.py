@@ -127,7 +127,7 @@ def expert_exchanges(
     if split.etp > 1:
         whole = size * experts.top_k * split.etp
         out += [
-            Exchange(f"expert {collective}", step, "tp", collective, whole, "moe")
+            Exchange(f"expert {collective}", step, "etp", collective, whole, "moe")
             for collective in ("all_gather", "reduce_scatter")
             for step in (Pass.F, Pass.I)
         ]

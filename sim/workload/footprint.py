@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from exactmap.errors import InvalidInputError, Place
 from exactmap.sim.workload.model import ModelConfig, ModelKind, Part, StageLike
+from exactmap.sim.workload.plain import require_plain
 
 __all__ = [
     "PrecisionBytes",
@@ -311,6 +312,8 @@ def stage_footprint(
     InvalidInputError
         If `microbatch`, `seq`, `slices` or `tp` is below 1, `slices` does not divide `seq`, or `seq` exceeds
         the model's positions.
+    InfeasibleError
+        If the model is not plain: the engine has no layout for it.
 
     Examples
     --------
@@ -356,6 +359,7 @@ def stage_footprint(
             got=f"{seq} tokens in {slices} slices",
             expected="a divisor of the sequence length",
         )
+    require_plain(model)
     d = _dims(model, microbatch, seq, slices, precision or PrecisionBytes(), tp)
     num_flows = max(0, stage.num_layers - (0 if stage.embedding else 1))
     return StageFootprint(

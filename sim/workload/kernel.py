@@ -45,7 +45,7 @@ class Kernel(NamedTuple):
 
 
 class Exchange(NamedTuple):
-    """A collective inside a layer: `axis` is ``tp``, ``cp`` or ``ep``; `num_bytes` the full buffer.
+    """A collective inside a layer: `axis` is ``tp``, ``cp``, ``ep`` or ``etp``; `num_bytes` the full buffer.
 
     Collective ``ring`` passes blocks round beside attention; `num_bytes` is then one hop's. Collective
     ``experts`` sends each token to `copies` experts on at most `most_hosts` hosts (0: any); `num_bytes` is

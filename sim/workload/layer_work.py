@@ -150,20 +150,28 @@ def _tensor_exchanges(model: ModelConfig, split: Split, tokens: int, act: int, m
 def prediction_work(
     model: ModelConfig, split: Split, batch: Batch, precision: Precision, software: Software
 ) -> tuple[LayerWork, ...]:
-    """Work of one further prediction (multi-token prediction): the projection and its layers.
+    """Work of one further prediction: two norms and a projection of both inputs, then its layers.
 
-    The stream and the next token's embedding are normed, put together and projected to the stream's width
-    (Megatron-Core, transformer/multi_token_prediction.py).
+    The trunk's output and the embedding of the next token are normalised, put side by side and projected
+    (DeepSeek-V3, arXiv:2412.19437, section 2.2; Megatron-Core, transformer/multi_token_prediction.py); layers
+    and the head follow.
     """
+    act = precision.act_bytes
     tokens = batch.microbatch * -(-batch.seq // split.cp)
     outside = -(-tokens // split.tp) if split.sequence_parallel else tokens
-    stream = float(outside * model.hidden * precision.act_bytes)
-    kernels = memory("mtp_norms", "layernorm", 8 * stream, 12 * stream, 4)
-    kernels += products("mtp_projection", "mtp", tokens, 2 * model.hidden, -(-model.hidden // split.tp))
-    exchanges = _tensor_exchanges(model, split, tokens, precision.act_bytes, "mtp")
-    joint = LayerWork(tuple(kernels), tuple(exchanges))
-    layers = [layer_work(model, kind, split, batch, precision, software) for kind in model.mtp_kinds()]
-    works = [joint, *layers]
+    stream = float(outside * model.hidden * act)
+    norm = 3 if is_eager(software) else 1
+    kernels = memory("prediction_norms", "layernorm", 4 * norm * stream, 8 * norm * stream, 2 * norm)
+    kernels += products("prediction", "mlp", tokens, 2 * model.hidden, -(-model.hidden // split.tp))
+    if software.adapter_rank:
+        kernels = with_adapters(kernels, software.adapter_rank, act)
+    if precision.narrow:
+        kernels += _casts(kernels, precision, batch, software)
+    exchanges = _tensor_exchanges(model, split, tokens, act, "mlp")
+    if software.adapter_rank:
+        exchanges = [exchange for exchange in exchanges if exchange.step is not Pass.W]
+    works = [LayerWork(tuple(kernels), tuple(exchanges))]
+    works += [layer_work(model, kind, split, batch, precision, software) for kind in model.mtp_kinds()]
     return tuple(_kept_wide(work) for work in works) if model.mtp_repeated else tuple(works)
 
 
@@ -179,8 +187,7 @@ def head_work(
 ) -> LayerWork:
     """Kernels and exchanges of the final norm, the head and the loss, which is computed in 32 bits."""
     tokens = batch.microbatch * -(-batch.seq // split.cp)
-    multiple = model.vocab_multiple * split.tp
-    vocab = -(-model.vocab // multiple) * model.vocab_multiple
+    vocab = model.padded_vocab(split.tp) // split.tp
     logits = float(tokens * vocab)
     kernels = products("head", "head", tokens, model.hidden, vocab, wide=True)
     passes: tuple[float, float] = (18, 12) if is_eager(software) else (10, 6)

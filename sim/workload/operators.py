@@ -1,4 +1,4 @@
-"""The operators of a transformer's passes: FLOPs executed, bytes moved, shapes, on one rank of a stage.
+"""The operators of a plain transformer's passes: FLOPs executed, bytes moved, shapes, on one rank of a stage.
 
 A product C[m,n] = A[m,k] B[k,n] takes 2 m n k FLOPs. Forward (F) multiplies by each weight once, the input
 gradient (I) and the weight gradient (W) once each. Causal attention over s tokens executes s (s+1) / 2 of
@@ -22,6 +22,7 @@ from enum import StrEnum
 
 from exactmap.errors import InvalidInputError, Place
 from exactmap.sim.workload.model import ModelConfig, ModelKind, StageLike
+from exactmap.sim.workload.plain import require_plain
 
 __all__ = [
     "Operator",
@@ -106,7 +107,11 @@ def model_flop_per_token(model: ModelConfig, seq: int) -> float:
 
 
 def model_flop(model: ModelConfig, seq: int, num_sequences: int) -> int:
-    """Model FLOPs of so many sequences, forward and backward, nothing computed again."""
+    """Model FLOPs of so many sequences of a plain model, forward and backward, nothing computed again.
+
+    To the last score, as the engine executes them; `exactmap.sim.workload.flops` has those of all models.
+    """
+    require_plain(model)
     products = 2 * model.num_matrix_parameters() * seq
     attention = model.layers * attention_forward_flop(seq, model.heads, model.head_dim)
     return 3 * (products + attention) * num_sequences
@@ -154,6 +159,7 @@ def _shape(
     for name, value in (("microbatch", microbatch), ("seq", seq), ("tp", tp), ("cp", cp)):
         if value < 1:
             raise InvalidInputError("count must be positive", where=Place(field=name), got=str(value))
+    require_plain(model)
     tokens = microbatch * -(-seq // cp)
     return _Shape(
         tokens=tokens,

@@ -7,31 +7,27 @@ exactmap itself say so.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
-from typing import TypedDict, cast
+from typing import Any, cast
 
 from exactmap.errors import InvalidInputError
-from exactmap.sim.workload.model import ModelConfig, ModelKind
+from exactmap.sim.workload.model import Experts, LatentAttention, ModelConfig, ModelKind, StateSpace
 
 __all__ = ["find_preset", "preset_names", "preset_source"]
 
 
-class _Entry(TypedDict):
-    kind: str
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    ffn: int
-    vocab: int
-    positions: int
-    tied: bool
-    norm_eps: float
-    rope_theta: float
-    source: str
+_BLOCKS: dict[str, Callable[..., object]] = {
+    "latent": LatentAttention,
+    "experts": Experts,
+    "state_space": StateSpace,
+}
+"""Fields of an entry that are objects themselves."""
+
+_Entry = dict[str, Any]
+"""A source, and fields as `ModelConfig` names them; those left out keep their defaults."""
 
 
 @cache
@@ -47,7 +43,7 @@ def preset_names() -> tuple[str, ...]:
 
 def preset_source(name: str) -> str:
     """Publication that a preset was taken from."""
-    return _find(name)["source"]
+    return str(_find(name)["source"])
 
 
 def find_preset(name: str) -> ModelConfig:
@@ -63,22 +59,12 @@ def find_preset(name: str) -> ModelConfig:
     >>> find_preset("gpt2").num_parameters()
     124439808
     """
-    entry = _find(name)
-    return ModelConfig(
-        kind=ModelKind(entry["kind"]),
-        layers=entry["layers"],
-        hidden=entry["hidden"],
-        heads=entry["heads"],
-        kv_heads=entry["kv_heads"],
-        head_dim=entry["head_dim"],
-        ffn=entry["ffn"],
-        vocab=entry["vocab"],
-        positions=entry["positions"],
-        tied=entry["tied"],
-        norm_eps=entry["norm_eps"],
-        rope_theta=entry["rope_theta"],
-        name=name,
-    )
+    entry = {key: value for key, value in _find(name).items() if key != "source"}
+    for field, make in _BLOCKS.items():
+        if field in entry:
+            entry[field] = make(**entry[field])
+    entry["kind"], entry["name"] = ModelKind(entry["kind"]), name
+    return ModelConfig(**entry)
 
 
 def _find(name: str) -> _Entry:

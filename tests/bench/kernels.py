@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from math import exp, log
+from math import log
 from pathlib import Path
 
-from exactmap.sim.cost.grid import LogGrid
-from exactmap.sim.cost.kernels.attention import AttentionPhysics, attention_physics
-from exactmap.sim.cost.kernels.gemm import deviations, physics_of
+from exactmap.sim.cost.kernels.attention import AttentionPhysics
+from exactmap.sim.cost.kernels.left_out import left_out_attention, left_out_products, quantile
 from exactmap.sim.cost.kernels.measured import attention_points, gemm_points, table
 from exactmap.sim.cost.kernels.products import ProductPhysics
-from exactmap.sim.cost.kernels.surface import Residuals, Shape
 
 _DATA = Path(__file__).parents[2] / "sim/cost/kernels/data"
 _SMS = {"A100-80G": 108, "H100": 132, "H200": 132, "B200": 148, "B300": 148, "GB200": 152, "GB300": 152}
@@ -34,10 +32,17 @@ _TERA = {
     "GB300": (2500, 8.0),
 }
 """Dense 16-bit peak in TFLOP/s and memory in TB/s: where the search begins and ends."""
-_PRODUCT_SHARES = {"A100-80G": 0.9, "H100": 0.7, "H200": 0.7, "B200": 0.7, "B300": 0.75, "GB200": 0.7, "GB300": 0.75}
+_PRODUCT_SHARES = {
+    "A100-80G": 0.9,
+    "H100": 0.7,
+    "H200": 0.7,
+    "B200": 0.7,
+    "B300": 0.75,
+    "GB200": 0.7,
+    "GB300": 0.75,
+}
 _SPEED = {"bf16": 1, "fp8": 2, "fp8_block": 2, "fp4": 4}
 _BYTES = {"bf16": 2.0, "fp8": 1.0, "fp8_block": 1.03, "fp4": 0.5625}
-_FOLDS = 5
 
 
 def _descend(
@@ -117,8 +122,8 @@ def _tables() -> list[tuple[str, str]]:
 def _fit() -> None:
     names = "num_sms,sm_flop_per_ns,depth,floor_ns,bytes_per_ns,middle_share,small_share,element_bytes"
     lines = [
-        "# Fitted by tests/bench/kernels.py --fit on gemm-points.csv (exactmap.sim.cost.kernels.products). cast_ns: time",
-        "# of casting an element of A within a measured narrow product; cast_floor_ns: its least time.",
+        "# Fitted by tests/bench/kernels.py --fit on gemm-points.csv (sim.cost.kernels.products).",
+        "# cast_ns: time of casting an element of A in a measured narrow product; cast_floor_ns: its floor.",
         f"gpu,dtype,{names},cast_ns,cast_floor_ns",
     ]
     for gpu, dtype in _tables():
@@ -128,58 +133,17 @@ def _fit() -> None:
         print(lines[-1], flush=True)
     (_DATA / "product-physics.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     lines = [
-        "# Fitted by tests/bench/kernels.py --fit on attention-points.csv (exactmap.sim.cost.kernels.attention).",
+        "# Fitted by tests/bench/kernels.py --fit on attention-points.csv (sim.cost.kernels.attention).",
         "gpu,num_sms,block_ns,start_ns,floor_ns,product_share",
     ]
     for gpu in dict.fromkeys(gpu for gpu, _ in _tables()):
         found = _fit_attention(gpu)
         lines.append(
-            f"{gpu},{found.num_sms},{found.block_ns:.5g},{found.start_ns:.4g},{found.floor_ns:.4g},{found.product_share}"
+            f"{gpu},{found.num_sms},{found.block_ns:.5g},{found.start_ns:.4g},{found.floor_ns:.4g},"
+            f"{found.product_share}"
         )
         print(lines[-1], flush=True)
     (_DATA / "attention-physics.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def left_out_products(gpu: str, dtype: str) -> tuple[list[float], list[float]]:
-    """|predicted / measured - 1| of each product: by physics alone, and left out of the surface."""
-    found = physics_of(gpu, dtype)
-    assert found is not None, f"no physics of {gpu} {dtype}"
-    points = gemm_points(gpu, dtype)
-    off = deviations(points, *found)
-    shapes: list[Shape] = sorted(off)
-    alone = [abs(exp(-off[shape]) - 1) for shape in shapes]
-    errors = []
-    for fold in range(_FOLDS):
-        left = shapes[fold::_FOLDS]
-        kept = {shape: off[shape] for shape in shapes if shape not in set(left)}
-        # A shape's transposed twin would give it away.
-        twins = {(n, m, k) for m, n, k in left}
-        surface = Residuals.of({shape: value for shape, value in kept.items() if shape not in twins})
-        errors += [abs(surface.factor(*shape) / exp(off[shape]) - 1) for shape in left]
-    return alone, errors
-
-
-def left_out_attention(gpu: str) -> tuple[list[float], list[float]]:
-    """As `left_out_products`; a size is left out by taking the mean of its neighbours along tokens."""
-    physics = attention_physics(gpu)
-    assert physics is not None, f"no physics of {gpu}"
-    points = attention_points(gpu)
-    off = {place: time / physics.time_ns(*place) for place, time in points.items()}
-    alone = [abs(1 / value - 1) for value in off.values()]
-    errors = []
-    for left in sorted({seq for _, seq in off})[1:-1]:
-        surface = LogGrid.of({place: value for place, value in off.items() if place[1] != left})
-        errors += [
-            abs(surface.at((float(rows), float(seq))) / value - 1)
-            for (rows, seq), value in off.items()
-            if seq == left
-        ]
-    return alone, errors
-
-
-def quantile(values: Sequence[float], share: float) -> float:
-    """Value below which a share of them lies."""
-    return sorted(values)[int(share * (len(values) - 1))]
 
 
 def main() -> None:

@@ -101,6 +101,26 @@ def test_plan_document() -> None:
     assert keys <= _document("plan"), keys - _document("plan")
 
 
+@cache
+def _accuracy() -> dict[str, object]:
+    return exactmap.validate().to_dict()
+
+
+def test_accuracy_document() -> None:
+    """Names of sets, GPUs and grids are data; what is said of each is explained."""
+    document = _accuracy()
+    assert list(document)[:2] == ["schema_version", "kind"]
+    held_out, grids = document["held_out"], document["grids"]
+    assert isinstance(held_out, dict)
+    assert isinstance(grids, dict)
+    inside = [part for parts in held_out.values() for part in parts.values()] + list(grids.values())
+    keys = _keys(document, free=frozenset({"set", "gpu", "gpu_and_kind", "grids"})) | _keys(inside, free=FREE)
+
+    assert len(inside) > 20
+    assert document["refused"]
+    assert keys <= _document("accuracy"), keys - _document("accuracy")
+
+
 def test_the_other_documents(tmp_path: Path) -> None:
     """Each key that a verb writes is explained in the paragraph of its document."""
     path = tmp_path / "q.plan"
@@ -110,6 +130,8 @@ def test_the_other_documents(tmp_path: Path) -> None:
     text.mkdir()
     for number in range(4):
         (text / f"{number}.txt").write_text(f"{number} " * 500, encoding="ascii")
+    rows = tmp_path / "rows.csv"
+    rows.write_text("gpu,n_gpus,hidden,layers,heads,seq_len,gbs\nH100,8,1024,4,16,1024,8\n", encoding="ascii")
     documents = [
         predicted.to_dict(),
         exactmap.check(path).to_dict(),
@@ -119,6 +141,7 @@ def test_the_other_documents(tmp_path: Path) -> None:
         exactmap.compare(tmp_path / "predicted", tmp_path / "predicted").to_dict(),
         exactmap.data([text], tmp_path / "tokens", val_fraction=0.25).to_dict(),
         exactmap.doctor().to_dict(),
+        exactmap.predict(rows).to_dict(),
         exactmap.cluster("gb300-nvl72", num_gpus=720).to_dict(),
         exactmap.catalog("gb300-nvl72").to_dict(),
         exactmap.simulate_whole(path, cluster="h100-8", most_healed=1).to_dict(),

@@ -77,17 +77,17 @@ def test_rates_never_exceed_the_peak_nor_grow_beyond_the_table(gpu: str) -> None
 
 
 def test_a_layer_runs_near_the_rate_of_its_products() -> None:
-    """GPT-3 175B over 8 H100: Megatron-LM reaches about half of peak in whole steps, a stage alone more."""
+    """GPT-3 175B, tp 4, H100, BF16: NeMo reaches 48 % of peak in whole steps, a stage alone more."""
     model = find_preset("gpt3-175b")
-    mesh = Mesh(tp=8)
+    mesh = Mesh(tp=4)
     work = price_stages(
         model, [StageShape(model.layers, embedding=True, head=True)], 1, 2048, mesh, H100, BF16
     )
 
     total_s = sum(work.values()) / 1e9
-    utilisation = model_flop(model, 2048, 1) / (total_s * 8 * H100.gpu.peak("bf16"))
+    utilisation = model_flop(model, 2048, 1) / (total_s * 4 * H100.gpu.peak("bf16"))
 
-    assert 0.45 < utilisation < 0.70
+    assert 0.48 < utilisation < 0.56
 
 
 def test_stages_are_sums_of_their_parts() -> None:

@@ -114,7 +114,7 @@ def test_further_predictions_of_nemotron_run_twice_in_16_bits() -> None:
     works = prediction_work(model, setup.split, setup.batch, setup.precision, setup.software)
     kernels = [kernel for work in works for kernel in work.kernels]
     assert all(kernel.wide for kernel in kernels)
-    assert {"mtp_projection", "attention", "expert_up"} <= {kernel.name for kernel in kernels}
+    assert {"prediction", "attention", "expert_up"} <= {kernel.name for kernel in kernels}
     clock = LayerClock(setup)
     stage = price_stages(clock).stages[-1]
     assert stage.head[1] == 3

@@ -45,7 +45,10 @@ def test_parameter_counts_are_those_of_the_papers(name: str, billions: float) ->
     assert find_preset(name).num_parameters() / 1e9 == pytest.approx(billions, abs=0.05)
 
 
-@pytest.mark.parametrize("name", preset_names())
+PLAIN = [name for name in preset_names() if find_preset(name).is_plain]
+
+
+@pytest.mark.parametrize("name", PLAIN)
 def test_stages_add_up_to_the_model(name: str) -> None:
     """Cut anywhere, a model has the same parameters, a tied head away from its embedding once more."""
     model = find_preset(name)
@@ -57,6 +60,17 @@ def test_stages_add_up_to_the_model(name: str) -> None:
     assert stage_parameters(model, first) + stage_parameters(model, last) == model.num_parameters() + copy
     whole = StageShape(model.layers, embedding=True, head=True)
     assert stage_parameters(model, whole) == model.num_parameters()
+
+
+def test_layers_of_different_kinds_are_not_counted_by_number_alone() -> None:
+    """Nobody can say how large a stage of three layers of DeepSeek-V3 is."""
+    with pytest.raises(InvalidInputError, match="layers differ, and none is named"):
+        stage_parameters(find_preset("deepseek-v3"), StageShape(3))
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_names_its_source(name: str) -> None:
+    """Shapes are facts."""
     assert preset_source(name)
 
 

@@ -122,3 +122,14 @@ def test_a_stated_layout_is_read() -> None:
     stages = read_layout("Et*4|(t*4|)*14tmL", 61, 16)
     assert [stage.last - stage.first for stage in stages] == [*[4] * 15, 1]
     assert (stages[0].embedding, stages[-1].head, stages[-1].mtp) == (True, True, 1)
+
+
+def test_gpipe_with_chunks_does_all_of_a_ranks_chunks_for_each_microbatch() -> None:
+    """Cutting stages in two leaves what a rank has to do, and no bubble below zero."""
+    whole = StageTimes([2.0] * 4, [2.0] * 4, [2.0] * 4)
+    halves = StageTimes([1.0] * 8, [1.0] * 8, [1.0] * 8)
+    one = pipeline_time("gpipe", whole, stage_ranks("gpipe", 4, 4), num_microbatches=8)
+    two = pipeline_time("gpipe", halves, stage_ranks("gpipe", 4, 8), num_microbatches=8)
+
+    assert two.busy_ns == one.busy_ns == 48.0
+    assert two.bubble_ns == one.bubble_ns == 18.0

@@ -8,9 +8,11 @@ of an SM and the longest piece::
     forward = floor + max(work / SMs, block x tokens / 128) + start x pieces / SMs
 
 A block's time has products (4 x 128 x 128 x head dimension operations) and softmax (128 x 128 exponentials
-and their kin, whatever the head dimension). With products at a share of the peak and the rest softmax, heads
-of 64 and 256 follow from those of 128: on H100 497 and 756 TFLOP/s from 648 as published (arXiv:2407.08608,
-figure 5, forward, no mask, 16 k tokens); the form gives 500 and 761.
+and their kin, whatever the head dimension). With products at a share of the time and the rest softmax, heads
+of other dimensions follow from those of 128, which were measured. FlashAttention-3 on H100 (arXiv:2407.08608,
+figure 5, 16 k tokens) reaches 648 TFLOP/s with heads of 128 and 497 with 64, with a mask 621 and 473: a share
+of 0.7 gives 498 and 478. With heads of 256 its registers are short and it gains less (642 with a mask) than
+the form says.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ from exactmap.sim.cost.kernels.measured import attention_points, table
 __all__ = ["BACKWARD_SHARE", "AttentionModel", "AttentionPhysics", "attention_model", "attention_physics"]
 
 BACKWARD_SHARE = 0.75
-"""Rate of backward (five products where forward has two) over forward's. FlashAttention-3 on H100, 16 k tokens,
-heads of 128: about 550 against 650 TFLOP/s, and 0.65 to 0.85 over all sizes (arXiv:2407.08608, figures 5, 6)."""
+"""Rate of backward (five products where forward has two) over forward's: 0.65 to 0.85 for FlashAttention-3 on
+H100, about 550 against 650 TFLOP/s at 16 k tokens and heads of 128 (arXiv:2407.08608, figures 5 and 6)."""
 _BLOCK = 128
 _MEASURED_DIM = 128
 
@@ -93,8 +95,7 @@ class AttentionModel:
         axes = self.factors.axes
         # Beyond the measured sizes the edge holds.
         place = tuple(
-            exp(min(max(log(size), axis[0]), axis[-1]))
-            for size, axis in zip((rows, seq), axes, strict=True)
+            exp(min(max(log(size), axis[0]), axis[-1])) for size, axis in zip((rows, seq), axes, strict=True)
         )
         return self.physics.time_ns(rows, seq) * self.factors.at(place) * self.physics.of_dim(head_dim)
 
@@ -115,6 +116,8 @@ def attention_model(gpu: str) -> AttentionModel | None:
     points = attention_points(gpu)
     if physics is None or not points:
         return None
-    factors = {place: time / physics.time_ns(*place) for place, time in points.items()}
+    factors: dict[tuple[int, ...], float] = {
+        (rows, seq): time / physics.time_ns(rows, seq) for (rows, seq), time in points.items()
+    }
     # rows 8 to 256 at every length: a whole grid.
     return AttentionModel(physics, LogGrid.of(factors))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from exactmap.sim.cost.efficiency import Efficiency, efficiency_of
+from exactmap.sim.cost.efficiency import Efficiency, efficiency_of, find_efficiency
 from exactmap.sim.cost.kernels.attention import BACKWARD_SHARE, AttentionModel, attention_model
 from exactmap.sim.cost.kernels.constants import (
     GpuConstants,
@@ -25,13 +25,16 @@ _NARROW_HEADS = 0.6
 """Exponent of (head dimension / 128) in attention's rate on a GPU whose attention nobody measured."""
 _LATENT_KEYS, _LATENT_VALUES = 192, 128
 """Latent attention's keys are wider than its values."""
+_FOUR_BITS = 1.2
+"""Rate of NVFP4 products in training over that of the serving libraries which were measured; the rows of
+GB200 and of GB300 say the same."""
 _MOST_SHARE = 0.92
 """Of its peak no product reaches more."""
 _WIDE = 32768
 """A side of a product from which cuBLAS of 2022 chooses badly."""
-_STREAMS = 1
-"""Streams over which Transformer Engine deals the products of experts where no kernel takes them all."""
 _MEASURED = {"fp16": "bf16"}
+_FAR, _MUCH = 16.0, 0.25
+"""Times outside the measured sizes, and share of the kernels' time, from which a warning is due."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class KernelClock:
     hardware: GpuConstants
     release: SoftwareConstants
     known: dict[Kernel, float] = field(default_factory=dict, compare=False, repr=False)
+    far: dict[Kernel, float] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, gpu: GPU, software: Software, precision: Precision) -> KernelClock:
@@ -59,6 +63,20 @@ class KernelClock:
         if time is None:
             time = self.known[kernel] = self._price(kernel)
         return time
+
+    def warnings(self) -> tuple[str, ...]:
+        """What is unsure of the kernels priced so far: sizes that nobody measured, if much time is theirs."""
+        found = []
+        kernels = self.gpu.kernels or self.gpu.curves
+        if attention_model(kernels) is None and self.gpu.gemm is None:
+            found.append(f"{self.gpu.name}: no measured kernels, constant shares of its peak instead")
+        if self.far and sum(map(self.known.__getitem__, self.far)) > _MUCH * sum(self.known.values()):
+            kernel = max(self.far, key=self.known.__getitem__)
+            found.append(
+                f"product {kernel.name} of {kernel.m:,} x {kernel.n:,} x {kernel.k:,}: "
+                f"{self.far[kernel]:.0f} x outside of what was measured"
+            )
+        return tuple(found)
 
     def _price(self, kernel: Kernel) -> float:
         gaps = kernel.launches * self.hardware.launch_ns
@@ -82,7 +100,7 @@ class KernelClock:
             rate = self.efficiency.attention_flop_per_s(
                 self.gpu.peak("bf16"), kernel.n, kernel.m, backward=False
             )
-            return kernel.flop * 1e9 / (rate * share * min(1.0, kernel.k / 128) ** _NARROW_HEADS)
+            return kernel.flop * 1e9 / (rate * share * float(min(1.0, kernel.k / 128) ** _NARROW_HEADS))
         return _whole_attention_ns(model, kernel) / share
 
     def _product_ns(self, kernel: Kernel) -> float:
@@ -94,13 +112,28 @@ class KernelClock:
         share = self._share(kernel, narrow=compute in ("fp8", "fp4"))
         models = self._products(compute)
         peak = self.gpu.peak(compute)
+        if compute == "fp4":
+            share *= _FOUR_BITS
         if models:
+            outside = models[0].residuals.outside(kernel.m, kernel.n, kernel.k)
+            if outside > _FAR:
+                self.far[kernel] = outside
             alone = min(self._alone_ns(model, kernel) for model in models)
-            time = (alone + self._accumulation_ns(models[0], kernel)) / share
+            time = alone * self._own(compute, kernel) + self._accumulation_ns(models[0], kernel)
+            time /= share
         else:
             rate = self.efficiency.gemm_flop_per_s(compute, peak, kernel.m, kernel.n, kernel.k)
             time = kernel.flop * 1e9 / (rate * share)
         return max(time, kernel.flop * 1e9 / (_MOST_SHARE * peak))
+
+    def _own(self, compute: str, kernel: Kernel) -> float:
+        """Time by a table of the user's own over what the packaged curve says of the same shape."""
+        gpu = self.gpu
+        if gpu.gemm is None or all(row.dtype != compute for row in gpu.gemm.rows):
+            return 1.0
+        shape = (compute, float(gpu.peak(compute)), kernel.m, kernel.n, kernel.k)
+        usual = find_efficiency(gpu.kernels or gpu.curves).gemm_flop_per_s(*shape)
+        return usual / self.efficiency.gemm_flop_per_s(*shape)
 
     def _share(self, kernel: Kernel, *, narrow: bool) -> float:
         """Rate in training over the model's."""
@@ -120,8 +153,6 @@ class KernelClock:
         MXFP8 is block scaling with the scales that Blackwell's tensor cores read. One factor per tensor asks
         for less than block scaling does: where a library's kernels for it are slower, they lack tuning.
         """
-        if self.gpu.gemm is not None and any(row.dtype == compute for row in self.gpu.gemm.rows):
-            return []
         kernels = self.gpu.kernels or self.gpu.curves
         formats = [compute]
         if compute == "fp8":
@@ -132,15 +163,12 @@ class KernelClock:
     def _alone_ns(model: ProductModel, kernel: Kernel) -> float:
         """Products without what they are added to.
 
-        One kernel for all experts fills the GPU with their tiles together. A loop deals them to a few
-        streams, so that as many run at once.
+        One kernel for all experts fills the GPU with their tiles together. A loop over experts runs their
+        products one after another, also where it deals them to several streams: each alone fills the GPU.
         """
         if kernel.kind is KernelKind.GROUPED and kernel.launches <= 1:
             return model.time_ns(kernel.m, kernel.n, kernel.k, kernel.batch)
-        streams = _STREAMS if kernel.kind is KernelKind.GROUPED else 1
-        rounds, rest = divmod(kernel.batch, streams)
-        time = rounds * model.time_ns(kernel.m, kernel.n, kernel.k, streams) if rounds else 0.0
-        return time + (model.time_ns(kernel.m, kernel.n, kernel.k, rest) if rest else 0.0)
+        return kernel.batch * model.time_ns(kernel.m, kernel.n, kernel.k)
 
     def _accumulation_ns(self, model: ProductModel, kernel: Kernel) -> float:
         """What a weight's gradient costs more where it is added to the buffer of earlier microbatches.

@@ -65,9 +65,8 @@ class ProductPhysics:
 
         Examples
         --------
-        >>> h100 = ProductPhysics(132, 6.4, 160.0, 1800.0, 2800.0, 0.98, 0.68, 2.0)
-        >>> full = h100.time_ns(128 * 132, 256, 4096)
-        >>> h100.time_ns(128 * 133, 256, 4096) > 1.8 * full
+        >>> h100 = ProductPhysics(132, 6460.0, 169.0, 1628.0, 2876.0, 0.98, 0.67, 2.0)
+        >>> h100.time_ns(128 * 66 + 1, 2048, 8192) > 1.1 * h100.time_ns(128 * 66, 2048, 8192)
         True
         """
         compute = self._compute_ns(m, n, k, products)

@@ -90,7 +90,7 @@ class Residuals:
         """Measured over physical time."""
         i, x = _locate(self.sides, m)
         j, y = _locate(self.sides, n)
-        l, z = _locate(self.depths, k)  # noqa: E741
+        l, z = _locate(self.depths, k)
         rows, deep, values = len(self.sides), len(self.depths), self.values
         total = 0.0
         for row, row_share in ((i, 1.0 - x), (i + 1, x)):
@@ -103,11 +103,10 @@ class Residuals:
     def outside(self, m: int, n: int, k: int) -> float:
         """How many times a shape lies outside of the measured ones: 1 inside."""
         sides, depths = self.sides, self.depths
-        far = max(
-            max(sides[0] - log(min(m, n)), log(max(m, n)) - sides[-1]),
-            max(depths[0] - log(k), log(k) - depths[-1]),
+        small, large, depth = log(min(m, n)), log(max(m, n)), log(k)
+        return exp(
+            max(0.0, sides[0] - small, large - sides[-1], depths[0] - depth, depth - depths[-1]),
         )
-        return exp(max(0.0, far))
 
 
 def _alike(a: np.ndarray, b: np.ndarray) -> np.ndarray:
