@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from exactmap.sim.published.cells import decimal, integer, is_on, words
+from exactmap.sim.published.recipe_defaults import (
+    captured_parts,
+    drops_tokens,
+    is_balanced,
+    overlaps_tensor,
+    sorts_in_one_kernel,
+    stores_scores,
+    usual_dispatcher,
+)
 from exactmap.sim.published.row import Row
 from exactmap.sim.workload.training import Precision, Recompute, Software
 
@@ -43,10 +52,6 @@ _MODULES = frozenset(
 _SAMPLE_TOKENS = 256
 """Of a sample of SQuAD, context and answer: recipes for LoRA pack sequences of them (NeMo,
 llm/gpt/data/squad.py; Megatron-Bridge, recipes/common.py)."""
-_CAPTURABLE = frozenset({"attn", "mamba", "mlp", "moe", "moe_router", "moe_preprocess"})
-"""Parts of layers that CUDA graphs name."""
-_DROPPING = frozenset({"token_drop", "moe_capacity_factor=1.0", "pad_to_capacity"})
-"""Words for experts that take a fixed number of tokens and drop the rest."""
 _ADAPTER_RANK = 16
 """Of recipes for LoRA in Megatron-Bridge; NeMo's have 16 or 32, and hardly any time depends on it."""
 
@@ -68,52 +73,31 @@ def software_of(row: Row, assumed: list[str]) -> Software:
         family = "megatron-bridge"
         assumed.append(f"framework={family}")
     release = row["release"]
-    tp, vpp = integer(row, "tp", 1), integer(row, "vpp", 1)
+    vpp = integer(row, "vpp", 1)
     unfused = family == "megatron-deepspeed" or (
         family in ("megatron", "deepspeed")
         and (release[:4] in ("2019", "2020", "2021", "2022") or not release)
     )
     mega = family in ("nemo", "megatron-bridge")
-    graphs = _after(flags, "cuda_graph")
-    modules = (
-        frozenset(graphs.replace("transformer_engine:", "").replace("local:", "").split("+"))
-        if graphs
-        else frozenset()
-    )
-    modules |= {part for word in flags if "+" in word for part in word.split("+")} & _CAPTURABLE
-    if "full_iteration" in graphs:
-        modules = frozenset({"full"})
-    elif not modules and _has(flags, "cuda_graph", "cuda_graphs"):
-        modules = frozenset({"full"} if family == "nemo" else {"attn"})
-    elif not graphs and family == "megatron-bridge" and flags & _DROPPING and "B" in row["gpu"].upper():
-        # Fixed shapes can be captured whole: recipes of 25.09 do so on Blackwell, not on Hopper
-        # (Megatron-Bridge, scripts/performance/configs, `cuda_graphs`).
-        modules = frozenset({"full"})
-    dispatcher = _after(flags, "dispatcher") or _usual_dispatcher(row, family)
+    dispatcher = _after(flags, "dispatcher") or usual_dispatcher(row, family)
     offloaded = _after(flags, "cpu_activation_offload_layers")
     return Software(
         family,
         release,
         fused_attention=not unfused,
-        # cuDNN had no fused backward for latent attention's heads on Blackwell before the summer of 2025:
-        # that NeMo's recipes compute `core_attn` again there, and not on Hopper, shows it.
-        stored_scores=family == "nemo"
-        and release < "25.07"
-        and row["head_dim"].upper() == "MLA"
-        and "B" in row["gpu"].upper(),
+        stored_scores=stores_scores(row, family),
         compiled="torch.compile" in flags or family in ("jax", "pax"),
         overlap_grad=_has(flags, "overlap_grad_sync", "overlap_grad_reduce")
         or (family in _OVERLAPS and not _has(flags, "no_gradient_bucketing", "no_overlap")),
         overlap_param=_has(flags, "overlap_param_sync", "overlap_param_gather") or family in _OVERLAPS,
-        overlap_tp=_has(flags, "tp_comm_overlap", "async_tp")
-        or (tp > 1 and _overlaps_tensor(family, flags, experts=bool(row["n_experts"]))),
+        overlap_tp=_has(flags, "tp_comm_overlap", "async_tp") or overlaps_tensor(row, family),
         overlap_p2p=vpp > 1 and ("p2p_overlap" in flags or (mega and "no_p2p_overlap" not in flags)),
         overlap_ep=_has(flags, "ep_a2a_overlap", "ep_a2a_overlap_1f1b"),
-        cuda_graphs=modules,
+        cuda_graphs=captured_parts(row, family, _after(flags, "cuda_graph")),
         dispatcher={"alltoall": "all_to_all", "allgather": "all_gather"}.get(dispatcher, dispatcher),
         grouped_gemm="no_grouped_gemm" not in flags,
-        capacity_factor=1.0 if flags & _DROPPING else 0.0,
-        balanced=_is_balanced(family, flags),
+        capacity_factor=1.0 if drops_tokens(row) else 0.0,
+        balanced=is_balanced(row, family),
         offloaded_layers=decimal(offloaded),
         optimizer_offload=next(
             (
@@ -127,47 +111,9 @@ def software_of(row: Row, assumed: list[str]) -> Software:
         else 0.0,
         adapter_rank=_ADAPTER_RANK if _has(flags, "lora", "task=lora") else 0,
         packed_tokens=_SAMPLE_TOKENS if _has(flags, "lora", "task=lora") else 0,
-        fused_permute=not (family == "nemo" and release < "25.04"),
+        fused_permute=sorts_in_one_kernel(row, family),
         flags=flags,
     )
-
-
-def _overlaps_tensor(family: str, flags: frozenset[str], *, experts: bool) -> bool:
-    """Whether recipes overlap tensor-parallel exchanges with their products where nothing is said.
-
-    NeMo's do, and Megatron-Bridge's for dense models; those for experts leave it off (recipes of Qwen3-235B
-    on H100, Nemotron 3 Super, DeepSeek-V3).
-    """
-    if "no_tp_comm_overlap" in flags:
-        return False
-    return family == "nemo" or (family == "megatron-bridge" and not experts)
-
-
-def _is_balanced(family: str, flags: frozenset[str]) -> bool:
-    """Whether routing is forced to be even, as benchmarks say; by default it is the router's own."""
-    if family == "megatron-bridge" and not flags & _DROPPING:
-        return "moe_forced_balanced" in flags
-    return "natural_routing" not in flags
-
-
-def _usual_dispatcher(row: Row, family: str) -> str:
-    """Return what recipes take for experts over several hosts where nothing is said.
-
-    DeepEP on 8-GPU hosts and HybridEP in racks where experts lie on several hosts; all-to-all elsewhere.
-    """
-    if family == "hai-llm":
-        return "deepep"
-    if words(row) & _DROPPING:
-        # Buffers of a fixed size are all-to-all's: the dispatchers of DeepEP and HybridEP refuse them
-        # (Megatron-Core, transformer/moe/token_dispatcher.py).
-        return "all_to_all"
-    domain = integer(row, "nvlink_domain", 8)
-    if any(word.startswith("etp=") for word in words(row)):
-        # The recipe is known in full and names no dispatcher: Megatron-Core's default.
-        return "all_to_all"
-    if family == "megatron-bridge" and integer(row, "ep", 1) > min(domain, 8):
-        return "hybridep" if domain > 8 else "deepep"
-    return "all_to_all"
 
 
 def layout_of(row: Row) -> str:

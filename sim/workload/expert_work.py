@@ -20,9 +20,8 @@ one, each reading and writing; twice that in backward."""
 _CLAMPED_COMPILED = (6.0, 10.0, 3)
 """The same where clamps and gate are compiled (one kernel for both products of experts takes neither)."""
 _APART = (10.0, 12.0)
-"""Streams of sorting and putting back where they are PyTorch's own kernels: rows are picked (2); weighted in
-32 bits (2 and 4) and added to zeros (4 + 4 of 32 bits over what is written); backward picks, weights, sums
-and adds."""
+"""Streams of sorting and putting back where they are PyTorch's own kernels, forward and backward: rows are
+picked, weighted in 32 bits, and added to zeros one by one; backward picks, weights, sums and adds."""
 _PADDING = {"": 1, "tensor": 16, "row": 16, "block": 128, "mx": 32, "nv": 32}
 """Multiple that an expert's tokens are padded to, by how products are scaled (Transformer Engine)."""
 

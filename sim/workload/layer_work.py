@@ -128,7 +128,9 @@ def _casts(kernels: list[Kernel], precision: Precision, batch: Batch, software: 
         elif fused and kernel.name == "expert_up":
             continue
         launches = 2.0 if kernel.kind is KernelKind.GEMM else 4.0
-        out.append(Kernel("casts", kernel.step, KernelKind.MEMORY, "cast", 0.0, moved, launches=launches))
+        out.append(
+            Kernel("casts", kernel.step, KernelKind.MEMORY, kernel.module, 0.0, moved, launches=launches)
+        )
     return out
 
 

@@ -68,7 +68,7 @@ def test_fixed_shapes_are_captured_whole_on_blackwell() -> None:
 
 
 def test_many_small_experts_wait_for_the_host() -> None:
-    """A loop of products over 16 experts at one sequence is launched slower than it runs, unless captured."""
+    """Sixteen experts of one sequence are launched slower than they run, unless captured."""
     small = {
         "gpu": "B200",
         "nvlink_domain": "8",
@@ -153,7 +153,7 @@ def test_parts_of_graphs_are_read_apart_from_the_word_for_graphs() -> None:
 
 
 def test_packed_samples_leave_attention_little_to_do() -> None:
-    """LoRA's recipes pack short samples: attention sees triangles along the diagonal only."""
+    """LoRA's recipes pack short samples: attention sees triangles, products the same tokens."""
     dense = {"n_experts": "", "top_k": "", "moe_ffn": "", "ep": "1", "arch": "dense", "model": "llama3-8b"}
     whole = _setup(**dense)
     packed = replace(whole, software=replace(whole.software, packed_tokens=256))

@@ -243,6 +243,7 @@ def test_full_recompute_is_one_more_forward(model: ModelConfig, split: Split) ->
 
 
 def test_recomputing_modules_adds_their_forward_alone() -> None:
+    """An MLP computed again includes its activation."""
     work = layer_work(_MODEL, LayerKind(), Split(), _BATCH, Precision(), _SOFTWARE)
     clock = LayerClock(_setup(Split()))
     for module, inside in (
