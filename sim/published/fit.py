@@ -1,9 +1,9 @@
 """Fit the named constants on the rows that may be used for it: a robust search, one constant after the other.
 
 Loss: mean over sets x GPU types of the mean of huber(log(predicted / measured)) over their rows, flat where a
-row is lost, so that a large set does not drown a small one, plus a weak pull of every constant to its default.
-Each constant is tried at a few values around its own in turn, in shrinking steps; only rows of its scope are
-priced again. The order is fixed, so the same rows give the same constants.
+row is lost, so that a large set does not drown a small one, plus a weak pull of every constant to its
+default. Each constant is tried at a few values around its own in turn, in shrinking steps; only rows of its
+scope are priced again. The order is fixed, so the same rows give the same constants.
 """
 
 from __future__ import annotations
