@@ -1,9 +1,9 @@
 """Fit the named constants on the rows that may be used for it: a robust search, one constant after the other.
 
-Loss: mean over sets x GPU types of the mean of huber(log(predicted / measured)) over their rows, so that a
-large set does not drown a small one, plus a weak pull of every constant to its default. Each constant is
-tried at a few values around its own in turn, in shrinking steps; only rows of its scope are priced again.
-The order is fixed, so the same rows give the same constants.
+Loss: mean over sets x GPU types of the mean of huber(log(predicted / measured)) over their rows, flat where a
+row is lost, so that a large set does not drown a small one, plus a weak pull of every constant to its
+default. Each constant is tried at a few values around its own in turn, in shrinking steps; only rows of its
+scope are priced again. The order is fixed, so the same rows give the same constants.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ _MOST = 12
 _FEWEST = 5
 """Rows without which a scatter is not stated."""
 _HUBER = 0.15
+_LOST = 0.4
+"""Beyond this a row pulls no more: what makes it half or twice as long is nothing that a constant says."""
 _PULL = 0.002
 _STEPS = (0.15, 0.07, 0.03, 0.012)
 """Steps of the search, as shares of a constant's range."""
@@ -83,7 +85,7 @@ def free_constants() -> list[FreeConstant]:
 
 
 def _huber(error: float) -> float:
-    size = abs(error)
+    size = min(abs(error), _LOST)
     return 0.5 * size * size if size <= _HUBER else _HUBER * (size - 0.5 * _HUBER)
 
 

@@ -42,10 +42,16 @@ def attention_kernels(
         )
         out += products("q_up", "mla_up_proj", tokens, latent.q_rank or model.hidden, heads * qk)
         out += products("kv_up", "mla_up_proj", tokens, latent.kv_rank, heads * (latent.nope_dim + v))
-        # Positions turn a part of each head; the pieces are then put together: keys, values and queries are
-        # copied.
-        turned = float(tokens * heads * (2 * qk + v) * act)
-        out += memory("rotary", "mla_up_proj", 2 * turned, 2 * turned, 4)
+        if software.family == "megatron-bridge":
+            # In place for queries, and one kernel that takes keys and values apart and turned keys in
+            # (Megatron-Core, fusions/fused_mla_yarn_rope_apply.py).
+            turned = float(tokens * heads * (2 * latent.rope_dim + latent.nope_dim + v + qk + v) * act)
+            out += memory("rotary", "mla_up_proj", turned, turned, 2)
+        else:
+            # Positions turn a part of each head; the pieces are then put together: keys, values and queries
+            # are copied.
+            turned = float(tokens * heads * (2 * qk + v) * act)
+            out += memory("rotary", "mla_up_proj", 2 * turned, 2 * turned, 4)
     else:
         qk = v = model.head_dim
         kv_heads = -(-model.kv_heads // split.tp)

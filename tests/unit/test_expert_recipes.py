@@ -173,3 +173,15 @@ def test_sorting_was_several_kernels_in_early_releases() -> None:
         kernels = _layer(setup, setup.model.layer_kinds()[-1]).kernels
         times[release] = sum(kernel.num_bytes for kernel in kernels if kernel.name == "permute")
     assert times["25.02"] > 2 * times["25.04"]
+
+
+def test_latent_attention_turns_queries_in_place_where_its_kernel_is_fused() -> None:
+    """Bytes of positions: queries' rotary parts twice, keys and values once out of their latent's product."""
+    latent = {"model": "deepseek-v3-671b", "head_dim": "MLA"}
+    moved = {}
+    for framework in ("Megatron-Bridge", "NeMo"):
+        setup = _setup(**latent, framework=framework)
+        kernels = _layer(setup, setup.model.layer_kinds()[-1]).kernels
+        moved[framework] = next(kernel.num_bytes for kernel in kernels if kernel.name == "rotary")
+    assert moved["Megatron-Bridge"] == 4096 * 64 * 2 * (2 * 64 + 256 + 320)
+    assert moved["NeMo"] > 1.4 * moved["Megatron-Bridge"]

@@ -130,6 +130,18 @@ def test_a_search_finds_the_constant_that_made_the_rows() -> None:
         forget_constants()
 
 
+def test_a_row_that_is_lost_pulls_no_more() -> None:
+    """Twice the time is not a constant's doing: errors of 60 and 80 % cost the same, 10 and 30 % do not."""
+    fitter = Fitter([_own_row(0)])
+
+    def loss(error: float) -> float:
+        fitter.errors = [error]
+        return fitter.loss([0])
+
+    assert loss(0.6) == loss(-0.8)
+    assert loss(0.3) > loss(0.1) > loss(0.0)
+
+
 def test_scatter_is_stated_only_where_there_are_rows_enough() -> None:
     assert fit_scatter(Fitter([_own_row(number) for number in range(4)])) == {}
     ((key, (value, number)),) = fit_scatter(Fitter([_own_row(number) for number in range(6)])).items()
