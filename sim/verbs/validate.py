@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exactmap.errors import CheckFailedError
+from exactmap.errors import CheckFailedError, InvalidInputError
 from exactmap.files import write_atomically
 from exactmap.sim.published.accuracy import Accuracy, judge_published, published_and_b200
 from exactmap.sim.published.bars import Bar, bars_of
@@ -119,11 +119,21 @@ def fit_constants(
         Scopes to fit, as ``gpu:H100,software:nemo``; empty: all.
     report
         Told of each round.
+
+    Raises
+    ------
+    InvalidInputError
+        If `only` names a scope that has no free constant.
     """
     from exactmap.sim.cost.kernels.constants import constants_text
     from exactmap.sim.published.fit import Fitter, fit_scatter, free_constants
 
     wanted = {word.strip() for word in only.split(",") if word.strip()}
+    scopes = {f"{each.scope}:{each.whose}" for each in free_constants()}
+    if unknown := sorted(wanted - scopes):
+        raise InvalidInputError(
+            "no constant of this scope may be fitted", got=unknown[0], expected=", ".join(sorted(scopes))
+        )
     free = [each for each in free_constants() if not wanted or f"{each.scope}:{each.whose}" in wanted]
     fitter = Fitter(published_and_b200())
     found = fitter.fit(free, report)

@@ -23,6 +23,7 @@ from exactmap.sim.published.accuracy import published_and_b200
 from exactmap.sim.published.fit import Fitter, FreeConstant, fit_scatter, free_constants
 from exactmap.sim.published.row import Row, may_fit
 from exactmap.sim.published.software_of import software_of
+from exactmap.sim.verbs.validate import fit_constants
 
 _ROWS = tuple(published_and_b200())
 
@@ -197,3 +198,10 @@ def test_constants_belong_to_gpus_and_software_and_to_nothing_else() -> None:
         else:
             assert scope == "software"
             assert whose.partition("@")[0] in families
+
+
+def test_a_scope_that_has_no_free_constant_is_an_error_and_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="gpu:H1OO"):
+        fit_constants(tmp_path, only="gpu:H100,gpu:H1OO")
+
+    assert not list(tmp_path.iterdir())
