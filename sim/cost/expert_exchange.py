@@ -25,7 +25,7 @@ _START_NS = 25_000.0
 _DOMAIN_SHARE = {"deepep": 0.61, "hybridep": 0.83, "all_to_all": 0.72, "all_gather": 0.75}
 _ROW_BYTES = 2048.0
 """A token that is as wide as this reaches half the rate of a very wide one: each row has its own address and
-flag. Shares above are those of rows of 14,336 bytes."""
+flag. An estimate. Shares above are those of rows of 14,336 bytes."""
 _HYBRID_LOSS = 0.068
 """Of its share that HybridEP loses for each doubling of ranks beyond 8."""
 _DEEPEP_MOST_BYTES_PER_S = 280e9
