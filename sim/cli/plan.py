@@ -33,6 +33,10 @@ def plan(
         typer.Option("--host", help="What `exactmap calibrate` measured, for plans of this host."),
     ] = None,
     finalists: Annotated[int, typer.Option(min=1, help="Candidates that are lowered and simulated.")] = 4,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Time to search for, such as 10s: the best so far, and what was missed."),
+    ] = None,
     explain: Annotated[bool, typer.Option(help="Say why the others lost.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no notes.")] = False,
@@ -42,11 +46,32 @@ def plan(
 
     with progress("searching", quiet=quiet) as tell:
         outcome = choose(
-            scenario, overrides or (), out=out, host=host, num_finalists=finalists, progress=tell
+            scenario,
+            overrides or (),
+            out=out,
+            host=host,
+            num_finalists=finalists,
+            budget_s=None if budget is None else _seconds(budget),
+            progress=tell,
         )
     for text in outcome.scenario.notes:
         note(f"note: {text}", quiet=quiet)
     emit(outcome.to_dict(), _shown(outcome, explain=explain), as_json=as_json, out=out)
+
+
+def _seconds(text: str) -> float:
+    from exactmap.errors import InvalidInputError
+    from exactmap.sim.scenario.units import parse_ns
+
+    try:
+        found = parse_ns(text)
+    except InvalidInputError as error:
+        raise InvalidInputError(
+            error.what, where="--budget", got=error.got, expected=error.expected, hint=error.hint
+        ) from None
+    if not found:
+        raise InvalidInputError("no time to search", where="--budget", got=text, expected="more than 0 s")
+    return found / 1e9
 
 
 def _shown(outcome: PlanOutcome, *, explain: bool) -> list[RenderableType]:
@@ -70,7 +95,7 @@ def _shown(outcome: PlanOutcome, *, explain: bool) -> list[RenderableType]:
     unit = "cores" if loaded.execution == "cpu" else "GPUs"
     columns = ("layout", unit, "step", "bubble", "arena", "slower")
     counts = (
-        f"{ranking.num_candidates:,} candidates, {len(ranking.rejections):,} refused, "
+        f"{ranking.num_candidates:,} candidates, {ranking.survey.num_refused:,} refused, "
         f"{len(ranking.finalists)} simulated as whole plans"
     )
     shown: list[RenderableType] = [
@@ -78,6 +103,11 @@ def _shown(outcome: PlanOutcome, *, explain: bool) -> list[RenderableType]:
         f"{loaded.cluster.name}: {loaded.cluster.num_gpus:,} {unit} installed, {loaded.max_gpus:,} to use",
         table(counts, columns, rows),
     ]
+    if ranking.survey.num_unseen:
+        shown.append(
+            f"out of time: {ranking.survey.num_unseen:,} candidates were not looked at; none of them takes "
+            f"{100 * ranking.gap:.1f} % less (the FLOPs of a step at the peak of all GPUs)"
+        )
     if explain:
         shown += _reasons(ranking)
     shown.append(_last_lines(outcome))

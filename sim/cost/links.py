@@ -19,14 +19,22 @@ from exactmap.topology.exact_map.exact_map import ExactMap
 from exactmap.topology.hardware import Cluster
 from exactmap.topology.mapping import Axis, GroupShape, Mesh, Placement, Tier
 
-__all__ = ["price_buckets", "price_channels", "price_groups"]
+__all__ = [
+    "COLLECTIVES",
+    "norm_time_ns",
+    "price_buckets",
+    "price_channels",
+    "price_groups",
+    "update_time_ns",
+]
 
 _SCALAR_BYTES = 8
-_COLLECTIVES = {
+COLLECTIVES = {
     "AR": Collective.ALL_REDUCE,
     "RS": Collective.REDUCE_SCATTER,
     "AG": Collective.ALL_GATHER,
 }
+"""What closes and gathers buckets, by the plan's words."""
 
 
 def price_channels(
@@ -85,12 +93,12 @@ def price_groups(
     shapes = {group.name: _group_shape(group, placement) for group in groups}
     group_ns: dict[tuple[str, str, int | None, int | None], int] = {}
     for name, shape in shapes.items():
-        scalar = collective_time(cluster, Collective.ALL_REDUCE, shape, _SCALAR_BYTES).time_ns
+        scalar = norm_time_ns(cluster, shape)
         group_ns[name, "NORM", None, None] = scalar
         group_ns[name, "CHK", None, None] = scalar
     for bucket in buckets:
         for name in bucket.reduce:
-            for op, collective in _COLLECTIVES.items():
+            for op, collective in COLLECTIVES.items():
                 width = formats.param_bytes if op == "AG" else formats.grad_bytes
                 time = collective_time(cluster, collective, shapes[name], bucket.elements * width)
                 group_ns[name, op, bucket.stage, bucket.index] = time.time_ns
@@ -119,14 +127,26 @@ def _group_shape(group: Group, placement: Placement | ExactMap) -> GroupShape:
     return GroupShape(num_members, inner.per_domain * len(group.pp), inner.num_domains, highest)
 
 
-def price_buckets(
-    buckets: Iterable[Bucket], cluster: Cluster, formats: Formats
-) -> dict[tuple[str, int, int], int]:
-    """Durations of ``OPT`` on each bucket, for `Profile.bucket_ns`; bound by `Formats.update_bytes`."""
+def norm_time_ns(cluster: Cluster, shape: GroupShape) -> int:
+    """A sum of one number over a group, in ns."""
+    time: int = collective_time(cluster, Collective.ALL_REDUCE, shape, _SCALAR_BYTES).time_ns
+    return time
+
+
+def update_time_ns(elements: int, cluster: Cluster, formats: Formats) -> int:
+    """``OPT`` on so many elements, in ns; bound by `Formats.update_bytes`."""
     gpu = cluster.gpu
     rate = gpu.memory_bytes_per_s * gpu.memory_efficiency
+    return gpu.launch_ns + ceil(elements * formats.update_bytes * 1e9 / rate)
+
+
+def price_buckets(
+    buckets: Iterable[Bucket], cluster: Cluster, formats: Formats, num_shards: int = 1
+) -> dict[tuple[str, int, int], int]:
+    """Durations of ``OPT`` on each bucket, for `Profile.bucket_ns`; of a sharded one, on a rank's share."""
     return {
-        ("OPT", bucket.stage, bucket.index): gpu.launch_ns
-        + ceil(bucket.elements * formats.update_bytes * 1e9 / rate)
+        ("OPT", bucket.stage, bucket.index): update_time_ns(
+            bucket.elements // (num_shards if bucket.shard else 1), cluster, formats
+        )
         for bucket in buckets
     }

@@ -66,7 +66,9 @@ def price_memory(
     num_left_to_w: int = 1,
     tp: int = 1,
     cp: int = 1,
-    optimizer_shards: int = 1,
+    recomputes: bool = False,
+    num_shards: int = 1,
+    whole_elements: int = 0,
 ) -> RankMemory:
     """Memory of a rank that holds some stages.
 
@@ -90,8 +92,13 @@ def price_memory(
         With `split_backward`, most works of I at once whose W has not run.
     tp, cp
         Ranks that share a layer; ranks that share a sequence.
-    optimizer_shards
-        Ranks that share the optimizer's state (ZeRO stage 1); 1: not sharded.
+    recomputes
+        Whether forward passes are done again: of a stash in flight only the stage's input is kept.
+    num_shards
+        Ranks that share the state (ZeRO stage 1); 1: not sharded.
+    whole_elements
+        Of a sharded state: elements of the slots in which parameters, and gradients, are whole while a step
+        runs.
 
     Examples
     --------
@@ -115,18 +122,27 @@ def price_memory(
         for size, stage in zip(sizes, stages, strict=True)
     )
     state = formats.master_bytes + 2 * formats.moment_bytes
-    stash_bytes = max(size.a_bytes + size.w_bytes + size.h_bytes for size in sizes)
+    # Slots of a pool are as large as its largest stage needs.
+    stash_bytes = sum(max(getattr(size, f"{letter}_bytes") for size in sizes) for letter in "awh")
     given_up = 0 if stash_until_i is None else (stash - stash_until_i) * max(size.a_bytes for size in sizes)
     left_to_w = num_left_to_w * max(size.g_bytes for size in sizes) if split_backward else 0
     passes = "FIW" if split_backward else "FB"
+    stash_whole = round(stash * stash_bytes - given_up) + left_to_w
+    workspace = max(size.workspace_bytes[letter] for size in sizes for letter in passes)
+    if recomputes:
+        # One stash at a time is whole; a pass that keeps none has its own beside its workspace.
+        stash_whole = round(stash * max(size.h_bytes for size in sizes))
+        stash_whole += max(size.a_bytes for size in sizes) + max(size.w_bytes for size in sizes)
+        scratch = max(max(size.stashless_bytes, size.recompute_bytes) for size in sizes)
+        workspace = max(workspace, scratch)
     # A stage's input lives with its stash; beside it an output and its gradient are on their way where a
     # stage follows, and the input's gradient where one comes before.
     num_buffers = 2 * any(not stage.head for stage in stages) + any(not stage.embedding for stage in stages)
     return RankMemory(
-        parameter_bytes=elements * formats.param_bytes,
-        gradient_bytes=elements * formats.grad_bytes,
-        optimizer_bytes=-(-elements * state // optimizer_shards),
-        activation_bytes=round(stash * stash_bytes - given_up) + left_to_w,
+        parameter_bytes=(-(-elements // num_shards) + whole_elements) * formats.param_bytes,
+        gradient_bytes=(-(-elements // num_shards) + whole_elements) * formats.grad_bytes,
+        optimizer_bytes=-(-elements * state // num_shards),
+        activation_bytes=stash_whole,
         buffer_bytes=num_buffers * max(size.h_bytes for size in sizes),
-        workspace_bytes=max(size.workspace_bytes[letter] for size in sizes for letter in passes),
+        workspace_bytes=workspace,
     )

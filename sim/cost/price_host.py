@@ -31,7 +31,15 @@ from exactmap.sim.workload.operators import (
     total_flop,
 )
 
-__all__ = ["along", "hop_time_on_host_ns", "price_on_host", "stage_time_on_host_ns"]
+__all__ = [
+    "all_reduce_on_host_ns",
+    "along",
+    "hop_time_on_host_ns",
+    "norm_on_host_ns",
+    "price_on_host",
+    "stage_time_on_host_ns",
+    "update_on_host_ns",
+]
 
 _STEPS = ("F", "I", "W", "B")
 
@@ -163,10 +171,10 @@ def price_on_host(plan: Plan, host: HostProfile) -> Profile:
         for number, stage in enumerate(plan.stages)
         for step in _STEPS
     }
-    updates = [(entry.elements, entry.ns) for entry in host.optimizer]
     bucket_ns = {
-        ("OPT", bucket.stage, bucket.index): host.instruction_ns
-        + round(along(updates, bucket.elements // (plan.mesh.dp if bucket.shard else 1)))
+        ("OPT", bucket.stage, bucket.index): update_on_host_ns(
+            bucket.elements // (plan.mesh.dp if bucket.shard else 1), host
+        )
         for bucket in plan.buckets
     }
     copies = [(entry.bytes, entry.ns) for entry in host.copies]
@@ -235,34 +243,50 @@ def _groups(plan: Plan, host: HostProfile) -> dict[tuple[str, str, int | None, i
         members[group.name] = others * (pipeline if "pp" in group.axes else 1)
     group_ns: dict[tuple[str, str, int | None, int | None], int] = {}
     for name, num_ranks in members.items():
-        meeting_ns = host.asleep.post_ns + host.asleep.wake_ns if num_ranks > 1 else 0
-        group_ns[name, "NORM", None, None] = meeting_ns + _squares_ns(plan, host)
-        group_ns[name, "CHK", None, None] = meeting_ns
+        group_ns[name, "NORM", None, None] = norm_on_host_ns(_most_elements(plan), num_ranks, host)
+        group_ns[name, "CHK", None, None] = _meeting_ns(num_ranks, host)
     for bucket in plan.buckets:
         for name in bucket.reduce:
             num_bytes = bucket.elements * 4
-            summed_ns = _all_reduce_ns(host, members[name], num_bytes)
+            summed_ns = all_reduce_on_host_ns(host, members[name], num_bytes)
             group_ns[name, "AR", bucket.stage, bucket.index] = summed_ns
             # A sum to all is a sum to shares, then a gathering of them: each half of it.
             group_ns[name, "RS", bucket.stage, bucket.index] = summed_ns // 2
         if bucket.shard:
-            gathered_ns = _all_reduce_ns(host, members[bucket.shard], bucket.elements * 4) // 2
+            gathered_ns = all_reduce_on_host_ns(host, members[bucket.shard], bucket.elements * 4) // 2
             group_ns[bucket.shard, "AG", bucket.stage, bucket.index] = gathered_ns
     return group_ns
 
 
-def _squares_ns(plan: Plan, host: HostProfile) -> int:
-    """Sum of squares of the gradients of the rank that has most of them."""
-    if not host.norm:
-        return 0
+def update_on_host_ns(elements: int, host: HostProfile) -> int:
+    """Optimizer on so many elements of a bucket, in ns."""
+    updates = [(entry.elements, entry.ns) for entry in host.optimizer]
+    return host.instruction_ns + round(along(updates, elements))
+
+
+def norm_on_host_ns(elements: int, num_ranks: int, host: HostProfile) -> int:
+    """Squares of a rank's gradients summed, then all ranks meeting, in ns."""
+    squares_ns = 0
+    if host.norm:
+        squares_ns = round(along([(entry.elements, entry.ns) for entry in host.norm], elements))
+    return _meeting_ns(num_ranks, host) + squares_ns
+
+
+def _meeting_ns(num_ranks: int, host: HostProfile) -> int:
+    return host.asleep.post_ns + host.asleep.wake_ns if num_ranks > 1 else 0
+
+
+def _most_elements(plan: Plan) -> int:
+    """Elements of the rank that has most of them."""
     elements = [0] * plan.mesh.pp
     for bucket in plan.buckets:
         for rank in plan.place[bucket.stage]:
             elements[rank] += bucket.elements
-    return round(along([(entry.elements, entry.ns) for entry in host.norm], max(elements)))
+    return max(elements)
 
 
-def _all_reduce_ns(host: HostProfile, num_ranks: int, num_bytes: int) -> int:
+def all_reduce_on_host_ns(host: HostProfile, num_ranks: int, num_bytes: int) -> int:
+    """A sum over replicas, in ns; one rank has nothing to sum."""
     if num_ranks == 1:
         return 0
     known = sorted({entry.ranks for entry in host.all_reduce})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from exactmap.sim.cost.host import HostProfile
 from exactmap.sim.cost.host_copies import price_copies
 from exactmap.sim.cost.links import price_buckets, price_channels, price_groups
@@ -48,15 +46,10 @@ def price_plan(plan: Plan, machine: Cluster | HostProfile) -> Profile:
     if plan.train.slices > 1:
         # Later slices attend to more keys: this is the mean over a sequence, without a slice's own overheads.
         work_ns = {key: round(ns / plan.train.slices) for key, ns in work_ns.items()}
-    # A rank steps its own share of a sharded bucket.
-    stepped = [
-        replace(bucket, elements=bucket.elements // plan.mesh.dp) if bucket.shard else bucket
-        for bucket in plan.buckets
-    ]
     return Profile(
         mover=Mover.ENGINE,
         work_ns=work_ns,
-        bucket_ns=price_buckets(stepped, machine, formats),
+        bucket_ns=price_buckets(plan.buckets, machine, formats, mesh.cp * mesh.ep * mesh.dp),
         channel=price_channels(plan.channels, mesh, machine),
         group_ns=price_groups(plan.groups, plan.buckets, mesh, machine, formats),
         copy_ns=price_copies(plan, machine),

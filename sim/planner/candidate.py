@@ -9,17 +9,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from exactmap.errors import InvalidInputError
+from exactmap.sim.planner.closed_form import CLOSED_FORMS
 from exactmap.sim.schedules.registry import SCHEDULES, find_schedule
 from exactmap.sim.schedules.schedule import Schedule
 
-__all__ = ["Candidate", "Rejection", "SearchSpace", "divisors", "enumerate_candidates", "nearest_miss"]
+__all__ = [
+    "Candidate",
+    "Rejection",
+    "SearchSpace",
+    "divisors",
+    "enumerate_candidates",
+    "goes_together",
+    "has_kinds",
+    "judge",
+    "nearest_miss",
+    "replicas",
+]
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Candidate:
-    """One layout: mesh sizes, chunks per pipeline rank, microbatch in sequences, schedule by name."""
+    """One layout: mesh sizes, chunks per pipeline rank, microbatch in sequences, schedule by name.
+
+    `zero` is 1 where replicas share the optimizer's state: parameters and gradients rest cut over them, are
+    gathered before a step and reduced to the shards behind it.
+    """
 
     tp: int
     cp: int
@@ -29,6 +46,7 @@ class Candidate:
     microbatch: int
     num_microbatches: int
     schedule: str
+    zero: int = 0
 
     @property
     def num_gpus(self) -> int:
@@ -40,7 +58,8 @@ class Candidate:
         """Short name for tables: the axes that are not 1, then the schedule."""
         axes = (("tp", self.tp), ("cp", self.cp), ("pp", self.pp), ("dp", self.dp), ("v", self.chunks))
         words = [f"{name}{size}" for name, size in axes if size > 1 or name in {"pp", "dp"}]
-        return " ".join([*words, f"mb{self.microbatch}x{self.num_microbatches}", self.schedule])
+        zero = [f"zero{self.zero}"] if self.zero else []
+        return " ".join([*words, *zero, f"mb{self.microbatch}x{self.num_microbatches}", self.schedule])
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +86,11 @@ class SearchSpace:
         Allowed values, not empty.
     dp
         Allowed numbers of replicas; empty: as many as fit.
+    zero
+        Allowed stages: 0, 1.
+    all_replicas
+        Without `dp`: whether every number of replicas that fits is tried, or the largest alone. Fewer
+        replicas only make a step longer, so the largest does unless GPUs count.
     num_gpus
         GPUs that may be used.
     global_batch
@@ -88,10 +112,12 @@ class SearchSpace:
     kv_heads: int
     seq: int
     dp: tuple[int, ...] = ()
+    zero: tuple[int, ...] = (0,)
+    all_replicas: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an empty axis: it would make the search silently empty."""
-        for name in ("tp", "cp", "pp", "chunks", "microbatch", "schedules"):
+        for name in ("tp", "cp", "pp", "chunks", "microbatch", "schedules", "zero"):
             if not getattr(self, name):
                 raise InvalidInputError(f"nothing to choose from for {name}", expected="at least one value")
         for name in self.schedules:
@@ -103,7 +129,7 @@ class SearchSpace:
                     got=f"{name}, which {why}",
                     expected=", ".join(each.name for each in SCHEDULES.values() if not _unpriced(each)),
                 )
-        if not any(_go_together(schedule, chunks) for schedule in self.schedules for chunks in self.chunks):
+        if not has_kinds(self.schedules, self.chunks):
             raise InvalidInputError(
                 "no schedule goes with these chunks",
                 where="parallel.chunks",
@@ -117,15 +143,20 @@ def _unpriced(schedule: Schedule) -> str:
     reasons = (
         (schedule.slices, "cuts sequences into slices"),
         (schedule.two_ranks, "holds each stage on two ranks"),
-        (schedule.limits, "is made for a stash limit"),
+        (schedule.limits and schedule.name not in CLOSED_FORMS, "is made for a stash limit"),
     )
     return next((why for applies, why in reasons if applies), "")
 
 
-def _go_together(name: str, chunks: int) -> bool:
+def goes_together(name: str, chunks: int) -> bool:
     """Interleaving is what chunks are for; the other orders have one a rank."""
     schedule = find_schedule(name)
     return chunks == schedule.fixed_chunks if schedule.fixed_chunks else schedule.many_chunks == (chunks > 1)
+
+
+def has_kinds(schedules: Iterable[str], chunks: Iterable[int]) -> bool:
+    """Whether any of some schedules goes with any of some numbers of chunks."""
+    return any(goes_together(schedule, number) for schedule, number in product(schedules, chunks))
 
 
 def _chunks_of(name: str) -> str:
@@ -160,22 +191,22 @@ def enumerate_candidates(space: SearchSpace) -> Iterator[Candidate | Rejection]:
         for cp in space.cp:
             for pp in space.pp:
                 for microbatch in space.microbatch:
-                    for dp in _replicas(space, batch_divisors, tp * cp * pp, microbatch):
+                    for dp in replicas(space, batch_divisors, tp * cp * pp, microbatch):
                         for schedule in space.schedules:
-                            for chunks in space.chunks:
-                                if not _go_together(schedule, chunks):
+                            for chunks, zero in product(space.chunks, space.zero):
+                                if not goes_together(schedule, chunks):
                                     continue
                                 num_microbatches = space.global_batch // (dp * microbatch)
                                 candidate = Candidate(
-                                    tp, cp, pp, dp, chunks, microbatch, num_microbatches, schedule
+                                    tp, cp, pp, dp, chunks, microbatch, num_microbatches, schedule, zero
                                 )
-                                yield _judge(space, candidate)
+                                yield judge(space, candidate)
 
 
-def _replicas(
+def replicas(
     space: SearchSpace, batch_divisors: tuple[int, ...], gpus_each: int, microbatch: int
 ) -> tuple[int, ...]:
-    """Replica counts to try: those asked for, else the largest that fits (1 where none does: it says why)."""
+    """Replica counts to try: those asked for, else what fits (1 where none does: it says why)."""
     if space.dp:
         return space.dp
     fitting = [
@@ -183,10 +214,11 @@ def _replicas(
         for dp in batch_divisors
         if dp * gpus_each <= space.num_gpus and space.global_batch % (dp * microbatch) == 0
     ]
-    return (max(fitting, default=1),)
+    return tuple(fitting) if space.all_replicas and fitting else (max(fitting, default=1),)
 
 
-def _judge(space: SearchSpace, candidate: Candidate) -> Candidate | Rejection:
+def judge(space: SearchSpace, candidate: Candidate) -> Candidate | Rejection:
+    """The candidate, or the first rule that it breaks; `exactmap.sim.planner.cut` has them for columns."""
     tp, pp = candidate.tp, candidate.pp
     if candidate.num_gpus > space.num_gpus:
         why = f"needs {candidate.num_gpus:,} GPUs, {space.num_gpus:,} may be used"
@@ -211,7 +243,9 @@ def _judge(space: SearchSpace, candidate: Candidate) -> Candidate | Rejection:
             "sequence not divisible",
             f"{2 * candidate.cp} pieces (cp {candidate.cp}, two each) do not divide {space.seq:,} tokens",
         )
-    if pp == 1 and candidate.schedule not in {"1f1b", "gpipe"}:
+    if candidate.zero and candidate.dp * candidate.cp == 1:
+        return Rejection(candidate, "nothing to shard", "one replica has nobody to share its state with")
+    if pp == 1 and candidate.schedule not in {"1f1b", "gpipe", "1f1b-recompute"}:
         return Rejection(candidate, "no pipeline", f"{candidate.schedule} on one rank is 1f1b")
     problem = find_schedule(candidate.schedule).problem(pp, candidate.num_microbatches, candidate.chunks)
     return Rejection(candidate, "schedule", problem) if problem else candidate

@@ -7,6 +7,7 @@ latency of a hop between ranks, p ranks, m microbatches, v chunks, barrier clock
     1f1b              m T + (p-1) E
     interleaved-1f1b  m T + (p-1) E/v + max(0, p-m) (v-1) E/v
     zb-h1             m T + (p-1) (E - 2 W) + max(0, p-m) W
+    1f1b-recompute    m (T + F) + (p-1) E: a rank computes again while it waits for the gradient
 
 and for the hops, twice c times
 
@@ -14,6 +15,7 @@ and for the hops, twice c times
     1f1b              p-1 + m-1 - ceil((m-1)/p)
     interleaved-1f1b  p v - 1
     zb-h1             p-1 + min(max(m-2, 0), p-1)
+    1f1b-recompute    p-1
 
 The first terms are published (Narayanan et al., arXiv:2104.04473; Qi et al., arXiv:2401.10241); the others,
 for fewer microbatches than ranks and for hops, were read off walks of the orders. With equal stages and hops
@@ -25,9 +27,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-__all__ = ["CLOSED_FORMS", "peak_stash_chunks", "pipeline_time_ns", "rank_times_ns"]
+__all__ = ["CLOSED_FORMS", "fused_times_ns", "peak_stash_chunks", "pipeline_time_ns", "rank_times_ns"]
 
-CLOSED_FORMS = ("gpipe", "1f1b", "interleaved-1f1b", "zb-h1")
+CLOSED_FORMS = ("gpipe", "1f1b", "interleaved-1f1b", "zb-h1", "1f1b-recompute")
 """Schedules that have a form here: what a search considers unless it is told otherwise."""
 
 
@@ -43,6 +45,19 @@ def rank_times_ns(
     return total, weight
 
 
+def fused_times_ns(
+    work_ns: Mapping[tuple[str, int], int], placement: Sequence[Sequence[int]], num_ranks: int
+) -> tuple[list[int], list[int]]:
+    """Per rank: (F + B, F alone) of one microbatch over its stages, in ns; B untimed is I + W."""
+    total, forward = [0] * num_ranks, [0] * num_ranks
+    for stage, ranks in enumerate(placement):
+        backward = work_ns.get(("B", stage), work_ns["I", stage] + work_ns["W", stage])
+        for rank in ranks:
+            total[rank] += (work_ns["F", stage] + backward) // len(ranks)
+            forward[rank] += work_ns["F", stage] // len(ranks)
+    return total, forward
+
+
 def pipeline_time_ns(
     schedule: str,
     rank_ns: Sequence[int],
@@ -51,8 +66,11 @@ def pipeline_time_ns(
     num_microbatches: int,
     chunks: int,
     hop_ns: int,
+    forward_ns: Sequence[int] = (),
 ) -> int:
     """Barrier makespan of the passes of one step, without optimizer and gradient reduction, in ns.
+
+    `forward_ns`, F alone by rank, is what recomputation does again.
 
     Examples
     --------
@@ -78,7 +96,10 @@ def pipeline_time_ns(
         case _:
             fill = others * average
             num_hops = others
-    return round(m * max(rank_ns) + fill + 2 * num_hops * hop_ns)
+    busiest = max(rank_ns)
+    if schedule == "1f1b-recompute":
+        busiest = max(passes + again for passes, again in zip(rank_ns, forward_ns, strict=True))
+    return round(m * busiest + fill + 2 * num_hops * hop_ns)
 
 
 def peak_stash_chunks(schedule: str, rank: int, num_ranks: int, num_microbatches: int, chunks: int) -> int:

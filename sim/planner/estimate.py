@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from math import ceil
 from typing import TYPE_CHECKING
 
 from exactmap.errors import ExactmapError, InfeasibleError, Place
@@ -11,15 +13,19 @@ from exactmap.sim.cost.memory import RankMemory, price_memory
 from exactmap.sim.planner.candidate import Candidate, Rejection
 from exactmap.sim.planner.closed_form import (
     CLOSED_FORMS,
+    fused_times_ns,
     peak_stash_chunks,
     pipeline_time_ns,
     rank_times_ns,
 )
 from exactmap.sim.planner.order_form import OrderForm, order_form, walked_time_ns
+from exactmap.sim.planner.pipelines import StageBytes
 from exactmap.sim.schedules.order import loop_placement
 from exactmap.sim.schedules.partition import balance_layers, stages_of
 from exactmap.sim.schedules.registry import find_schedule
-from exactmap.sim.workload.model import StageShape
+from exactmap.sim.workload.flops import token_flop
+from exactmap.sim.workload.footprint import PrecisionBytes, bucket_elements, stage_footprint
+from exactmap.sim.workload.model import Part, StageShape, stage_parts
 from exactmap.sim.workload.plain import require_plain
 from exactmap.topology.mapping import DEFAULT_ORDER, Axis, Mesh
 
@@ -27,9 +33,9 @@ if TYPE_CHECKING:
     from exactmap.sim.cost.formats import Formats
     from exactmap.sim.plan.plan import PlanStage
     from exactmap.sim.planner.pricing import Pricing
-    from exactmap.sim.workload.model import ModelConfig
+    from exactmap.sim.workload.model import ModelConfig, StageLike
 
-__all__ = ["Estimate", "Estimator"]
+__all__ = ["Estimate", "Estimator", "layers_of_stages", "map_refusal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +45,9 @@ class Estimate:
     Attributes
     ----------
     step_ns
-        Passes, bubble and hops of the schedule; what the finalists' plans add is gradient reduction and
-        optimizer.
+        All of it: `passes_ns` and `tail_ns`.
+    passes_ns, tail_ns
+        Passes, bubble and hops of the schedule; gradients that nothing hides, norm and optimizer.
     busy_ns
         Passes of the busiest rank, all microbatches.
     memory
@@ -51,10 +58,16 @@ class Estimate:
     stages: tuple[PlanStage, ...]
     work_ns: dict[tuple[str, int], int]
     hop_ns: int
-    step_ns: int
+    passes_ns: int
+    tail_ns: int
     busy_ns: int
     memory: RankMemory
     memory_rank: int
+
+    @property
+    def step_ns(self) -> int:
+        """Step time by closed form, or with `passes_ns` walked."""
+        return self.passes_ns + self.tail_ns
 
 
 class Estimator:
@@ -77,7 +90,7 @@ class Estimator:
         self.budget_bytes = budget_bytes
         self.order = order
         self._memory = lru_cache(maxsize=None)(self._rank_memory)
-        self._weights: dict[tuple[int, int, int], tuple[float, float]] = {}
+        self.shape_bytes = lru_cache(maxsize=None)(self._shape_bytes)
 
     def mesh(self, candidate: Candidate) -> Mesh:
         """The candidate's mesh, its axes in the order of the map."""
@@ -88,10 +101,7 @@ class Estimator:
         try:
             return self._price(candidate)
         except InfeasibleError as error:
-            if not isinstance(error.where, Place) or error.where.field != "map.require":
-                raise
-            why = f"{error.what}: {error.got}"
-            return Rejection(candidate, "map", f"{why}, expected {error.expected}" if error.expected else why)
+            return Rejection(candidate, "map", map_refusal(error))
 
     def _price(self, candidate: Candidate) -> Estimate | Rejection:
         mesh = self.mesh(candidate)
@@ -111,8 +121,12 @@ class Estimator:
             )
             return Rejection(candidate, "memory", why, over)
         work_ns = self.pricing.work_ns(self.model, stages, candidate.microbatch, self.seq, mesh)
-        rank_ns, weight_ns = rank_times_ns(work_ns, self._placement(candidate), candidate.pp)
-        hop_ns = self.pricing.hop_ns(self._message_bytes(candidate), mesh) if candidate.pp > 1 else 0
+        placement = self._placement(candidate)
+        rank_ns, weight_ns = rank_times_ns(work_ns, placement, candidate.pp)
+        fused_ns, forward_ns = fused_times_ns(work_ns, placement, candidate.pp)
+        if not find_schedule(candidate.schedule).splits_backward:
+            rank_ns = fused_ns
+        hop_ns = self.pricing.hop_ns(self.message_bytes(candidate), mesh) if candidate.pp > 1 else 0
         if candidate.schedule in CLOSED_FORMS:
             passes_ns = pipeline_time_ns(
                 candidate.schedule,
@@ -121,6 +135,7 @@ class Estimator:
                 num_microbatches=candidate.num_microbatches,
                 chunks=candidate.chunks,
                 hop_ns=hop_ns,
+                forward_ns=forward_ns,
             )
         else:
             passes_ns = walked_time_ns(
@@ -131,26 +146,94 @@ class Estimator:
                 chunks=candidate.chunks,
                 hop_ns=hop_ns,
             )
-        busy_ns = candidate.num_microbatches * max(rank_ns)
-        return Estimate(candidate, stages, work_ns, hop_ns, passes_ns, busy_ns, memory, rank)
+        again_ns = forward_ns if find_schedule(candidate.schedule).recomputes else [0] * candidate.pp
+        busy_ns = candidate.num_microbatches * max(map(sum, zip(rank_ns, again_ns, strict=True)))
+        tail_ns = self._tail_ns(candidate, stages, work_ns, placement, mesh)
+        return Estimate(candidate, stages, work_ns, hop_ns, passes_ns, tail_ns, busy_ns, memory, rank)
+
+    def _tail_ns(
+        self,
+        candidate: Candidate,
+        stages: tuple[PlanStage, ...],
+        work_ns: dict[tuple[str, int], int],
+        placement: tuple[tuple[int, ...], ...],
+        mesh: Mesh,
+    ) -> int:
+        """Gradients that nothing hides, norm and optimizer; see `exactmap.sim.planner.array_form`."""
+        pricing, shards = self.pricing, self.num_shards(candidate)
+        elements = [self.stage_bytes(candidate, stage).elements for stage in stages]
+        by_rank = [0] * candidate.pp
+        for ranks, each in zip(placement, elements, strict=True):
+            for rank in ranks:
+                by_rank[rank] += each
+        own = sum(0 in ranks for ranks in placement)
+        backward_ns = work_ns.get(("B", 0), work_ns["I", 0] + work_ns["W", 0])
+        op = "RS" if candidate.zero else "AR"
+        reduced_ns = max(
+            pricing.reduce_ns(op, elements[0], mesh),
+            pricing.reduce_ns(op, by_rank[0], mesh) - (own - 1) * backward_ns * candidate.pp,
+        )
+        gathered_ns = pricing.reduce_ns("AG", elements[0], mesh) if candidate.zero else 0
+        norm_ns = pricing.norm_ns(max(by_rank) // shards, mesh, sharded=candidate.zero > 0)
+        return gathered_ns + reduced_ns + norm_ns + pricing.update_ns(max(by_rank) // shards)
+
+    def least_ns(self, global_batch: int, num_gpus: int) -> float:
+        """No candidate takes less: a step's FLOPs at the peak of all GPUs, in ns; 0 if it is not known."""
+        peak = self.pricing.peak_flop_per_s
+        if not peak:
+            return 0.0
+        flop = token_flop(self.model, self.seq).model * self.seq * global_batch
+        return flop * 1e9 / (peak * num_gpus)
+
+    def num_shards(self, candidate: Candidate) -> int:
+        """Ranks that share the optimizer's state."""
+        return candidate.cp * candidate.dp if candidate.zero else 1
+
+    def stage_bytes(self, candidate: Candidate, stage: StageLike) -> StageBytes:
+        """Footprint of a stage for the candidate's microbatch, and the parameters of its buckets."""
+        return self.shape_bytes(
+            StageShape(stage.num_layers, stage.embedding, stage.head),
+            candidate.microbatch,
+            candidate.tp,
+            candidate.cp,
+            apart=candidate.pp > 1,
+        )
+
+    def _shape_bytes(
+        self, stage: StageShape, microbatch: int, tp: int, cp: int, *, apart: bool
+    ) -> StageBytes:
+        formats = self.formats
+        widths = PrecisionBytes(
+            act_bytes=formats.act_bytes,
+            param_bytes=formats.param_bytes,
+            grad_bytes=formats.grad_bytes,
+            moment_bytes=formats.moment_bytes,
+        )
+        size = stage_footprint(self.model, stage, microbatch, -(-self.seq // cp), precision=widths, tp=tp)
+        parts = [part.value for part in stage_parts(self.model, stage)]
+        # A tied embedding whose head lies on another rank is a bucket of its own on both.
+        tied = [part for part in parts if apart and self.model.tied and part in {Part.WTE, Part.HEAD}]
+        own = [part for part in parts if part not in tied]
+        return StageBytes(size, tuple(bucket_elements(size, tuple(each)) for each in (tied, own) if each))
 
     def stages(self, candidate: Candidate, mesh: Mesh) -> tuple[PlanStage, ...]:
         """Layers cut so that embedding and head weigh what they cost, in layers."""
-        key = (candidate.tp, candidate.cp, candidate.microbatch)
-        if key not in self._weights:
-            self._weights[key] = self._extra_layers(candidate.microbatch, mesh)
-        embedding, head = self._weights[key]
+        unit_ns = self.unit_ns(candidate.microbatch, mesh)
+        if candidate.schedule in CLOSED_FORMS:
+            counts = layers_of_stages(self.model.layers, candidate.pp, candidate.chunks, unit_ns)
+            return stages_of(counts)
+        embedding, head = layers_worth(unit_ns)
         placement = self._placement(candidate)
-        counts = balance_layers(self.model.layers, len(placement), embedding, head, placement=placement)
-        return stages_of(counts)
+        return stages_of(
+            balance_layers(self.model.layers, len(placement), embedding, head, placement=placement)
+        )
 
-    def _extra_layers(self, microbatch: int, mesh: Mesh) -> tuple[float, float]:
-        shapes = (StageShape(1), StageShape(0, embedding=True), StageShape(0, head=True))
-        work_ns = self.pricing.work_ns(self.model, shapes, microbatch, self.seq, mesh)
-        layer, embedding, head = (sum(work_ns[op, number] for op in "FIW") for number in range(3))
-        return embedding / layer, head / layer
+    def unit_ns(self, microbatch: int, mesh: Mesh) -> dict[tuple[str, int], int]:
+        """(op, part) -> ns of one layer (part 0), the embedding (1) and the head (2) alone."""
+        return self.pricing.work_ns(self.model, _UNITS, microbatch, self.seq, mesh)
 
-    def _message_bytes(self, candidate: Candidate) -> int:
+    def message_bytes(self, candidate: Candidate) -> int:
+        """What a rank sends to the next stage for one microbatch."""
         tokens = candidate.microbatch * -(-self.seq // candidate.cp)
         return -(-tokens * self.model.hidden * self.formats.act_bytes // candidate.tp)
 
@@ -163,7 +246,14 @@ class Estimator:
             mine = [stage for stage, ranks in zip(stages, placement, strict=True) if rank in ranks]
             shapes = tuple(StageShape(s.num_layers, s.embedding, s.head) for s in mine)
             memory = self._memory(
-                shapes, candidate.microbatch, candidate.tp, candidate.cp, *_stash(candidate, rank)
+                shapes,
+                candidate.microbatch,
+                candidate.tp,
+                candidate.cp,
+                *_stash(candidate, rank),
+                find_schedule(candidate.schedule).recomputes,
+                self.num_shards(candidate),
+                self._whole_elements(candidate, shapes),
             )
             if best is None or memory.total_bytes > best[0].total_bytes:
                 best = memory, rank
@@ -175,6 +265,13 @@ class Estimator:
             return loop_placement(candidate.pp, candidate.chunks)
         return _form(candidate).placement
 
+    def _whole_elements(self, candidate: Candidate, shapes: tuple[StageShape, ...]) -> int:
+        """Of a sharded state: elements of the slots that hold a rank's buckets whole."""
+        if not candidate.zero:
+            return 0
+        buckets = [size for shape in shapes for size in self.stage_bytes(candidate, shape).buckets]
+        return len(buckets) * max(buckets)
+
     def _rank_memory(
         self,
         shapes: tuple[StageShape, ...],
@@ -184,6 +281,9 @@ class Estimator:
         stash: int,
         stash_until_i: int,
         num_left_to_w: int,
+        recomputes: bool,
+        num_shards: int,
+        whole_elements: int,
     ) -> RankMemory:
         return price_memory(
             self.model,
@@ -195,9 +295,52 @@ class Estimator:
             split_backward=num_left_to_w > 0,
             stash_until_i=stash_until_i,
             num_left_to_w=num_left_to_w,
+            recomputes=recomputes,
+            num_shards=num_shards,
+            whole_elements=whole_elements,
             tp=tp,
             cp=cp,
         )
+
+
+_UNITS = (StageShape(1), StageShape(0, embedding=True), StageShape(0, head=True))
+
+
+def map_refusal(error: InfeasibleError) -> str:
+    """What a map refused, in words; any other error goes on its way."""
+    if not isinstance(error.where, Place) or error.where.field != "map.require":
+        raise error
+    why = f"{error.what}: {error.got}"
+    return f"{why}, expected {error.expected}" if error.expected else why
+
+
+def layers_worth(unit_ns: Mapping[tuple[str, int], int]) -> tuple[float, float]:
+    """What embedding and head cost, in layers, from `Estimator.unit_ns`; in steps of 1/32 of a layer."""
+    layer, embedding, head = (sum(unit_ns[op, part] for op in "FIW") for part in range(3))
+    return ceil(_STEPS * embedding / layer) / _STEPS, ceil(_STEPS * head / layer) / _STEPS
+
+
+_STEPS = 32
+"""Finer weights than this hardly move a layer, and cuts with the same weights are made once."""
+
+
+def layers_of_stages(
+    num_layers: int, num_ranks: int, chunks: int, unit_ns: Mapping[tuple[str, int], int]
+) -> tuple[int, ...]:
+    """Layers of each stage, round and round over the ranks, embedding and head weighed by their cost.
+
+    Raises
+    ------
+    InvalidInputError
+        If there are too few layers.
+    """
+    return _balanced(num_layers, num_ranks, chunks, *layers_worth(unit_ns))
+
+
+@lru_cache(maxsize=1 << 16)
+def _balanced(num_layers: int, num_ranks: int, chunks: int, embedding: float, head: float) -> tuple[int, ...]:
+    placement = loop_placement(num_ranks, chunks)
+    return balance_layers(num_layers, len(placement), embedding, head, placement=placement)
 
 
 def _form(candidate: Candidate) -> OrderForm:

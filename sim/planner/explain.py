@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from exactmap.sim.planner.candidate import Candidate, Rejection, nearest_miss
+from exactmap.sim.planner.candidate import Candidate
 from exactmap.sim.planner.estimate import Estimate
 from exactmap.sim.planner.search import Finalist, Ranking
+from exactmap.sim.planner.survey import CHOICES
 
 __all__ = [
     "FamilyBest",
@@ -17,7 +18,7 @@ __all__ = [
     "step_parts",
 ]
 
-FAMILIES = ("schedule", "tp", "cp", "pp", "chunks", "microbatch")
+FAMILIES = CHOICES
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,25 +85,24 @@ def family_bests(ranking: Ranking) -> tuple[FamilyBest, ...]:
     All are compared by estimate, none by a simulated plan: the walk of its order where the search made
     one, else the closed form. Both count passes, bubble and hops.
     """
-    winner = ranking.winner.estimate
+    winner, survey = ranking.winner.estimate, ranking.survey
     lost: dict[Candidate, list[str]] = {}
     never: list[FamilyBest] = []
     estimates = {estimate.candidate: estimate for estimate in ranking.estimates}
     for family in FAMILIES:
         mine = getattr(winner.candidate, family)
+        # By walk where one was made; the survey knows closed forms.
         best: dict[str | int, Estimate] = {}
         for estimate in ranking.estimates:
-            value = getattr(estimate.candidate, family)
-            if value != mine and (value not in best or estimate.step_ns < best[value].step_ns):
-                best[value] = estimate
+            best.setdefault(getattr(estimate.candidate, family), estimate)
         for value, found in best.items():
-            lost.setdefault(found.candidate, []).append(f"{family} {value}")
-        refused = {getattr(rejection.candidate, family) for rejection in ranking.rejections}
-        for value in sorted(refused - {mine, *best}, key=str):
-            gone = [r for r in ranking.rejections if getattr(r.candidate, family) == value]
-            nearest = nearest_miss(gone)
+            if value != mine:
+                lost.setdefault(found.candidate, []).append(f"{family} {value}")
+        refused = [key for key in survey.nearest_of if key[0] == family and key[1] not in {mine, *best}]
+        for key in sorted(refused, key=lambda each: (isinstance(each[1], str), each[1])):
+            nearest = survey.nearest_of[key]
             why = f"never fits; nearest: {nearest.candidate.label}, {nearest.why}"
-            never.append(FamilyBest((f"{family} {value}",), None, float("inf"), why))
+            never.append(FamilyBest((f"{family} {key[1]}",), None, float("inf"), why))
     out = [
         FamilyBest(tuple(choices), found, found.step_ns / winner.step_ns - 1, _why(winner, found))
         for candidate, choices in lost.items()
@@ -127,11 +127,9 @@ def _why(winner: Estimate, other: Estimate) -> str:
 
 def rejection_counts(ranking: Ranking) -> tuple[RejectionCount, ...]:
     """Reasons of all rejections, the most frequent first; the example of memory is the nearest miss."""
-    by_rule: dict[str, list[Rejection]] = {}
-    for rejection in ranking.rejections:
-        by_rule.setdefault(rejection.rule, []).append(rejection)
-    counts: list[RejectionCount] = []
-    for rule, entries in by_rule.items():
-        nearest = nearest_miss(entries)
-        counts.append(RejectionCount(rule, len(entries), f"{nearest.candidate.label}: {nearest.why}"))
+    counts = [
+        RejectionCount(rule, num, f"{near.candidate.label}: {near.why}")
+        for rule, num in ranking.survey.counts.items()
+        for near in [ranking.survey.nearest[rule]]
+    ]
     return tuple(sorted(counts, key=lambda count: -count.num))

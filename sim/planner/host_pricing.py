@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 from exactmap.errors import InvalidInputError
 from exactmap.sim.cost.host import HostProfile
-from exactmap.sim.cost.price_host import hop_time_on_host_ns, price_on_host, stage_time_on_host_ns
+from exactmap.sim.cost.price_host import (
+    all_reduce_on_host_ns,
+    hop_time_on_host_ns,
+    norm_on_host_ns,
+    price_on_host,
+    stage_time_on_host_ns,
+    update_on_host_ns,
+)
 
 if TYPE_CHECKING:
     from exactmap.sim.cost.profile import Profile
@@ -73,6 +80,20 @@ class HostPricing:
         """One message to a neighbour that is awake: post, wake-up, copy."""
         del mesh  # all ranks are threads of one process
         return hop_time_on_host_ns(num_bytes, self.host)
+
+    def reduce_ns(self, op: str, elements: int, mesh: Mesh) -> int:
+        """A sum over the replicas; half of it where it is only scattered or gathered."""
+        summed_ns = all_reduce_on_host_ns(self.host, mesh.dp, elements * 4)
+        return summed_ns if op == "AR" else summed_ns // 2
+
+    def update_ns(self, elements: int) -> int:
+        """As measured, by elements."""
+        return update_on_host_ns(elements, self.host)
+
+    def norm_ns(self, elements: int, mesh: Mesh, *, sharded: bool) -> int:
+        """Squares summed, then a meeting of the ranks."""
+        members = mesh.pp * (mesh.dp if sharded else 1)
+        return norm_on_host_ns(elements, members, self.host)
 
     def profile(self, plan: Plan, mesh: Mesh, work_ns: dict[tuple[str, int], int]) -> Profile:
         """All durations of a plan; passes come from the profile again, as `work_ns` had them."""

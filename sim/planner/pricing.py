@@ -11,12 +11,19 @@ from typing import TYPE_CHECKING, Protocol
 
 from exactmap.sim.cost.formats import Formats
 from exactmap.sim.cost.host_copies import price_copies
-from exactmap.sim.cost.links import price_buckets, price_channels, price_groups
+from exactmap.sim.cost.links import (
+    COLLECTIVES,
+    norm_time_ns,
+    price_buckets,
+    price_channels,
+    price_groups,
+    update_time_ns,
+)
 from exactmap.sim.cost.profile import Mover, Profile
 from exactmap.sim.cost.stages import price_stages
-from exactmap.topology.collectives import hop_time
+from exactmap.topology.collectives import collective_time, hop_time
 from exactmap.topology.hardware import Cluster
-from exactmap.topology.mapping import Axis, Mesh
+from exactmap.topology.mapping import Axis, GroupShape, Mesh
 
 if TYPE_CHECKING:
     from exactmap.sim.plan.plan import Plan
@@ -53,6 +60,18 @@ class Pricing(Protocol):
         """One message between neighbouring pipeline ranks, wire and latency, in ns."""
         ...
 
+    def reduce_ns(self, op: str, elements: int, mesh: Mesh) -> int:
+        """``AR``, ``RS`` or ``AG`` of a bucket of so many elements over the replicas, in ns."""
+        ...
+
+    def update_ns(self, elements: int) -> int:
+        """Optimizer on so many elements of one bucket, in ns."""
+        ...
+
+    def norm_ns(self, elements: int, mesh: Mesh, *, sharded: bool) -> int:
+        """Norm of the gradients, of which a rank holds so many elements, in ns."""
+        ...
+
     def profile(self, plan: Plan, mesh: Mesh, work_ns: dict[tuple[str, int], int]) -> Profile:
         """All durations of a plan; `work_ns` is what `work_ns` said of its stages."""
         ...
@@ -66,6 +85,10 @@ class ClusterPricing:
     formats: Formats
     band: tuple[float, float] | None = None
     _known: dict[object, dict[str, int]] = field(default_factory=dict, compare=False, repr=False)
+    _shapes: dict[tuple[Mesh, tuple[Axis, ...]], GroupShape] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    _times: dict[object, int] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def basis(self) -> str:
@@ -111,12 +134,47 @@ class ClusterPricing:
         )
         return hop.wire_ns + hop.lat_ns
 
+    def reduce_ns(self, op: str, elements: int, mesh: Mesh) -> int:
+        """Over the group of the axes context and data, as the plan's group of replicas."""
+        if mesh.cp * mesh.ep * mesh.dp == 1:
+            return 0
+        width = self.formats.param_bytes if op == "AG" else self.formats.grad_bytes
+        shape = self._shape(mesh, (Axis.CP, Axis.EP, Axis.DP))
+        key = (op, elements * width, shape)
+        if key not in self._times:
+            time = collective_time(self.cluster, COLLECTIVES[op], shape, elements * width)
+            self._times[key] = int(time.time_ns)
+        return self._times[key]
+
+    def update_ns(self, elements: int) -> int:
+        """Bound by memory."""
+        return update_time_ns(elements, self.cluster, self.formats)
+
+    def norm_ns(self, elements: int, mesh: Mesh, *, sharded: bool) -> int:
+        """A sum of one number over the ranks that hold other parameters."""
+        del elements
+        names = (Axis.TP, Axis.CP, Axis.EP, Axis.PP, Axis.DP) if sharded else (Axis.TP, Axis.PP)
+        if all(getattr(mesh, axis.value) == 1 for axis in names):
+            return 0
+        shape = self._shape(mesh, names)
+        if shape not in self._times:
+            self._times[shape] = norm_time_ns(self.cluster, shape)
+        return self._times[shape]
+
+    def _shape(self, mesh: Mesh, names: tuple[Axis, ...]) -> GroupShape:
+        """Shape of the group over those of some axes that are not 1."""
+        key = (mesh, names)
+        if key not in self._shapes:
+            axes = [axis for axis in names if getattr(mesh, axis.value) > 1]
+            self._shapes[key] = self.cluster.place(mesh).group_shape(axes)
+        return self._shapes[key]
+
     def profile(self, plan: Plan, mesh: Mesh, work_ns: dict[tuple[str, int], int]) -> Profile:
         """Prices of the plan's own channels, groups and buckets."""
         return Profile(
             Mover.ENGINE,
             work_ns=work_ns,
-            bucket_ns=price_buckets(plan.buckets, self.cluster, self.formats),
+            bucket_ns=price_buckets(plan.buckets, self.cluster, self.formats, mesh.cp * mesh.ep * mesh.dp),
             channel=price_channels(plan.channels, mesh, self.cluster),
             group_ns=price_groups(plan.groups, plan.buckets, mesh, self.cluster, self.formats),
             copy_ns=price_copies(plan, self.cluster),

@@ -1,13 +1,14 @@
-"""The search: enumerate, refuse what cannot be, estimate, walk the best orders, simulate the finalists.
+"""The search: survey the space in arrays, walk the best orders, simulate the finalists as whole plans.
 
-Each step prices fewer candidates more exactly: closed forms for all, a walk of the order for `num_walked` of
-them, the whole plan through the checks and the replay engine for `num_finalists`. What ranks first is a plan
-that was checked and simulated, never an estimate.
+Each step prices fewer candidates more exactly: closed forms for all (`exactmap.sim.planner.survey`), a walk
+of the order for the best of them, the whole plan through checks and the replay engine for `num_finalists`.
+What ranks first is a plan that was checked and simulated, never an estimate.
 """
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -22,12 +23,15 @@ from exactmap.sim.planner.candidate import (
     Rejection,
     SearchSpace,
     enumerate_candidates,
+    has_kinds,
     nearest_miss,
 )
+from exactmap.sim.planner.closed_form import CLOSED_FORMS
 from exactmap.sim.planner.estimate import Estimate, Estimator
+from exactmap.sim.planner.order_form import walked_time_ns
+from exactmap.sim.planner.survey import Survey, survey
 from exactmap.sim.schedules.build import OptimizerSettings, build_plan
-from exactmap.sim.schedules.registry import make_order
-from exactmap.sim.schedules.timeline import WorkTimes, walk
+from exactmap.sim.schedules.timeline import WorkTimes
 
 if TYPE_CHECKING:
     from exactmap.sim.cost.profile import Profile
@@ -67,11 +71,22 @@ class Finalist:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """What a search found: finalists, best first, and everything that fell away, with its reason."""
+    """What a search found.
+
+    Attributes
+    ----------
+    finalists
+        Best first.
+    estimates
+        Candidates that fit and were worth a closer look: the best of all, and the best with each choice; by
+        estimated step.
+    survey
+        Everything else: how many were priced, what was refused and why.
+    """
 
     finalists: tuple[Finalist, ...]
     estimates: tuple[Estimate, ...]
-    rejections: tuple[Rejection, ...]
+    survey: Survey
 
     @property
     def winner(self) -> Finalist:
@@ -81,7 +96,15 @@ class Ranking:
     @property
     def num_candidates(self) -> int:
         """All layouts that were looked at."""
-        return len(self.estimates) + len(self.rejections)
+        return self.survey.num_priced + self.survey.num_refused
+
+    @property
+    def gap(self) -> float:
+        """By how much a layout that was not looked at could be faster at most; 0: all were seen."""
+        if not self.survey.num_unseen:
+            return 0.0
+        best = min(self.estimates[0].step_ns, self.winner.step_ns)
+        return max(0.0, 1.0 - self.survey.bound_ns / best)
 
 
 def search(
@@ -93,6 +116,7 @@ def search(
     made: tuple[tuple[str, str], ...] = (),
     num_walked: int = 24,
     num_finalists: int = 5,
+    budget_s: float | None = None,
     progress: Progress | None = None,
 ) -> Ranking:
     """Find the plan with the shortest step.
@@ -106,7 +130,10 @@ def search(
     optimizer, precision, made
         What goes into every plan.
     num_walked, num_finalists
-        How many candidates are priced from their order, and from their whole plan.
+        How many candidates are priced from their order at least (more, while their closed form is within a
+        tenth of the best walk), and from their whole plan.
+    budget_s
+        Seconds to search for; None: until done. One finalist is always finished.
     progress
         Told how far the search is.
 
@@ -116,45 +143,97 @@ def search(
         If no candidate fits; the counts of the reasons are in the message.
     """
     tell = progress or _silent
-    estimates: list[Estimate] = []
-    rejections: list[Rejection] = []
+    clock = _Clock(budget_s)
     tell(0.0, "estimating candidates")
-    for candidate in enumerate_candidates(space):
-        priced = candidate if isinstance(candidate, Rejection) else estimator.price(candidate)
-        if isinstance(priced, Rejection):
-            rejections.append(priced)
-        else:
-            estimates.append(priced)
-    if not estimates:
-        raise _nothing_fits(rejections)
-    estimates.sort(key=lambda estimate: (estimate.step_ns, estimate.candidate))
-    walked = estimates[:num_walked]
-    for index, estimate in enumerate(walked):
-        tell(0.1 + 0.3 * index / len(walked), f"walking {estimate.candidate.label}")
-        walked[index] = replace(estimate, step_ns=_walk_ns(estimate))
-    walked.sort(key=lambda estimate: (estimate.step_ns, estimate.candidate))
+    found = _survey(space, estimator, max(num_walked, _NUM_KEPT), clock, tell)
+    if not found.kept:
+        raise _nothing_fits(space, estimator, found)
+    walked = _walk_best(found, estimator, num_walked, clock, tell)
     finalists: list[Finalist] = []
-    for estimate in walked:
-        if len(finalists) == num_finalists:
+    for estimate in list(walked):
+        if len(finalists) == num_finalists or (finalists and clock.is_over(1.0)):
             break
         tell(0.4 + 0.6 * len(finalists) / num_finalists, f"simulating {estimate.candidate.label}")
         finalist = _finish(estimate, estimator, optimizer, precision, made)
         if isinstance(finalist, Rejection):
-            rejections.append(finalist)
+            found.take_back(finalist)
+            walked.remove(estimate)
         else:
             finalists.append(finalist)
     if not finalists:
-        raise _nothing_fits(rejections)
+        raise _nothing_fits(space, estimator, found)
     finalists.sort(key=lambda finalist: (finalist.step_ns, finalist.candidate))
     tell(1.0, "done")
-    gone = {rejection.candidate for rejection in rejections}
-    rest = tuple(
-        sorted(
-            (e for e in [*walked, *estimates[num_walked:]] if e.candidate not in gone),
-            key=lambda estimate: estimate.step_ns,
+    known = {estimate.candidate: estimate for estimate in walked}
+    for _, candidate in [*found.kept, *found.best_of.values()]:
+        if candidate not in known:
+            priced = estimator.price(candidate)
+            assert isinstance(priced, Estimate), "columns and the estimate of one differ"
+            known[candidate] = priced
+    found.put_in_words(space, estimator)
+    estimates = sorted(known.values(), key=lambda estimate: (estimate.step_ns, estimate.candidate))
+    return Ranking(tuple(finalists), tuple(estimates), found)
+
+
+_NUM_KEPT = 256
+_CLOSE = 1.1
+"""A closed form is within a tenth of its walk; what is further behind the best walk than that cannot win."""
+
+
+class _Clock:
+    """Time that a search may take."""
+
+    def __init__(self, budget_s: float | None) -> None:
+        self.start = time.monotonic()
+        self.budget_s = budget_s
+
+    def deadline(self, share: float) -> float | None:
+        """When a share of the time is over, as `time.monotonic` reads it."""
+        return None if self.budget_s is None else self.start + share * self.budget_s
+
+    def is_over(self, share: float) -> bool:
+        """Whether a share of the time is over."""
+        deadline = self.deadline(share)
+        return deadline is not None and time.monotonic() > deadline
+
+
+def _survey(space: SearchSpace, estimator: Estimator, num_kept: int, clock: _Clock, tell: Progress) -> Survey:
+    """Closed forms in arrays, schedules without one by their orders, one by one."""
+    forms = tuple(name for name in space.schedules if name in CLOSED_FORMS)
+    others = tuple(name for name in space.schedules if name not in CLOSED_FORMS)
+    found = Survey()
+    if forms and has_kinds(forms, space.chunks):
+        found = survey(
+            replace(space, schedules=forms),
+            estimator,
+            num_kept=num_kept,
+            deadline=clock.deadline(0.5),
+            tell=lambda share: tell(0.1 * share, "estimating candidates"),
         )
-    )
-    return Ranking(tuple(finalists), rest, tuple(rejections))
+    if others and has_kinds(others, space.chunks):
+        for candidate in enumerate_candidates(replace(space, schedules=others)):
+            found.add(candidate if isinstance(candidate, Rejection) else estimator.price(candidate), num_kept)
+    return found
+
+
+def _walk_best(
+    found: Survey, estimator: Estimator, num_walked: int, clock: _Clock, tell: Progress
+) -> list[Estimate]:
+    """Estimates of the best candidates with their orders walked, best first."""
+    walked: list[Estimate] = []
+    best = float("inf")
+    for number, (form_ns, candidate) in enumerate(found.kept):
+        if number >= num_walked and form_ns > _CLOSE * best:
+            break
+        if walked and clock.is_over(0.7):
+            break
+        tell(0.1 + 0.3 * number / len(found.kept), f"walking {candidate.label}")
+        estimate = estimator.price(candidate)
+        assert isinstance(estimate, Estimate), "columns and the estimate of one differ"
+        estimate = replace(estimate, passes_ns=_walk_ns(estimate))
+        walked.append(estimate)
+        best = min(best, estimate.step_ns)
+    return sorted(walked, key=lambda estimate: (estimate.step_ns, estimate.candidate))
 
 
 def _silent(_fraction: float, _what: str) -> None:
@@ -163,8 +242,14 @@ def _silent(_fraction: float, _what: str) -> None:
 
 def _walk_ns(estimate: Estimate) -> int:
     candidate = estimate.candidate
-    order = make_order(candidate.schedule, candidate.pp, candidate.num_microbatches, candidate.chunks)
-    return walk(order, WorkTimes(estimate.work_ns, estimate.hop_ns)).makespan_ns
+    return walked_time_ns(
+        candidate.schedule,
+        estimate.work_ns,
+        num_ranks=candidate.pp,
+        num_microbatches=candidate.num_microbatches,
+        chunks=candidate.chunks,
+        hop_ns=estimate.hop_ns,
+    )
 
 
 def _finish(
@@ -193,6 +278,7 @@ def _finish(
             layers=[stage.num_layers for stage in estimate.stages],
             optimizer=optimizer,
             precision=precision,
+            shard_params=candidate.zero > 0,
             times=WorkTimes(estimate.work_ns, estimate.hop_ns),
             budget_bytes=estimator.budget_bytes,
             made=made,
@@ -236,15 +322,15 @@ _HINTS = {
 """What to change, by the rule that the nearest miss broke."""
 
 
-def _nothing_fits(rejections: list[Rejection]) -> InfeasibleError:
-    counts: dict[str, int] = {}
-    for rejection in rejections:
-        counts[rejection.rule] = counts.get(rejection.rule, 0) + 1
-    reasons = ", ".join(f"{rule}: {num}" for rule, num in sorted(counts.items(), key=lambda item: -item[1]))
-    tight = [rejection for rejection in rejections if rejection.rule == "memory"]
-    near = nearest_miss(tight or rejections)
+def _nothing_fits(space: SearchSpace, estimator: Estimator, found: Survey) -> InfeasibleError:
+    found.put_in_words(space, estimator)
+    by_count = sorted(found.counts.items(), key=lambda item: -item[1])
+    reasons = ", ".join(f"{rule}: {num:,}" for rule, num in by_count)
+    near = nearest_miss(
+        [each for each in found.nearest.values() if each.rule == "memory"] or found.nearest.values()
+    )
     return InfeasibleError(
         "no candidate fits",
-        got=f"{len(rejections)} refused ({reasons}); nearest: {near.candidate.label}: {near.why}",
+        got=f"{found.num_refused:,} refused ({reasons}); nearest: {near.candidate.label}: {near.why}",
         hint=_HINTS.get(near.rule, "allow more values under parallel"),
     )

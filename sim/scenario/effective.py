@@ -60,6 +60,7 @@ def effective_document(
                 ("chunks", space.chunks),
                 ("microbatch", space.microbatch),
                 ("schedule", space.schedule),
+                ("zero", space.zero),
             )
         },
         "goal": goal.value,

@@ -35,6 +35,7 @@ __all__ = [
     "ScheduleChoice",
     "Tokens",
     "Watts",
+    "ZeroChoice",
     "checked",
 ]
 
@@ -135,6 +136,27 @@ def _choice(value: object) -> tuple[int, ...] | None:
     return tuple(numbers)
 
 
+_ZERO_STAGES = (0, 1)
+
+
+def _zero(value: object) -> tuple[int, ...] | None:
+    """ZeRO stages: 0, 1, both, or ``auto`` (None)."""
+    if value == "auto":
+        return None
+    entries = cast(list[object], value) if isinstance(value, list) else [value]
+    known = [entry for entry in entries if type(entry) is int and entry in _ZERO_STAGES]
+    if not entries or len(known) != len(entries):
+        raise InvalidInputError(
+            "wrong value",
+            got=repr(value)[:80],
+            expected="0, 1, [0, 1] or auto",
+            hint="plans know no sharing of the optimizer's state (0) and sharing of it (1)",
+        )
+    if len(set(known)) != len(known):
+        raise InvalidInputError("a value stands twice in the list", got=str(known))
+    return tuple(known)
+
+
 def _schedules(value: object) -> tuple[str, ...] | None:
     """One schedule, a list of them, or ``auto`` (None)."""
     if value == "auto":
@@ -153,6 +175,12 @@ Choice = Annotated[
     tuple[int, ...] | None,
     BeforeValidator(checked(_choice)),
     WithJsonSchema({"anyOf": [_WHOLE, {"type": "array", "items": _WHOLE, "minItems": 1}, {"const": "auto"}]}),
+]
+_STAGE: dict[str, object] = {"type": "integer", "minimum": 0, "maximum": 1}
+ZeroChoice = Annotated[
+    tuple[int, ...] | None,
+    BeforeValidator(checked(_zero)),
+    WithJsonSchema({"anyOf": [_STAGE, {"type": "array", "items": _STAGE, "minItems": 1}, {"const": "auto"}]}),
 ]
 ScheduleChoice = Annotated[
     tuple[str, ...] | None,

@@ -23,6 +23,7 @@ from exactmap.sim.scenario.fields import (
     ScheduleChoice,
     Tokens,
     Watts,
+    ZeroChoice,
 )
 from exactmap.sim.scenario.map_section import MapSection
 from exactmap.sim.scenario.model_schema import ModelSection
@@ -286,6 +287,7 @@ class ParallelSection(_Section):
     chunks: Choice = None
     microbatch: Choice = None
     schedule: ScheduleChoice = None
+    zero: ZeroChoice = None
 
 
 class LimitsSection(_Section):

@@ -93,6 +93,8 @@ class ParallelSpace:
         Sequences of a microbatch.
     schedule
         Names of schedules.
+    zero
+        Whether replicas share the optimizer's state (1) or not (0).
     """
 
     tp: tuple[int, ...] | None = None
@@ -103,6 +105,7 @@ class ParallelSpace:
     chunks: tuple[int, ...] | None = None
     microbatch: tuple[int, ...] | None = None
     schedule: tuple[str, ...] | None = None
+    zero: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

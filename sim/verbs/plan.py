@@ -66,6 +66,8 @@ class PlanOutcome:
             "plan_sha256": self.sha256,
             "num_bytes": len(self.content),
             "num_candidates": self.ranking.num_candidates,
+            "num_unseen": self.ranking.survey.num_unseen,
+            "gap": self.ranking.gap,
             "finalists": [
                 {
                     **asdict(finalist.candidate),
@@ -98,6 +100,7 @@ def plan(
     pricing: Pricing | None = None,
     host: str | Path | None = None,
     num_finalists: int = 4,
+    budget_s: float | None = None,
     progress: Progress | None = None,
 ) -> PlanOutcome:
     """Search the candidates of a scenario and write the best plan.
@@ -116,6 +119,9 @@ def plan(
         What `calibrate` measured on this host, for a cluster that runs on CPUs.
     num_finalists
         How many candidates are lowered, checked and simulated.
+    budget_s
+        Seconds to search for; the best plan so far is then taken, and `Ranking.gap` bounds what was missed.
+        None: until done.
     progress
         Told how far the search is.
 
@@ -167,6 +173,7 @@ def plan(
         precision=_PLAN_TYPES[loaded.training.precision],
         made=made,
         num_finalists=num_finalists,
+        budget_s=budget_s,
         progress=progress,
     )
     chosen = ranking.winner.plan
@@ -203,6 +210,7 @@ def space_of(scenario: Scenario) -> SearchSpace:
         kv_heads=model.kv_heads,
         seq=scenario.training.sequence,
         dp=parallel.dp or (),
+        zero=parallel.zero or ((0, 1) if scenario.execution is None else (0,)),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exactmap.sim.planner.closed_form import CLOSED_FORMS, pipeline_time_ns, rank_times_ns
+from exactmap.sim.planner.closed_form import CLOSED_FORMS, fused_times_ns, pipeline_time_ns, rank_times_ns
 from exactmap.sim.schedules.order import loop_placement
 from exactmap.sim.schedules.registry import SCHEDULES, make_order
 from exactmap.sim.schedules.timeline import WorkTimes, walk
@@ -41,9 +41,16 @@ def _both(pipeline: tuple[str, int, int, int, dict[tuple[str, int], int]], hop_n
     schedule, num_ranks, num_microbatches, chunks, work_ns = pipeline
     order = make_order(schedule, num_ranks, num_microbatches, chunks)
     walked_ns = walk(order, WorkTimes(work_ns, hop_ns)).makespan_ns
-    rank_ns, weight_ns = rank_times_ns(work_ns, loop_placement(num_ranks, chunks), num_ranks)
+    placement = loop_placement(num_ranks, chunks)
+    rank_ns, weight_ns = rank_times_ns(work_ns, placement, num_ranks)
     form_ns = pipeline_time_ns(
-        schedule, rank_ns, weight_ns, num_microbatches=num_microbatches, chunks=chunks, hop_ns=hop_ns
+        schedule,
+        rank_ns,
+        weight_ns,
+        num_microbatches=num_microbatches,
+        chunks=chunks,
+        hop_ns=hop_ns,
+        forward_ns=fused_times_ns(work_ns, placement, num_ranks)[1],
     )
     return form_ns, walked_ns
 

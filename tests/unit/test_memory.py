@@ -21,12 +21,12 @@ def test_state_is_eighteen_bytes_a_parameter() -> None:
     whole = StageShape(model.layers, embedding=True, head=True)
 
     memory = price_memory(model, [whole], 1, 4096, BF16, stash=1)
-    sharded = price_memory(model, [whole], 1, 4096, BF16, stash=1, optimizer_shards=8)
+    sharded = price_memory(model, [whole], 1, 4096, BF16, stash=1, num_shards=8)
 
     state = memory.parameter_bytes + memory.gradient_bytes + memory.optimizer_bytes
     assert state == pytest.approx(18 * model.num_parameters(), rel=1e-4)
     assert sharded.optimizer_bytes == pytest.approx(memory.optimizer_bytes / 8, rel=1e-6)
-    assert sharded.parameter_bytes == memory.parameter_bytes
+    assert sharded.parameter_bytes == pytest.approx(memory.parameter_bytes / 8, rel=1e-6)
 
 
 def test_stash_is_under_the_published_formula() -> None:

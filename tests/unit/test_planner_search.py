@@ -6,8 +6,10 @@ import re
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+import numpy as np
 import pytest
 
 from exactmap.errors import InfeasibleError
@@ -21,7 +23,7 @@ from exactmap.sim.plan.check import check_plan
 from exactmap.sim.plan.plan import Precision
 from exactmap.sim.plan.reader import read_plan
 from exactmap.sim.plan.writer import write_plan
-from exactmap.sim.planner.candidate import Rejection, SearchSpace
+from exactmap.sim.planner.candidate import Rejection, SearchSpace, enumerate_candidates
 from exactmap.sim.planner.estimate import Estimate, Estimator
 from exactmap.sim.planner.explain import family_bests, rejection_counts, step_parts
 from exactmap.sim.planner.pricing import ClusterPricing
@@ -38,7 +40,8 @@ TINY = SearchSpace(
     pp=(1, 2, 4),
     chunks=(1, 2),
     microbatch=(1, 2, 4),
-    schedules=("gpipe", "1f1b", "interleaved-1f1b", "zb-h1"),
+    schedules=("gpipe", "1f1b", "interleaved-1f1b", "zb-h1", "1f1b-recompute"),
+    zero=(0, 1),
     num_gpus=4,
     global_batch=16,
     layers=4,
@@ -93,15 +96,19 @@ def test_finalists_are_in_order() -> None:
 
 def test_every_candidate_is_counted_once() -> None:
     ranking = _search()
-    seen = [e.candidate for e in ranking.estimates] + [r.candidate for r in ranking.rejections]
+    seen = list(enumerate_candidates(TINY))
 
-    assert len(seen) == len(set(seen)) == ranking.num_candidates
+    assert len(seen) == ranking.num_candidates
+    assert sum(isinstance(each, Rejection) for each in seen) == ranking.survey.num_refused
+    assert len({each.candidate for each in ranking.estimates}) == len(ranking.estimates)
 
 
 def test_estimates_come_close_to_plans() -> None:
-    """Walks leave out optimizer and gradient reduction, and nothing else of note."""
-    for finalist in _everything().finalists:
-        assert 0.6 < finalist.estimate.step_ns / finalist.step_ns <= 1.0
+    """Passes are walked; of gradients and optimizer the first rank's are taken, which ends last."""
+    ratios = [finalist.estimate.step_ns / finalist.step_ns for finalist in _everything().finalists]
+
+    assert all(0.9 < ratio < 1.1 for ratio in ratios)
+    assert 0.98 < median(ratios) < 1.02
 
 
 def test_memory_estimate_comes_close_to_the_arena() -> None:
@@ -157,10 +164,11 @@ def test_too_little_memory_is_a_reason() -> None:
     arenas = sorted(each.peak_bytes for each in _everything().finalists)
     budget_bytes = arenas[len(arenas) // 2]
     ranking = _search(estimator=_estimator(budget_bytes), num_finalists=10_000)
-    over = [each for each in ranking.rejections if each.rule == "memory"]
+    over = ranking.survey.nearest["memory"]
 
-    assert over
-    assert all(each.excess > 0 and "over the 0.0 GiB to use" in each.why for each in over)
+    assert ranking.survey.counts["memory"] > 0
+    assert over.excess > 0
+    assert "over the 0.0 GiB to use" in over.why
     assert all(each.peak_bytes <= budget_bytes for each in ranking.finalists)
 
 
@@ -188,6 +196,15 @@ class _Optimist(Estimator):
         return RankMemory(0, 0, 0, 0, 0, 0)
 
 
+@pytest.fixture
+def free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Columns believe it too."""
+    monkeypatch.setattr(
+        "exactmap.sim.planner.survey.memory_bytes", lambda columns, *_: np.zeros((len(columns.shards), 4))
+    )
+
+
+@pytest.mark.usefixtures("free_memory")
 def test_the_arena_has_the_last_word() -> None:
     """What the estimate lets through and the finished plan does not is a refusal with its true excess."""
     known = _estimator(100_000)
@@ -198,16 +215,17 @@ def test_the_arena_has_the_last_word() -> None:
     assert "pipeline rank 0 needs 0.0 GiB as a whole plan" in str(caught.value)
 
 
+@pytest.mark.usefixtures("free_memory")
 def test_refusals_of_plans_are_counted_with_the_rest() -> None:
     budget_bytes = sorted(each.peak_bytes for each in _everything().finalists)[3]
     known = _estimator(budget_bytes)
     optimist = _Optimist(known.model, known.seq, known.formats, known.pricing, known.budget_bytes)
     ranking = _search(estimator=optimist, num_walked=100, num_finalists=2)
-    over = [each for each in ranking.rejections if each.rule == "memory"]
+    near = ranking.survey.nearest["memory"]
 
-    assert over
-    assert all(each.excess > 0 for each in over)
-    assert not {each.candidate for each in over} & {each.candidate for each in ranking.estimates}
+    assert near.excess > 0
+    assert near.candidate not in {each.candidate for each in ranking.estimates}
+    assert ranking.num_candidates == len(list(enumerate_candidates(TINY)))
 
 
 def test_reasons_name_every_other_choice() -> None:
@@ -219,7 +237,7 @@ def test_reasons_name_every_other_choice() -> None:
 
     assert len(named) == len(set(named))
     for name in ("schedule", "pp", "chunks", "microbatch"):
-        values = {getattr(each.candidate, name) for each in (*ranking.estimates, *ranking.rejections)}
+        values = {getattr(getattr(each, "candidate", each), name) for each in enumerate_candidates(TINY)}
 
         assert {f"{name} {value}" for value in values - {getattr(winner, name)}} <= set(named)
     slower = [entry.slower for entry in lost]
@@ -240,7 +258,7 @@ def test_rejections_are_counted() -> None:
     ranking = _search(replace(TINY, microbatch=(1, 32), pp=(1, 8)))
     counts = rejection_counts(ranking)
 
-    assert sum(count.num for count in counts) == len(ranking.rejections)
+    assert sum(count.num for count in counts) == ranking.survey.num_refused
     assert [count.num for count in counts] == sorted((count.num for count in counts), reverse=True)
     assert {"too few GPUs", "batch not divisible", "no pipeline"} >= {count.rule for count in counts}
 
