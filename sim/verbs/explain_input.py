@@ -134,6 +134,7 @@ def setup_of_plan(scenario: Scenario, candidate: Candidate) -> TrainingSetup:
         dp=candidate.dp,
         chunks=candidate.chunks,
         sequence_parallel=candidate.tp > 1,
+        zero=candidate.zero,
     )
     return TrainingSetup(
         replace(scenario.model, positions=max(scenario.model.positions, training.sequence)),
@@ -141,6 +142,6 @@ def setup_of_plan(scenario: Scenario, candidate: Candidate) -> TrainingSetup:
         Batch(training.sequence, candidate.microbatch, candidate.num_microbatches),
         scenario.cluster,
         _PRECISIONS[training.precision],
-        software=Software(overlap_grad=True, overlap_p2p=True),
+        software=Software(overlap_grad=True, overlap_param=True, overlap_p2p=True),
         schedule=candidate.schedule if candidate.pp > 1 else "none",
     )

@@ -12,16 +12,18 @@ from exactmap.sim.verbs.explain_input import setup_of_plan
 
 SCENARIO = Path(__file__).parents[2] / "scenarios" / "h100-1024.yaml"
 LAYOUTS = (
-    ("interleaved-1f1b", 6, 4, 16, 1),
-    ("1f1b", 1, 4, 16, 1),
-    ("zb-h1", 1, 8, 8, 1),
-    ("1f1b", 1, 8, 16, 2),
+    ("interleaved-1f1b", 6, 4, 16, 1, 0),
+    ("1f1b", 1, 4, 16, 1, 0),
+    ("zb-h1", 1, 8, 8, 1, 0),
+    ("1f1b", 1, 8, 16, 2, 0),
+    ("1f1b", 1, 4, 16, 1, 1),
+    ("zb-h1", 1, 8, 8, 1, 1),
 )
 
 
-@pytest.mark.parametrize(("schedule", "chunks", "tp", "pp", "microbatch"), LAYOUTS)
+@pytest.mark.parametrize(("schedule", "chunks", "tp", "pp", "microbatch", "zero"), LAYOUTS)
 def test_the_closed_form_takes_what_the_replayed_plan_takes(
-    schedule: str, chunks: int, tp: int, pp: int, microbatch: int
+    schedule: str, chunks: int, tp: int, pp: int, microbatch: int, zero: int
 ) -> None:
     """Kernels and collectives are shared; pipeline, gradients and optimizer are composed apart.
 
@@ -35,6 +37,7 @@ def test_the_closed_form_takes_what_the_replayed_plan_takes(
             ("tp", tp),
             ("pp", pp),
             ("microbatch", microbatch),
+            ("zero", zero),
         )
     ]
     outcome = exactmap.plan(SCENARIO, fixed, num_finalists=1)

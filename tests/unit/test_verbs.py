@@ -150,7 +150,8 @@ def test_automatic_choices_fit_model_and_machine() -> None:
     assert all(scenario.model.heads % tp == 0 and tp <= 8 for tp in space.tp)
     assert all(scenario.model.layers % pp == 0 for pp in space.pp)
     assert space.microbatch == (1, 2, 4, 8, 16)
-    assert set(space.schedules) == {"gpipe", "1f1b", "interleaved-1f1b", "zb-h1"}
+    assert set(space.schedules) == {"gpipe", "1f1b", "interleaved-1f1b", "zb-h1", "1f1b-recompute"}
+    assert space.zero == (0, 1)
 
 
 def test_both_engines_predict_the_same(ready: Path) -> None:
