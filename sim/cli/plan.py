@@ -105,8 +105,8 @@ def _shown(outcome: PlanOutcome, *, explain: bool) -> list[RenderableType]:
     ]
     if ranking.survey.num_unseen:
         shown.append(
-            f"out of time: {ranking.survey.num_unseen:,} candidates were not looked at; none of them takes "
-            f"{100 * ranking.gap:.1f} % less (the FLOPs of a step at the peak of all GPUs)"
+            f"out of time: {ranking.survey.num_unseen:,} candidates were not looked at; none of them is more "
+            f"than {100 * ranking.gap:.1f} % faster (by the bound of their passes alone)"
         )
     if explain:
         shown += _reasons(ranking)

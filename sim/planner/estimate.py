@@ -23,7 +23,6 @@ from exactmap.sim.planner.pipelines import StageBytes
 from exactmap.sim.schedules.order import loop_placement
 from exactmap.sim.schedules.partition import balance_layers, stages_of
 from exactmap.sim.schedules.registry import find_schedule
-from exactmap.sim.workload.flops import token_flop
 from exactmap.sim.workload.footprint import PrecisionBytes, bucket_elements, stage_footprint
 from exactmap.sim.workload.model import Part, StageShape, stage_parts
 from exactmap.sim.workload.plain import require_plain
@@ -177,13 +176,19 @@ class Estimator:
         norm_ns = pricing.norm_ns(max(by_rank) // shards, mesh, sharded=candidate.zero > 0)
         return gathered_ns + reduced_ns + norm_ns + pricing.update_ns(max(by_rank) // shards)
 
-    def least_ns(self, global_batch: int, num_gpus: int) -> float:
-        """No candidate takes less: a step's FLOPs at the peak of all GPUs, in ns; 0 if it is not known."""
-        peak = self.pricing.peak_flop_per_s
-        if not peak:
+    def least_ns(self, tp: int, cp: int, microbatch: int, *, global_batch: int, num_gpus: int) -> float:
+        """No candidate with these takes less: all passes of a step, spread evenly over all GPUs, in ns."""
+        try:
+            unit_ns = self.unit_ns(microbatch, Mesh(tp=tp, cp=cp))
+        except InfeasibleError:
             return 0.0
-        flop = token_flop(self.model, self.seq).model * self.seq * global_batch
-        return flop * 1e9 / (peak * num_gpus)
+        split, fused = (
+            self.model.layers * sum(unit_ns.get((op, 0), 0) for op in ops)
+            + sum(unit_ns.get((op, part), 0) for op in ops for part in (1, 2))
+            for ops in ("FIW", "FB")
+        )
+        passes = min(split, fused) if ("B", 0) in unit_ns else split
+        return passes * (global_batch / microbatch) * (tp * cp / num_gpus)
 
     def num_shards(self, candidate: Candidate) -> int:
         """Ranks that share the optimizer's state."""

@@ -4,8 +4,8 @@ The space is gone through cut by cut (tp, cp, microbatch). A cut's candidates ar
 take rows away, `exactmap.sim.planner.array_form` prices what is left. Kept are the best of all, the best
 with each value of each choice, and of what was refused the counts and the nearest misses.
 
-Where the time allowed runs out, a bound says how much better the unseen could be: the model's FLOPs at the
-peak of all GPUs.
+Where the time allowed runs out, a bound says how much better the unseen could be: the passes of each unseen
+cut, priced as they are and spread evenly over all GPUs, with no bubble and nothing exchanged between ranks.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def survey(
     for number, cut in enumerate(cuts):
         if deadline is not None and number and time.monotonic() > deadline:
             found.num_unseen = sum(rest.num_candidates for rest in cuts[number:])
-            found.bound_ns = estimator.least_ns(space.global_batch, space.num_gpus)
+            found.bound_ns = min(_least_ns(rest, space, estimator) for rest in cuts[number:])
             break
         _see(cut, estimator, found, num_kept)
         if tell is not None:
@@ -168,6 +168,12 @@ def survey(
     found.kept.sort()
     del found.kept[num_kept:]
     return found
+
+
+def _least_ns(cut: Cut, space: SearchSpace, estimator: Estimator) -> float:
+    return estimator.least_ns(
+        cut.tp, cut.cp, cut.microbatch, global_batch=space.global_batch, num_gpus=space.num_gpus
+    )
 
 
 def _see(cut: Cut, estimator: Estimator, found: Survey, num_kept: int) -> None:

@@ -110,11 +110,11 @@ def _check_parallel(scenario: Scenario, conflict: _Conflict) -> None:
             _listed(space.microbatch),
             f"a divisor of {training.batch_sequences} sequences",
         )
-    if space.dp is not None and all(training.batch_sequences % dp for dp in space.dp):
+    if space.replicas and all(training.batch_sequences % dp for dp in space.replicas):
         conflict(
             ("parallel", "dp"),
             "no number of replicas divides the batch",
-            _listed(space.dp),
+            _listed(space.replicas),
             f"a divisor of {training.batch_sequences} sequences",
         )
 
@@ -122,7 +122,7 @@ def _check_parallel(scenario: Scenario, conflict: _Conflict) -> None:
 def _check_machine(scenario: Scenario, conflict: _Conflict) -> None:
     space, cluster = scenario.parallel, scenario.cluster
     num_gpus = 1
-    for sizes in (space.tp, space.cp, space.ep, space.pp, space.dp):
+    for sizes in (space.tp, space.cp, space.ep, space.pp, space.replicas):
         num_gpus *= min(sizes) if sizes else 1
     if num_gpus > scenario.max_gpus:
         conflict(

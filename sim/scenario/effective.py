@@ -84,4 +84,6 @@ def _sizes(model: ModelConfig) -> dict[str, object]:
 def _choice(choice: Sequence[int] | Sequence[str] | None) -> object:
     if choice is None:
         return "auto"
+    if isinstance(choice, str):
+        return choice
     return choice[0] if len(choice) == 1 else list(choice)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, TypeVar, cast
+from typing import Annotated, Literal, TypeVar, cast
 
 from pydantic import BeforeValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -32,6 +32,7 @@ __all__ = [
     "FlopPerS",
     "MemorySize",
     "Ns",
+    "ReplicaChoice",
     "ScheduleChoice",
     "Tokens",
     "Watts",
@@ -136,6 +137,11 @@ def _choice(value: object) -> tuple[int, ...] | None:
     return tuple(numbers)
 
 
+def _replicas(value: object) -> tuple[int, ...] | str | None:
+    """As `_choice`, or ``all``."""
+    return "all" if value == "all" else _choice(value)
+
+
 _ZERO_STAGES = (0, 1)
 
 
@@ -175,6 +181,20 @@ Choice = Annotated[
     tuple[int, ...] | None,
     BeforeValidator(checked(_choice)),
     WithJsonSchema({"anyOf": [_WHOLE, {"type": "array", "items": _WHOLE, "minItems": 1}, {"const": "auto"}]}),
+]
+ReplicaChoice = Annotated[
+    tuple[int, ...] | Literal["all"] | None,
+    BeforeValidator(checked(_replicas)),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                _WHOLE,
+                {"type": "array", "items": _WHOLE, "minItems": 1},
+                {"const": "auto"},
+                {"const": "all"},
+            ]
+        }
+    ),
 ]
 _STAGE: dict[str, object] = {"type": "integer", "minimum": 0, "maximum": 1}
 ZeroChoice = Annotated[

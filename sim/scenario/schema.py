@@ -20,6 +20,7 @@ from exactmap.sim.scenario.fields import (
     ExpPerS,
     FlopPerS,
     MemorySize,
+    ReplicaChoice,
     ScheduleChoice,
     Tokens,
     Watts,
@@ -283,7 +284,7 @@ class ParallelSection(_Section):
     cp: Choice = (1,)
     ep: Choice = (1,)
     pp: Choice = None
-    dp: Choice = None
+    dp: ReplicaChoice = None
     chunks: Choice = None
     microbatch: Choice = None
     schedule: ScheduleChoice = None

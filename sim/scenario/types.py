@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 __all__ = ["Engine", "Goal", "Limits", "Optimizer", "ParallelSpace", "Precision", "Training"]
 
@@ -86,7 +87,7 @@ class ParallelSpace:
     Parameters
     ----------
     tp, cp, ep, pp, dp
-        Sizes of the mesh axes.
+        Sizes of the mesh axes; of dp ``all``: every number of replicas that fits, not the largest alone.
     chunks
         Stages per pipeline rank.
     microbatch
@@ -101,11 +102,16 @@ class ParallelSpace:
     cp: tuple[int, ...] | None = (1,)
     ep: tuple[int, ...] | None = (1,)
     pp: tuple[int, ...] | None = None
-    dp: tuple[int, ...] | None = None
+    dp: tuple[int, ...] | Literal["all"] | None = None
     chunks: tuple[int, ...] | None = None
     microbatch: tuple[int, ...] | None = None
     schedule: tuple[str, ...] | None = None
     zero: tuple[int, ...] | None = None
+
+    @property
+    def replicas(self) -> tuple[int, ...]:
+        """Numbers of replicas that are named; empty: those that fit."""
+        return self.dp if isinstance(self.dp, tuple) else ()
 
 
 @dataclass(frozen=True, slots=True)

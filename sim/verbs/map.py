@@ -222,7 +222,7 @@ def _inputs(
             )
         scenario = load_scenario(path, overrides)
         space = scenario.parallel
-        choices = (space.tp, space.cp, space.ep, space.pp, space.dp)
+        choices = (space.tp, space.cp, space.ep, space.pp, space.replicas or None)
         if all(choice is not None and len(choice) == 1 for choice in choices):
             tp, cp, ep, pp, dp = (choice[0] for choice in choices if choice is not None)
             mesh = Mesh(tp, cp, ep, pp, dp, order=scenario.cluster.map_request.order)

@@ -209,7 +209,8 @@ def space_of(scenario: Scenario) -> SearchSpace:
         heads=model.heads,
         kv_heads=model.kv_heads,
         seq=scenario.training.sequence,
-        dp=parallel.dp or (),
+        dp=parallel.replicas,
+        all_replicas=parallel.dp == "all",
         zero=parallel.zero or ((0, 1) if scenario.execution is None else (0,)),
     )
 

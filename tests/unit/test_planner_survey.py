@@ -125,8 +125,21 @@ def test_the_best_of_any_small_space_is_found(data: st.DataObject) -> None:
         assert found.kept[0][0] == pytest.approx(min(each.step_ns for each in fit), rel=1e-6)
 
 
+def test_no_candidate_beats_the_bound_of_its_cut() -> None:
+    narrow, estimator = _h100()
+    space = replace(narrow, **WIDE)  # type: ignore[arg-type]
+    fit, _ = _one_by_one(space, estimator)
+
+    assert fit
+    for each in fit:
+        one = each.candidate
+        assert each.step_ns >= estimator.least_ns(
+            one.tp, one.cp, one.microbatch, global_batch=space.global_batch, num_gpus=space.num_gpus
+        )
+
+
 def test_a_stopped_survey_says_what_it_has_not_seen() -> None:
-    """Out of time after the first cut: the rest is counted, and bounded by the FLOPs of the step."""
+    """Out of time after the first cut: the rest is counted, and bounded by its passes alone."""
     narrow, estimator = _h100()
     space = replace(narrow, **WIDE)  # type: ignore[arg-type]
     whole, stopped = survey(space, estimator), survey(space, estimator, deadline=0.0)
