@@ -16,7 +16,6 @@ from exactmap.errors import InfeasibleError, InvalidInputError
 from exactmap.sim.planner.array_form import CODE, Columns
 from exactmap.sim.planner.estimate import layers_of_stages, map_refusal
 from exactmap.sim.planner.pipelines import PipelineRow, PipelineTable, row_of
-from exactmap.sim.schedules.partition import stages_of
 
 if TYPE_CHECKING:
     from exactmap.sim.planner.candidate import Candidate
@@ -168,6 +167,7 @@ class LayoutTable:
             counts = layers_of_stages(estimator.model.layers, candidate.pp, candidate.chunks, unit_ns)
         except InvalidInputError as error:
             return _Refused("too few layers", str(error.what))
-        stages = [estimator.stage_bytes(candidate, stage) for stage in stages_of(counts)]
-        self._rows.append(row_of(counts, candidate.pp, unit_ns, stages))
+        self._rows.append(
+            row_of(counts, candidate.pp, unit_ns, lambda shape: estimator.stage_bytes(candidate, shape))
+        )
         return len(self._rows) - 1

@@ -6,12 +6,14 @@ as `Estimator.stages` cuts them, so a row says what that candidate's plan would 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from exactmap.sim.workload.model import StageShape
 
 if TYPE_CHECKING:
     from exactmap.sim.workload.footprint import StageFootprint
@@ -154,7 +156,7 @@ def row_of(
     counts: Sequence[int],
     num_ranks: int,
     unit_ns: Mapping[tuple[str, int], int],
-    stages: Sequence[StageBytes],
+    bytes_of: Callable[[StageShape], StageBytes],
 ) -> PipelineRow:
     """A row from the layers of each stage, round and round over the ranks.
 
@@ -167,8 +169,8 @@ def row_of(
     unit_ns
         (op, part) -> ns of F, I, W (and B where it is not I + W) of one microbatch through one layer
         (part 0), the embedding (1) and the head (2).
-    stages
-        Bytes and elements of each stage.
+    bytes_of
+        Bytes and elements of a stage.
     """
     p = num_ranks
     layers = np.array(counts, dtype=np.float64)
@@ -184,17 +186,23 @@ def row_of(
     forward, backward, split, weight = (
         each.reshape(-1, p).sum(axis=0) for each in (times["F"], fused, times["I"] + times["W"], times["W"])
     )
-    elements = np.array([stage.elements for stage in stages], dtype=np.float64)
+    last = len(counts) - 1
+    # Balanced stages have few shapes, and of those without embedding and head the largest needs most.
+    shapes = {int(count): StageShape(int(count)) for count in set(counts)}
+    first = StageShape(counts[0], embedding=True, head=last == 0)
+    ends = {0: first, last: StageShape(counts[-1], embedding=last == 0, head=True)}
+    plain = {count: bytes_of(shape).elements for count, shape in shapes.items()}
+    elements = np.array([plain[count] for count in counts], dtype=np.float64)
+    for number, shape in ends.items():
+        elements[number] = bytes_of(shape).elements
     by_rank = elements.reshape(-1, p).sum(axis=0)
     probed = probed_ranks(p)
-    mine = [[stages[number] for number in range(rank, len(counts), p)] for rank in probed]
-    sizes = [[stage.footprint for stage in held] for held in mine]
-    buckets_of = [[size for stage in held for size in stage.buckets] for held in mine]
-    last = len(counts) - 1
-    buffers = [
-        2 * (len(counts) > 1 and (rank != last or p < len(counts))) + (rank > 0 or p < len(counts))
-        for rank in probed
-    ]
+    mine = [_largest(counts, rank, p, shapes, ends) for rank in probed]
+    sizes = [[bytes_of(shape).footprint for shape in held] for held in mine]
+    buckets_of = [[size for shape in held for size in bytes_of(shape).buckets] for held in mine]
+    num_more = [len(counts) // p - len(held) for held in mine]
+    many = p < len(counts)
+    buffers = [2 * (many or rank != last) + (many or rank > 0) for rank in probed]
 
     def largest(name: str) -> tuple[float, ...]:
         return tuple(float(max(getattr(size, name) for size in held)) for held in sizes)
@@ -219,7 +227,10 @@ def row_of(
         rank_elements=float(by_rank[0]),
         most_elements=float(by_rank.max()),
         elements=tuple(float(by_rank[rank]) for rank in probed),
-        slots=tuple(float(len(sizes) * max(sizes)) for sizes in buckets_of),
+        slots=tuple(
+            float((len(buckets) + more) * max(buckets))
+            for buckets, more in zip(buckets_of, num_more, strict=True)
+        ),
         a=largest("a_bytes"),
         w=largest("w_bytes"),
         h=largest("h_bytes"),
@@ -229,3 +240,17 @@ def row_of(
         work_again=tuple(map(max, zip(*again, strict=True))),
         buffers=tuple(map(float, buffers)),
     )
+
+
+def _largest(
+    counts: Sequence[int],
+    rank: int,
+    num_ranks: int,
+    shapes: Mapping[int, StageShape],
+    ends: Mapping[int, StageShape],
+) -> list[StageShape]:
+    """Stages of a rank that may need most: its ends, and of the others the one with most layers."""
+    held = range(rank, len(counts), num_ranks)
+    out = [ends[number] for number in ends if number in held]
+    plain = max((counts[number] for number in held if number not in ends), default=-1)
+    return out if plain < 0 else [*out, shapes[plain]]

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from exactmap.sim.engine.summary import StepSummary
     from exactmap.sim.plan.plan import Plan, Precision
 
-__all__ = ["Finalist", "Progress", "Ranking", "search"]
+__all__ = ["Finalist", "Progress", "Ranking", "finish", "search"]
 
 Progress = Callable[[float, str], None]
 """Told the fraction done (0 to 1) and what is being done."""
@@ -154,7 +154,7 @@ def search(
         if len(finalists) == num_finalists or (finalists and clock.is_over(1.0)):
             break
         tell(0.4 + 0.6 * len(finalists) / num_finalists, f"simulating {estimate.candidate.label}")
-        finalist = _finish(estimate, estimator, optimizer, precision, made)
+        finalist = finish(estimate, estimator, optimizer, precision, made)
         if isinstance(finalist, Rejection):
             found.take_back(finalist)
             walked.remove(estimate)
@@ -252,13 +252,14 @@ def _walk_ns(estimate: Estimate) -> int:
     )
 
 
-def _finish(
+def finish(
     estimate: Estimate,
     estimator: Estimator,
     optimizer: OptimizerSettings,
     precision: Precision,
     made: tuple[tuple[str, str], ...],
 ) -> Finalist | Rejection:
+    """Lower, check and simulate a candidate as a whole plan; a rejection if its arena is over the budget."""
     candidate = estimate.candidate
     mesh = estimator.mesh(candidate)
     pricing = estimator.pricing

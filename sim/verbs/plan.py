@@ -38,7 +38,7 @@ MAX_AUTO_TP = 64
 MAX_AUTO_PP = 128
 MAX_AUTO_MICROBATCH = 16
 
-_PLAN_TYPES = {
+PLAN_TYPES = {
     "fp32": Precision("f32", "f32", "f32", "f32", "f32"),
     "bf16": Precision("bf16", "f32", "bf16", "bf16", "f32"),
     "fp8": Precision("bf16", "f32", "bf16", "bf16", "f32"),
@@ -170,7 +170,7 @@ def plan(
         space_of(loaded),
         estimator,
         optimizer=optimizer,
-        precision=_PLAN_TYPES[loaded.training.precision],
+        precision=PLAN_TYPES[loaded.training.precision],
         made=made,
         num_finalists=num_finalists,
         budget_s=budget_s,
