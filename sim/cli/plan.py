@@ -37,6 +37,9 @@ def plan(
         str | None,
         typer.Option(help="Time to search for, such as 10s: the best so far, and what was missed."),
     ] = None,
+    sensitive: Annotated[
+        bool, typer.Option("--sensitivity", help="Does the winner still win on another network?")
+    ] = False,
     explain: Annotated[bool, typer.Option(help="Say why the others lost.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no notes.")] = False,
@@ -51,6 +54,7 @@ def plan(
             out=out,
             host=host,
             num_finalists=finalists,
+            sensitive=sensitive,
             budget_s=None if budget is None else _seconds(budget),
             progress=tell,
         )
@@ -110,6 +114,8 @@ def _shown(outcome: PlanOutcome, *, explain: bool) -> list[RenderableType]:
         )
     if explain:
         shown += _reasons(ranking)
+    if outcome.shifts:
+        shown.append(_shifts(outcome))
     shown.append(_last_lines(outcome))
     return shown
 
@@ -150,6 +156,24 @@ def _reasons(ranking: Ranking) -> list[RenderableType]:
     refused = [(count.rule, f"{count.num:,}", count.example) for count in rejection_counts(ranking)]
     if refused:
         out.append(_why_table("Refused, with the nearest miss", "rule", refused))
+    return out
+
+
+def _shifts(outcome: PlanOutcome) -> RenderableType:
+    from rich import box
+    from rich.table import Table
+
+    out = Table(
+        title="On another machine, by closed form", box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False
+    )
+    out.add_column("machine", ratio=1, overflow="fold")
+    out.add_column("the winner", justify="right", no_wrap=True)
+    out.add_column("the best there", ratio=1, overflow="fold")
+    for shift in outcome.shifts:
+        best = "the winner still"
+        if shift.faster:
+            best = f"{shift.best.label}, {100 * shift.faster:.1f} % faster than the winner"
+        out.add_row(shift.change, f"{100 * shift.longer:+.1f} %", best)
     return out
 
 

@@ -22,6 +22,7 @@ from exactmap.sim.planner.explain import family_bests, rejection_counts, step_pa
 from exactmap.sim.planner.host_pricing import HostPricing
 from exactmap.sim.planner.pricing import ClusterPricing
 from exactmap.sim.planner.search import Progress, Ranking, search
+from exactmap.sim.planner.sensitivity import Shift, sensitivity
 from exactmap.sim.scenario.scenario import Scenario, load_scenario
 from exactmap.sim.scenario.types import Engine
 from exactmap.sim.schedules.build import OptimizerSettings
@@ -55,6 +56,7 @@ class PlanOutcome:
     content: bytes
     sha256: str
     path: Path | None
+    shifts: tuple[Shift, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         """The outcome as a JSON-ready document."""
@@ -89,6 +91,7 @@ class PlanOutcome:
                 for lost in family_bests(self.ranking)
             ],
             "rejected": [asdict(count) for count in rejection_counts(self.ranking)],
+            "sensitivity": [{**asdict(shift), "best": shift.best.label} for shift in self.shifts],
         }
 
 
@@ -101,6 +104,7 @@ def plan(
     host: str | Path | None = None,
     num_finalists: int = 4,
     budget_s: float | None = None,
+    sensitive: bool = False,
     progress: Progress | None = None,
 ) -> PlanOutcome:
     """Search the candidates of a scenario and write the best plan.
@@ -122,6 +126,8 @@ def plan(
     budget_s
         Seconds to search for; the best plan so far is then taken, and `Ranking.gap` bounds what was missed.
         None: until done.
+    sensitive
+        Whether the winner is also tried on machines with other networks and memory.
     progress
         Told how far the search is.
 
@@ -166,8 +172,9 @@ def plan(
         ("peak_flop_per_s", f"{machine.peak_flop_per_s:.0f}"),
         *(() if machine.band is None else (("band", f"{machine.band[0]:.4f},{machine.band[1]:.4f}"),)),
     )
+    space = space_of(loaded)
     ranking = search(
-        space_of(loaded),
+        space,
         estimator,
         optimizer=optimizer,
         precision=PLAN_TYPES[loaded.training.precision],
@@ -181,7 +188,12 @@ def plan(
     path = None if out is None else Path(out)
     if path is not None:
         write_atomically(path, content)
-    return PlanOutcome(loaded, ranking, chosen, content, sha256_of(content), path)
+    shifts: tuple[Shift, ...] = ()
+    if sensitive:
+        shifts = sensitivity(
+            space, estimator, ranking.winner.candidate, lambda what: progress(1.0, what) if progress else None
+        )
+    return PlanOutcome(loaded, ranking, chosen, content, sha256_of(content), path, shifts)
 
 
 def space_of(scenario: Scenario) -> SearchSpace:
