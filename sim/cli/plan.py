@@ -12,12 +12,14 @@ from exactmap.sim.cli.console import emit, note, progress, table, verb
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from exactmap.sim.planner.front import FrontPoint
     from exactmap.sim.planner.search import Ranking
     from exactmap.sim.verbs.plan import PlanOutcome
 
 __all__ = ["plan"]
 
 MAX_LOST_ROWS = 16
+MAX_FRONT_ROWS = 16
 
 
 @verb
@@ -40,6 +42,9 @@ def plan(
     sensitive: Annotated[
         bool, typer.Option("--sensitivity", help="Does the winner still win on another network?")
     ] = False,
+    front: Annotated[
+        bool, typer.Option("--front", help="What fewer GPUs or less memory would cost in time.")
+    ] = False,
     explain: Annotated[bool, typer.Option(help="Say why the others lost.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no notes.")] = False,
@@ -55,6 +60,7 @@ def plan(
             host=host,
             num_finalists=finalists,
             sensitive=sensitive,
+            front=front,
             budget_s=None if budget is None else _seconds(budget),
             progress=tell,
         )
@@ -114,6 +120,8 @@ def _shown(outcome: PlanOutcome, *, explain: bool) -> list[RenderableType]:
         )
     if explain:
         shown += _reasons(ranking)
+    if ranking.survey.front is not None:
+        shown.append(_front(outcome))
     if outcome.shifts:
         shown.append(_shifts(outcome))
     shown.append(_last_lines(outcome))
@@ -157,6 +165,33 @@ def _reasons(ranking: Ranking) -> list[RenderableType]:
     if refused:
         out.append(_why_table("Refused, with the nearest miss", "rule", refused))
     return out
+
+
+def _front(outcome: PlanOutcome) -> RenderableType:
+    """Of the front the fastest with each number of GPUs; what saves memory on as many is left to JSON."""
+    from exactmap.sim.report.quantity import show_bytes, show_time
+
+    assert outcome.ranking.survey.front is not None, "a front that nobody asked for"
+    points = outcome.ranking.survey.front.points
+    fewest: list[FrontPoint] = []
+    for point in points:
+        if not fewest or point.num_gpus < fewest[-1].num_gpus:
+            fewest.append(point)
+    rows = [
+        (
+            point.candidate.label,
+            f"{point.num_gpus:,}",
+            show_time(round(point.step_ns)),
+            f"{point.num_gpus * point.step_ns / 3.6e12:,.3g}",
+            show_bytes(round(point.memory_bytes)),
+        )
+        for point in fewest[:MAX_FRONT_ROWS]
+    ]
+    title = (
+        f"Fewer GPUs, by closed form: {len(fewest):,} of {len(points):,} layouts that none beats in "
+        "time, GPUs and memory"
+    )
+    return table(title, ("layout", "GPUs", "step", "GPU-h a step", "memory"), rows)
 
 
 def _shifts(outcome: PlanOutcome) -> RenderableType:

@@ -117,6 +117,7 @@ def search(
     num_walked: int = 24,
     num_finalists: int = 5,
     budget_s: float | None = None,
+    with_front: bool = False,
     progress: Progress | None = None,
 ) -> Ranking:
     """Find the plan with the shortest step.
@@ -134,6 +135,8 @@ def search(
         tenth of the best walk), and from their whole plan.
     budget_s
         Seconds to search for; None: until done. One finalist is always finished.
+    with_front
+        Whether the survey keeps the Pareto front over step time, GPUs and memory.
     progress
         Told how far the search is.
 
@@ -145,7 +148,7 @@ def search(
     tell = progress or _silent
     clock = _Clock(budget_s)
     tell(0.0, "estimating candidates")
-    found = _survey(space, estimator, max(num_walked, _NUM_KEPT), clock, tell)
+    found = _survey(space, estimator, max(num_walked, _NUM_KEPT), clock, tell, with_front=with_front)
     if not found.kept:
         raise _nothing_fits(space, estimator, found)
     walked = _walk_best(found, estimator, num_walked, clock, tell)
@@ -197,7 +200,15 @@ class _Clock:
         return deadline is not None and time.monotonic() > deadline
 
 
-def _survey(space: SearchSpace, estimator: Estimator, num_kept: int, clock: _Clock, tell: Progress) -> Survey:
+def _survey(
+    space: SearchSpace,
+    estimator: Estimator,
+    num_kept: int,
+    clock: _Clock,
+    tell: Progress,
+    *,
+    with_front: bool,
+) -> Survey:
     """Closed forms in arrays, schedules without one by their orders, one by one."""
     forms = tuple(name for name in space.schedules if name in CLOSED_FORMS)
     others = tuple(name for name in space.schedules if name not in CLOSED_FORMS)
@@ -208,6 +219,7 @@ def _survey(space: SearchSpace, estimator: Estimator, num_kept: int, clock: _Clo
             estimator,
             num_kept=num_kept,
             deadline=clock.deadline(0.5),
+            with_front=with_front,
             tell=lambda share: tell(0.1 * share, "estimating candidates"),
         )
     if others and has_kinds(others, space.chunks):

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from exactmap.sim.planner.array_form import memory_bytes, passes_ns, tail_ns
 from exactmap.sim.planner.candidate import Candidate, Rejection, SearchSpace, judge
 from exactmap.sim.planner.cut import Cut, cuts_of
+from exactmap.sim.planner.front import Front
 from exactmap.sim.planner.layout_table import LayoutTable
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class Survey:
         Rule -> its nearest miss.
     nearest_of
         (choice, value) -> the nearest miss of candidates with it.
+    front
+        Candidates that none beats in step time, GPUs and memory at once; None where it was not asked for.
     num_priced, num_refused
         Candidates that fit, and those that do not.
     num_unseen
@@ -66,6 +69,7 @@ class Survey:
     counts: dict[str, int] = field(default_factory=dict)
     nearest: dict[str, Rejection] = field(default_factory=dict)
     nearest_of: dict[tuple[str, Value], Rejection] = field(default_factory=dict)
+    front: Front | None = None
     num_priced: int = 0
     num_refused: int = 0
     num_unseen: int = 0
@@ -138,6 +142,7 @@ def survey(
     *,
     num_kept: int = 512,
     deadline: float | None = None,
+    with_front: bool = False,
     tell: Told | None = None,
 ) -> Survey:
     """Price every candidate of a space whose schedules have closed forms.
@@ -152,10 +157,12 @@ def survey(
         How many of the best are kept.
     deadline
         Reading of `time.monotonic` after which no further cut is begun; None: all are.
+    with_front
+        Whether the Pareto front is kept.
     tell
         Told the share done.
     """
-    found = Survey()
+    found = Survey(front=Front() if with_front else None)
     cuts = cuts_of(space)
     for number, cut in enumerate(cuts):
         if deadline is not None and number and time.monotonic() > deadline:
@@ -197,7 +204,10 @@ def _see(cut: Cut, estimator: Estimator, found: Survey, num_kept: int) -> None:
     if not len(table.index):
         return
     columns = table.all()
-    _keep(cut, table.index, passes_ns(columns, table.rows) + tail_ns(columns, table.rows), found, num_kept)
+    step = passes_ns(columns, table.rows) + tail_ns(columns, table.rows)
+    if found.front is not None:
+        found.front.add(cut, table.index, step, fullest[~over])
+    _keep(cut, table.index, step, found, num_kept)
 
 
 def _firsts(cut: Cut, order: Indices) -> Iterator[tuple[str, Indices]]:

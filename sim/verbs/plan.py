@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +60,7 @@ class PlanOutcome:
 
     def to_dict(self) -> dict[str, object]:
         """The outcome as a JSON-ready document."""
+        found = self.ranking.survey.front
         return {
             "schema_version": 1,
             "kind": "plan",
@@ -91,6 +92,17 @@ class PlanOutcome:
                 for lost in family_bests(self.ranking)
             ],
             "rejected": [asdict(count) for count in rejection_counts(self.ranking)],
+            "front": None
+            if found is None
+            else [
+                {
+                    "layout": point.candidate.label,
+                    "step_time_ns": round(point.step_ns),
+                    "num_gpus": point.num_gpus,
+                    "memory_bytes": round(point.memory_bytes),
+                }
+                for point in found.points
+            ],
             "sensitivity": [{**asdict(shift), "best": shift.best.label} for shift in self.shifts],
         }
 
@@ -105,6 +117,7 @@ def plan(
     num_finalists: int = 4,
     budget_s: float | None = None,
     sensitive: bool = False,
+    front: bool = False,
     progress: Progress | None = None,
 ) -> PlanOutcome:
     """Search the candidates of a scenario and write the best plan.
@@ -128,6 +141,9 @@ def plan(
         None: until done.
     sensitive
         Whether the winner is also tried on machines with other networks and memory.
+    front
+        Whether the Pareto front over step time, GPUs and memory is kept; every number of replicas that fits
+        is then tried, unless the scenario names some.
     progress
         Told how far the search is.
 
@@ -173,6 +189,8 @@ def plan(
         *(() if machine.band is None else (("band", f"{machine.band[0]:.4f},{machine.band[1]:.4f}"),)),
     )
     space = space_of(loaded)
+    if front:
+        space = replace(space, all_replicas=True)
     ranking = search(
         space,
         estimator,
@@ -181,6 +199,7 @@ def plan(
         made=made,
         num_finalists=num_finalists,
         budget_s=budget_s,
+        with_front=front,
         progress=progress,
     )
     chosen = ranking.winner.plan

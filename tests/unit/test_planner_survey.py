@@ -4,60 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planner_cases import WIDE, h100, one_by_one
 
-from exactmap.sim.cost.formats import find_formats
-from exactmap.sim.planner.candidate import Rejection, SearchSpace, divisors, enumerate_candidates
+from exactmap.sim.planner.candidate import divisors
 from exactmap.sim.planner.closed_form import CLOSED_FORMS
-from exactmap.sim.planner.estimate import Estimate, Estimator
-from exactmap.sim.planner.pricing import ClusterPricing
 from exactmap.sim.planner.survey import CHOICES, survey
-from exactmap.sim.scenario.scenario import load_scenario
-from exactmap.sim.verbs.plan import space_of
-
-SCENARIO = Path(__file__).parents[2] / "scenarios" / "h100-1024.yaml"
-
-
-@cache
-def _h100(*overrides: str) -> tuple[SearchSpace, Estimator]:
-    loaded = load_scenario(SCENARIO, overrides)
-    formats = find_formats(loaded.training.precision)
-    estimator = Estimator(
-        loaded.model,
-        loaded.training.sequence,
-        formats,
-        ClusterPricing(loaded.cluster, formats),
-        loaded.memory_budget_bytes,
-        loaded.cluster.map_request.order,
-    )
-    return space_of(loaded), estimator
-
-
-WIDE = {
-    "tp": (2, 3, 8),
-    "cp": (1, 2),
-    "pp": (1, 4, 6, 16, 96),
-    "chunks": (1, 2, 3, 7),
-    "microbatch": (1, 2, 5),
-    "schedules": CLOSED_FORMS,
-    "zero": (0, 1),
-    "all_replicas": True,
-}
-
-
-def _one_by_one(space: SearchSpace, estimator: Estimator) -> tuple[list[Estimate], list[Rejection]]:
-    """Brute force: each candidate as an object, priced by itself."""
-    priced = [
-        found if isinstance(found, Rejection) else estimator.price(found)
-        for found in enumerate_candidates(space)
-    ]
-    fit = [each for each in priced if isinstance(each, Estimate)]
-    return fit, [each for each in priced if isinstance(each, Rejection)]
 
 
 @pytest.mark.parametrize(
@@ -67,9 +22,9 @@ def _one_by_one(space: SearchSpace, estimator: Estimator) -> tuple[list[Estimate
 )
 def test_arrays_say_what_each_candidate_says(overrides: tuple[str, ...]) -> None:
     """Thousands of layouts of 175B on 1,024 H100: with the same step times, the others refused alike."""
-    narrow, estimator = _h100(*overrides)
+    narrow, estimator = h100(*overrides)
     space = replace(narrow, **WIDE)  # type: ignore[arg-type]
-    fit, refused = _one_by_one(space, estimator)
+    fit, refused = one_by_one(space, estimator)
     found = survey(space, estimator, num_kept=len(fit) + 1)
 
     assert len(found.kept) == found.num_priced == len(fit) > 100
@@ -80,9 +35,9 @@ def test_arrays_say_what_each_candidate_says(overrides: tuple[str, ...]) -> None
 
 
 def test_the_best_of_each_choice_and_the_nearest_misses_are_known() -> None:
-    narrow, estimator = _h100()
+    narrow, estimator = h100()
     space = replace(narrow, **WIDE)  # type: ignore[arg-type]
-    fit, refused = _one_by_one(space, estimator)
+    fit, refused = one_by_one(space, estimator)
     found = survey(space, estimator, num_kept=8)
 
     assert found.kept[0][0] == pytest.approx(min(each.step_ns for each in fit), rel=1e-6)
@@ -100,7 +55,7 @@ def test_the_best_of_each_choice_and_the_nearest_misses_are_known() -> None:
 @given(st.data())
 def test_the_best_of_any_small_space_is_found(data: st.DataObject) -> None:
     """Random spaces on fewer or more GPUs: the first of the survey is the first of brute force."""
-    narrow, estimator = _h100()
+    narrow, estimator = h100()
 
     def some(values: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(sorted(data.draw(st.sets(st.sampled_from(values), min_size=1, max_size=3))))
@@ -117,7 +72,7 @@ def test_the_best_of_any_small_space_is_found(data: st.DataObject) -> None:
         num_gpus=data.draw(st.sampled_from((64, 500, 1024))),
         all_replicas=data.draw(st.booleans()),
     )
-    fit, refused = _one_by_one(space, estimator)
+    fit, refused = one_by_one(space, estimator)
     found = survey(space, estimator)
 
     assert (found.num_priced, found.num_refused) == (len(fit), len(refused))
@@ -126,9 +81,9 @@ def test_the_best_of_any_small_space_is_found(data: st.DataObject) -> None:
 
 
 def test_no_candidate_beats_the_bound_of_its_cut() -> None:
-    narrow, estimator = _h100()
+    narrow, estimator = h100()
     space = replace(narrow, **WIDE)  # type: ignore[arg-type]
-    fit, _ = _one_by_one(space, estimator)
+    fit, _ = one_by_one(space, estimator)
 
     assert fit
     for each in fit:
@@ -140,7 +95,7 @@ def test_no_candidate_beats_the_bound_of_its_cut() -> None:
 
 def test_a_stopped_survey_says_what_it_has_not_seen() -> None:
     """Out of time after the first cut: the rest is counted, and bounded by its passes alone."""
-    narrow, estimator = _h100()
+    narrow, estimator = h100()
     space = replace(narrow, **WIDE)  # type: ignore[arg-type]
     whole, stopped = survey(space, estimator), survey(space, estimator, deadline=0.0)
 
