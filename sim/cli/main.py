@@ -28,6 +28,7 @@ from exactmap.sim.cli.sample import sample
 from exactmap.sim.cli.schedules import schedules
 from exactmap.sim.cli.show import show
 from exactmap.sim.cli.simulate import simulate
+from exactmap.sim.cli.sweep import sweep
 from exactmap.sim.cli.traffic import traffic
 from exactmap.sim.cli.validate import validate
 
@@ -61,6 +62,7 @@ def about(
 
 for command in (
     plan,
+    sweep,
     map_ranks,
     simulate,
     run,

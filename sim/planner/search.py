@@ -330,6 +330,7 @@ _HINTS = {
     "too few layers": "allow fewer pipeline ranks or chunks",
     "schedule": "choose numbers that the schedule takes, or allow other schedules",
     "map": "drop a constraint of map.require, or allow other sizes under parallel",
+    "nothing to shard": "allow zero 0 under parallel, or more replicas",
     "no pipeline": "allow 1f1b under parallel.schedule, or more pipeline ranks",
 }
 """What to change, by the rule that the nearest miss broke."""

@@ -139,6 +139,12 @@ def _choice(value: object) -> tuple[int, ...] | None:
 
 def _replicas(value: object) -> tuple[int, ...] | str | None:
     """As `_choice`, or ``all``."""
+    if isinstance(value, str) and value not in {"all", "auto"}:
+        raise InvalidInputError(
+            "wrong value",
+            got=repr(value)[:80],
+            expected="a whole number, a list of them, auto (the most that fit) or all (all that fit)",
+        )
     return "all" if value == "all" else _choice(value)
 
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from exactmap.sim.verbs.schedules import schedules
     from exactmap.sim.verbs.show import show
     from exactmap.sim.verbs.simulate import simulate
+    from exactmap.sim.verbs.sweep import sweep
     from exactmap.sim.verbs.traffic import traffic
     from exactmap.sim.verbs.validate import validate
     from exactmap.sim.verbs.whole_cluster import simulate_whole
@@ -64,6 +65,7 @@ __all__ = [
     "show",
     "simulate",
     "simulate_whole",
+    "sweep",
     "traffic",
     "validate",
 ]
