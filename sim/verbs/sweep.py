@@ -142,10 +142,10 @@ def sweep(
             found[number] = kept
     num_kept = len(found)
     left = {number: job for number, job in enumerate(todo) if number not in found}
-    tell = progress or (lambda _share, _what: None)
     for number, row in _work_all(left, jobs or os.cpu_count() or 1):
         found[number] = row
-        tell(len(found) / len(todo), ", ".join(points[number]))
+        if progress is not None:
+            progress(len(found) / len(todo), ", ".join(points[number]))
     rows = tuple(
         found[number] | {setting.name: value for setting, value in zip(asked, point, strict=True)}
         for number, point in enumerate(points)

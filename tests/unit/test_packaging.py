@@ -55,6 +55,7 @@ def test_the_public_face_is_what_it_was() -> None:
         "show",
         "simulate",
         "simulate_whole",
+        "sweep",
         "traffic",
     ]
     verbs += ["validate"]
