@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from exactmap.errors import InfeasibleError
@@ -153,14 +154,15 @@ def search(
         raise _nothing_fits(space, estimator, found)
     walked = _walk_best(found, estimator, num_walked, clock, tell)
     finalists: list[Finalist] = []
-    for estimate in list(walked):
-        if len(finalists) == num_finalists or (finalists and clock.is_over(1.0)):
+    num_best = len(walked)
+    for number, estimate in enumerate(chain(tuple(walked), _unwalked(found, estimator, walked))):
+        if len(finalists) == num_finalists or (finalists and (number >= num_best or clock.is_over(1.0))):
             break
         tell(0.4 + 0.6 * len(finalists) / num_finalists, f"simulating {estimate.candidate.label}")
         finalist = finish(estimate, estimator, optimizer, precision, made)
         if isinstance(finalist, Rejection):
             found.take_back(finalist)
-            walked.remove(estimate)
+            walked = [each for each in walked if each is not estimate]
         else:
             finalists.append(finalist)
     if not finalists:
@@ -262,6 +264,15 @@ def _walk_ns(estimate: Estimate) -> int:
         chunks=candidate.chunks,
         hop_ns=estimate.hop_ns,
     )
+
+
+def _unwalked(found: Survey, estimator: Estimator, walked: list[Estimate]) -> Iterator[Estimate]:
+    """The other candidates that were kept, best first: for searches whose best are all over memory."""
+    known = {estimate.candidate for estimate in walked}
+    for _, candidate in list(found.kept):
+        priced = estimator.price(candidate)
+        if candidate not in known and isinstance(priced, Estimate):
+            yield priced
 
 
 def finish(

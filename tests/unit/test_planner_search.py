@@ -216,6 +216,19 @@ def test_the_arena_has_the_last_word() -> None:
 
 
 @pytest.mark.usefixtures("free_memory")
+def test_a_search_goes_on_where_its_best_are_over_memory() -> None:
+    """None of the candidates that are walked fits as a whole plan; one further back does."""
+    plans = sorted(_everything().finalists, key=lambda each: each.estimate.step_ns)
+    budget_bytes = min(each.peak_bytes for each in plans)
+    known = _estimator(budget_bytes)
+    optimist = _Optimist(known.model, known.seq, known.formats, known.pricing, known.budget_bytes)
+    ranking = _search(estimator=optimist, num_walked=1)
+
+    assert ranking.winner.peak_bytes == budget_bytes
+    assert len(ranking.finalists) == 1
+
+
+@pytest.mark.usefixtures("free_memory")
 def test_refusals_of_plans_are_counted_with_the_rest() -> None:
     budget_bytes = sorted(each.peak_bytes for each in _everything().finalists)[3]
     known = _estimator(budget_bytes)
