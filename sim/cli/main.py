@@ -20,6 +20,7 @@ from exactmap.sim.cli.compare import compare
 from exactmap.sim.cli.data import data
 from exactmap.sim.cli.doctor import doctor
 from exactmap.sim.cli.explain import explain
+from exactmap.sim.cli.export import export
 from exactmap.sim.cli.map import map as map_ranks
 from exactmap.sim.cli.plan import plan
 from exactmap.sim.cli.predict import predict
@@ -64,6 +65,7 @@ for command in (
     plan,
     sweep,
     map_ranks,
+    export,
     simulate,
     run,
     compare,

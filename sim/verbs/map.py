@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from codecs import BOM_UTF8
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from exactmap.errors import InvalidInputError, Place
+from exactmap.errors import InvalidInputError
 from exactmap.files import read_bytes, write_atomically
 from exactmap.sim.scenario.mapped_cluster import load_mapped_cluster
 from exactmap.sim.scenario.scenario import load_scenario
+from exactmap.sim.verbs.host_names import host_names, utf8_text
 from exactmap.sim.verbs.input_kind import InputKind, refuse_others
 from exactmap.sim.verbs.plan_mesh import mesh_on
 from exactmap.topology.exact_map.budget import MapBudget, count_gpus
 from exactmap.topology.exact_map.crossing import AxisTraffic, axis_traffic
 from exactmap.topology.exact_map.exact_map import ExactMap, GroupCount
 from exactmap.topology.exact_map.exclusions import excluded_gpus
-from exactmap.topology.exact_map.host_list import compress_hosts, default_hosts, expand_hosts
+from exactmap.topology.exact_map.host_list import compress_hosts, default_hosts
 from exactmap.topology.exact_map.launch_files import (
     read_host_file,
     read_rank_file,
@@ -166,7 +166,7 @@ def map(  # noqa: A001 - the verb's name
     """
     mesh, machine_room, plan_sha256, group_axes = _inputs(path, overrides, cluster)
     num_hosts = machine_of(machine_room).num_hosts
-    names = default_hosts(num_hosts) if hosts is None else _host_names(hosts, num_hosts)
+    names = default_hosts(num_hosts) if hosts is None else host_names(hosts, num_hosts)
     is_named = hosts is not None
     if read is None:
         laid = exact_map_of(machine_room, mesh)
@@ -253,45 +253,6 @@ def _inputs(
     return mesh, room, sha256, groups
 
 
-def _host_names(text: str, num_hosts: int) -> list[str]:
-    """Names from a pattern, or from a file with one (or a pattern) a line."""
-    where = Place(field="--hosts")
-    if Path(text).is_file():
-        lines = _text(read_bytes(text, MAX_MAP_BYTES, "list of hosts"), text).splitlines()
-        names = [
-            name
-            for at, line in enumerate(lines, 1)
-            if line.partition("#")[0].strip()
-            for name in expand_hosts(line.partition("#")[0], Place(text, at))
-        ]
-        where = Place(text)
-    else:
-        names = expand_hosts(text, where)
-    if len(names) != num_hosts:
-        raise InvalidInputError(
-            "not a name for each host of the cluster",
-            where=where,
-            got=f"{len(names):,} names" if len(names) != 1 else repr(names[0]),
-            expected=f"{num_hosts:,}",
-            hint="there is no file of this name" if len(names) == 1 and not Path(text).is_file() else None,
-        )
-    if len(set(names)) != num_hosts:
-        again, _ = Counter(names).most_common(1)[0]
-        raise InvalidInputError("a host stands twice", where=where, got=again)
-    return names
-
-
-def _text(data: bytes, path: str | Path) -> str:
-    """Text of a file that an editor may have begun with a byte order mark."""
-    try:
-        return data.removeprefix(BOM_UTF8).decode("utf-8")
-    except UnicodeDecodeError as error:
-        at = data[: error.start].count(b"\n") + 1
-        raise InvalidInputError(
-            "the file is not UTF-8", where=Place(path, at), got=f"byte {data[error.start]:#04x}"
-        ) from None
-
-
 def _read(
     path: str | Path, mesh: Mesh, cluster: Cluster, names: Sequence[str]
 ) -> tuple[ExactMap, MapFile | None]:
@@ -314,7 +275,7 @@ def _read(
                     f"the map is of another {what}", where=str(path), got=str(got), expected=str(expected)
                 )
         return found.exact_map, found
-    text = _text(data, path)
+    text = utf8_text(data, path)
     first = next((line for line in text.splitlines() if line.partition("#")[0].strip()), "")
     reader = read_slurm_file
     if first.split()[:1] == ["rank"]:

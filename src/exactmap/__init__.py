@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from exactmap.sim.verbs.data import data
     from exactmap.sim.verbs.doctor import doctor
     from exactmap.sim.verbs.explain import explain
+    from exactmap.sim.verbs.export import export
     from exactmap.sim.verbs.map import map  # noqa: A004 - the verb's name
     from exactmap.sim.verbs.plan import plan
     from exactmap.sim.verbs.predict import predict
@@ -56,6 +57,7 @@ __all__ = [
     "data",
     "doctor",
     "explain",
+    "export",
     "map",
     "plan",
     "predict",

@@ -146,6 +146,7 @@ def test_the_other_documents(tmp_path: Path) -> None:
         exactmap.catalog("gb300-nvl72").to_dict(),
         exactmap.simulate_whole(path, cluster="h100-8", most_healed=1).to_dict(),
         exactmap.explain("published", id="megatron_bridge_26.06-0231").to_dict(),
+        exactmap.export(path, "megatron", tmp_path / "handed").to_dict(),
         exactmap.traffic("h100-8", gpus=1024, size="1 MB", slow=["leaf 3 > spine 1=0.5"]).to_dict(),
     ]
     free = FREE | {"ranks"}

@@ -46,6 +46,7 @@ def test_the_public_face_is_what_it_was() -> None:
     verbs = ["calibrate", "catalog", "check", "cluster", "collective", "compare", "data", "doctor"]
     verbs += [
         "explain",
+        "export",
         "map",
         "plan",
         "predict",

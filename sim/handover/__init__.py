@@ -1,0 +1,1 @@
+"""A plan handed over: what other frameworks and launchers are told, and what they cannot be told."""
