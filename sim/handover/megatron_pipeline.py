@@ -122,10 +122,11 @@ def gradient_arguments(job: Job, ledger: Ledger) -> dict[str, Value]:
     """Who holds what of parameters and moments, and when gradients are reduced."""
     mesh = job.plan.mesh
     out: dict[str, Value] = {}
-    if mesh.dp * mesh.cp > 1:
+    sharded = any(bucket.shard for bucket in job.plan.buckets)
+    if mesh.dp * mesh.cp > 1 or sharded:
         out["--overlap-grad-reduce"] = None
     ledger.own("reduced bucket by bucket behind the last backward passes, buckets of its own size", "buckets")
-    if any(bucket.shard for bucket in job.plan.buckets):
+    if sharded:
         out |= {"--use-distributed-optimizer": None, "--overlap-param-gather": None}
         ledger.exact("--use-distributed-optimizer, --overlap-param-gather", "buckets.shard")
     if job.plan.clock == "free":
