@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from exactmap.errors import InfeasibleError, InvalidInputError
 from exactmap.sim.cli.console import emit, facts, progress, table, verb
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ def sweep(
             progress=tell,
         )
     emit(outcome.to_dict(), _shown(outcome), as_json=as_json, out=out)
+    if outcome.best is None:
+        refused = all(row["status"] == "refused" for row in outcome.rows)
+        raise typer.Exit(InvalidInputError.exit_code if refused else InfeasibleError.exit_code)
 
 
 def _shown(outcome: Sweep) -> list[RenderableType]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exactmap.sim.handover.axis_order import same_numbering
+from exactmap.sim.handover.axis_order import say_numbering
 from exactmap.sim.handover.handover import Job
 from exactmap.sim.handover.text import Value
 from exactmap.sim.handover.verdict import Ledger
@@ -62,14 +62,7 @@ def mesh_settings(job: Job, ledger: Ledger) -> dict[str, Value]:
         ledger.refuse("the plan's model has no experts to spread", "mesh.ep")
     else:
         ledger.exact("ici_expert_parallelism=1", "mesh.ep")
-    if same_numbering(mesh, ("ep", "tp", "cp", "pp", "dp")):
-        ledger.exact("its order of axes", "mesh.order")
-    else:
-        ledger.instead(
-            "devices are numbered tp, cp, pp, dp: map the plan made with that order, or groups cross other "
-            "networks than planned",
-            "mesh.order",
-        )
+    say_numbering(ledger, mesh, ("ep", "tp", "cp", "pp", "dp"), "devices")
     ledger.instead("all replicas run alike", "maps")
     return {
         "hardware": "gpu",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exactmap.sim.handover.axis_order import same_numbering
+from exactmap.sim.handover.axis_order import OTHER_NUMBERING, same_numbering
 from exactmap.sim.handover.handover import Job
 from exactmap.sim.handover.megatron_layout import write_layout
 from exactmap.sim.handover.megatron_order import group_sizes, megatron_order
@@ -40,11 +40,7 @@ def mesh_arguments(job: Job, ledger: Ledger) -> dict[str, Value]:
         if same_numbering(mesh, order):
             ledger.exact(" ".join(names) or "its order without an option", "mesh.order")
             return out | dict.fromkeys(names)
-    ledger.instead(
-        f"ranks are numbered {', '.join(_ORDERS[()])}: map the plan made with that order, or groups cross "
-        "other networks than planned",
-        "mesh.order",
-    )
+    ledger.instead(f"ranks are numbered {', '.join(_ORDERS[()])}: {OTHER_NUMBERING}", "mesh.order")
     return out
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exactmap.sim.handover.axis_order import same_numbering
+from exactmap.sim.handover.axis_order import say_numbering
 from exactmap.sim.handover.handover import Job
 from exactmap.sim.handover.text import Value
 from exactmap.sim.handover.verdict import Ledger
@@ -123,14 +123,7 @@ def parallel_numbers(job: Job, ledger: Ledger) -> dict[str, Value]:
         ledger.refuse("the plan's model has no experts to spread", "mesh.ep")
     else:
         ledger.exact("no expert parallelism", "mesh.ep")
-    if same_numbering(mesh, ("tp", "cp", "ep", "dp", "pp")):
-        ledger.exact("its order of axes", "mesh.order")
-    else:
-        ledger.instead(
-            "ranks are numbered tp, cp, dp, pp: map the plan made with that order, or groups cross other "
-            "networks than planned",
-            "mesh.order",
-        )
+    say_numbering(ledger, mesh, ("tp", "cp", "ep", "dp", "pp"), "ranks")
     return {
         "data_parallel_replicate_degree": mesh.dp if copied else 1,
         "data_parallel_shard_degree": 1 if copied else mesh.dp,

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exactmap.sim.planner.closed_form import CLOSED_FORMS
-from exactmap.sim.planner.pipelines import PROBES, PipelineTable
+from exactmap.sim.planner.pipelines import PipelineTable
 
 if TYPE_CHECKING:
     from exactmap.sim.cost.formats import Formats
@@ -107,13 +107,9 @@ def tail_ns(columns: Columns, rows: PipelineTable) -> Floats:
 
 
 def memory_bytes(columns: Columns, rows: PipelineTable, formats: Formats) -> Floats:
-    """Bytes of each probed rank, shape [candidates, PROBES]."""
+    """Bytes of each probed rank, shape [candidates, ranks probed]."""
     p, v, m = (each[:, None] for each in (rows.ranks, rows.chunks, columns.microbatches))
-    rank = np.stack(
-        [np.zeros_like(rows.ranks), np.minimum(1, rows.ranks - 1), rows.ranks // 2, rows.ranks - 1], 1
-    )
-    assert rank.shape[1] == PROBES
-    code = columns.schedule[:, None]
+    rank, code = rows.probed, columns.schedule[:, None]
     gpipe, split, again, inter = (
         code == CODE[name] for name in ("gpipe", "zb-h1", "1f1b-recompute", "interleaved-1f1b")
     )
@@ -124,13 +120,12 @@ def memory_bytes(columns: Columns, rows: PipelineTable, formats: Formats) -> Flo
     )
     until_i = np.where(split, depth, stash)
     left = np.where(split, np.minimum(rank + 1, m), 0.0)
-    whole = np.where(again, rows.h, rows.a + rows.w + rows.h)
-    kept = np.rint(stash * whole - (stash - until_i) * rows.a) + left * rows.g
+    item = np.where(again, rows.h, rows.a + rows.w + rows.h)
+    kept = np.rint(stash * item - (stash - until_i) * rows.a) + left * rows.g
     kept = kept + np.where(again, rows.a + rows.w, 0.0)
     work = np.where(split, rows.work_split, np.where(again, rows.work_again, rows.work_fused))
     shards = columns.shards[:, None]
-    state = formats.param_bytes + formats.grad_bytes + formats.master_bytes + 2 * formats.moment_bytes
     # Sharded parameters and gradients are whole in slots of their own while the step runs.
     whole = np.where(shards > 1, formats.param_bytes + formats.grad_bytes, 0)
-    held = rows.elements * state / shards + rows.slots * whole
+    held = rows.elements * formats.state_bytes / shards + rows.slots * whole
     return held + kept + rows.buffers * rows.h + work

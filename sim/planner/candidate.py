@@ -17,6 +17,7 @@ from exactmap.sim.schedules.registry import SCHEDULES, find_schedule
 from exactmap.sim.schedules.schedule import Schedule
 
 __all__ = [
+    "ONE_RANK",
     "Candidate",
     "Rejection",
     "SearchSpace",
@@ -25,9 +26,13 @@ __all__ = [
     "goes_together",
     "has_kinds",
     "judge",
+    "miss_key",
     "nearest_miss",
     "replicas",
 ]
+
+ONE_RANK = ("1f1b", "gpipe", "1f1b-recompute")
+"""Schedules that a pipeline of one rank is tried with; the others are 1f1b there."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -164,9 +169,14 @@ def _chunks_of(name: str) -> str:
     return str(schedule.fixed_chunks or ("2 or more" if schedule.many_chunks else 1))
 
 
+def miss_key(rejection: Rejection) -> tuple[bool, int]:
+    """By how much a candidate missed, to sort by: of memory first, since that is what a user can trade."""
+    return rejection.rule != "memory", rejection.excess
+
+
 def nearest_miss(rejections: Iterable[Rejection]) -> Rejection:
-    """The rejection that missed by least: of memory first, since that is what a user can trade."""
-    return min(rejections, key=lambda each: (each.rule != "memory", each.excess))
+    """The rejection that missed by least."""
+    return min(rejections, key=miss_key)
 
 
 def divisors(number: int) -> tuple[int, ...]:
@@ -245,7 +255,7 @@ def judge(space: SearchSpace, candidate: Candidate) -> Candidate | Rejection:
         )
     if candidate.zero and candidate.dp * candidate.cp == 1:
         return Rejection(candidate, "nothing to shard", "one replica has nobody to share its state with")
-    if pp == 1 and candidate.schedule not in {"1f1b", "gpipe", "1f1b-recompute"}:
+    if pp == 1 and candidate.schedule not in ONE_RANK:
         return Rejection(candidate, "no pipeline", f"{candidate.schedule} on one rank is 1f1b")
     problem = find_schedule(candidate.schedule).problem(pp, candidate.num_microbatches, candidate.chunks)
     return Rejection(candidate, "schedule", problem) if problem else candidate

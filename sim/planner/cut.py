@@ -13,7 +13,14 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from exactmap.sim.planner.candidate import Candidate, SearchSpace, divisors, goes_together, replicas
+from exactmap.sim.planner.candidate import (
+    ONE_RANK,
+    Candidate,
+    SearchSpace,
+    divisors,
+    goes_together,
+    replicas,
+)
 from exactmap.sim.schedules.registry import find_schedule
 
 __all__ = ["Cut", "cuts_of"]
@@ -21,8 +28,6 @@ __all__ = ["Cut", "cuts_of"]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Rule = tuple[str, Mask, Ints]
-
-_ONE_RANK = ("1f1b", "gpipe", "1f1b-recompute")
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ class Cut:
         yield "heads not divisible", all_ & bool(heads), none
         yield "sequence not divisible", all_ & bool(space.seq % (2 * cp if cp > 1 else 1)), none
         yield "nothing to shard", (zero > 0) & (dp * cp == 1), none
-        one_rank = np.isin(self.column("schedule"), _ONE_RANK)
+        one_rank = np.isin(self.column("schedule"), ONE_RANK)
         yield "no pipeline", (pp == 1) & ~one_rank, none
         yield "schedule", self._misfits(dp), none
 

@@ -19,7 +19,7 @@ from exactmap.sim.planner.closed_form import (
     rank_times_ns,
 )
 from exactmap.sim.planner.order_form import OrderForm, order_form, walked_time_ns
-from exactmap.sim.planner.pipelines import StageBytes
+from exactmap.sim.planner.pipelines import StageBytes, probed_ranks
 from exactmap.sim.schedules.order import loop_placement
 from exactmap.sim.schedules.partition import balance_layers, stages_of
 from exactmap.sim.schedules.registry import find_schedule
@@ -31,6 +31,7 @@ from exactmap.topology.mapping import DEFAULT_ORDER, Axis, Mesh
 if TYPE_CHECKING:
     from exactmap.sim.cost.formats import Formats
     from exactmap.sim.plan.plan import PlanStage
+    from exactmap.sim.planner.candidate import SearchSpace
     from exactmap.sim.planner.pricing import Pricing
     from exactmap.sim.workload.model import ModelConfig, StageLike
 
@@ -176,8 +177,8 @@ class Estimator:
         norm_ns = pricing.norm_ns(max(by_rank) // shards, mesh, sharded=candidate.zero > 0)
         return gathered_ns + reduced_ns + norm_ns + pricing.update_ns(max(by_rank) // shards)
 
-    def least_ns(self, tp: int, cp: int, microbatch: int, *, global_batch: int, num_gpus: int) -> float:
-        """No candidate with these takes less: all passes of a step, spread evenly over all GPUs, in ns."""
+    def least_ns(self, space: SearchSpace, tp: int, cp: int, microbatch: int) -> float:
+        """No candidate of a space with these takes less: its passes, spread evenly over all GPUs, in ns."""
         try:
             unit_ns = self.unit_ns(microbatch, Mesh(tp=tp, cp=cp))
         except InfeasibleError:
@@ -188,7 +189,7 @@ class Estimator:
             for ops in ("FIW", "FB")
         )
         passes = min(split, fused) if ("B", 0) in unit_ns else split
-        return passes * (global_batch / microbatch) * (tp * cp / num_gpus)
+        return passes * (space.global_batch / microbatch) * (tp * cp / space.num_gpus)
 
     def num_shards(self, candidate: Candidate) -> int:
         """Ranks that share the optimizer's state."""
@@ -246,8 +247,7 @@ class Estimator:
         best: tuple[RankMemory, int] | None = None
         p = candidate.pp
         placement = self._placement(candidate)
-        # The first has the embedding, the last the head; in between stashes fall and what waits for W grows.
-        for rank in sorted({0, min(1, p - 1), p // 2, p - 1}):
+        for rank in sorted(set(probed_ranks(p))):
             mine = [stage for stage, ranks in zip(stages, placement, strict=True) if rank in ranks]
             shapes = tuple(StageShape(s.num_layers, s.embedding, s.head) for s in mine)
             memory = self._memory(

@@ -83,7 +83,7 @@ def family_bests(ranking: Ranking) -> tuple[FamilyBest, ...]:
     """For each value of a choice that the winner does not have: the best candidate with it, and why it lost.
 
     All are compared by estimate, none by a simulated plan: the walk of its order where the search made
-    one, else the closed form. Both count passes, bubble and hops.
+    one, else the closed form; gradients that nothing hides and the optimizer are in both.
     """
     winner, survey = ranking.winner.estimate, ranking.survey
     lost: dict[Candidate, list[str]] = {}

@@ -81,9 +81,7 @@ class LayoutTable:
             if isinstance(each := places[place], _Refused)
         )
         self.index = alive[good]
-        row = np.array([each if isinstance(each, int) else -1 for each in places])[inverse[good]]
-        table = PipelineTable.of(self._rows) if self._rows else PipelineTable.empty()
-        self.rows = table.take(row)
+        self._row = np.array([each if isinstance(each, int) else -1 for each in places])[inverse[good]]
 
     def few(self) -> Columns:
         """Columns as far as memory depends on them; times are 0."""
@@ -92,7 +90,11 @@ class LayoutTable:
     def keep(self, mask: NDArray[np.bool_]) -> None:
         """Drop candidates."""
         self.index = self.index[mask]
-        self.rows = self.rows.take(np.flatnonzero(mask))
+        self._row = self._row[mask]
+
+    def rows(self) -> PipelineTable:
+        """The pipeline of each candidate, of which there must be one at least."""
+        return PipelineTable.of(self._rows).take(self._row)
 
     def all(self) -> Columns:
         """Columns with all times."""

@@ -18,16 +18,16 @@ from exactmap.sim.workload.model import StageShape
 if TYPE_CHECKING:
     from exactmap.sim.workload.footprint import StageFootprint
 
-__all__ = ["PROBES", "PipelineRow", "PipelineTable", "StageBytes", "probed_ranks", "row_of"]
-
-PROBES = 4
-"""Ranks whose memory is priced: the first, its neighbour, the middle one and the last."""
+__all__ = ["PipelineRow", "PipelineTable", "StageBytes", "probed_ranks", "row_of"]
 
 Floats = NDArray[np.float64]
 
 
-def probed_ranks(num_ranks: int) -> tuple[int, ...]:
-    """Ranks that may be the fullest: the first has the embedding, the last the head, in between both fall."""
+def probed_ranks(num_ranks: int) -> tuple[int, int, int, int]:
+    """Ranks that may be the fullest.
+
+    The first has the embedding, the last the head; in between stashes fall and what waits for W grows.
+    """
     p = num_ranks
     return (0, min(1, p - 1), p // 2, p - 1)
 
@@ -63,6 +63,8 @@ class PipelineRow(NamedTuple):
         Time between two chunks of the first rank being ready: backward of a stage, once round the ranks.
     first_elements, rank_elements, most_elements
         Of the first stage; of all stages of the first rank; of the rank that has most.
+    probed
+        The ranks whose memory is priced.
     elements, slots
         By probed rank: parameters, and what slots for all its buckets hold, each as large as the largest.
     a, w, h, g
@@ -85,6 +87,7 @@ class PipelineRow(NamedTuple):
     first_elements: float
     rank_elements: float
     most_elements: float
+    probed: tuple[float, ...]
     elements: tuple[float, ...]
     slots: tuple[float, ...]
     a: tuple[float, ...]
@@ -99,7 +102,7 @@ class PipelineRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PipelineTable:
-    """Rows as columns, fields as in `PipelineRow`: shape [rows], by probed rank [rows, PROBES]."""
+    """Rows as columns, fields as in `PipelineRow`: shape [rows], by probed rank [rows, ranks probed]."""
 
     ranks: Floats
     chunks: Floats
@@ -113,6 +116,7 @@ class PipelineTable:
     first_elements: Floats
     rank_elements: Floats
     most_elements: Floats
+    probed: Floats
     elements: Floats
     slots: Floats
     a: Floats
@@ -128,24 +132,6 @@ class PipelineTable:
     def of(rows: Sequence[PipelineRow]) -> PipelineTable:
         """Turn rows into columns."""
         return PipelineTable(*(np.array(column, dtype=np.float64) for column in zip(*rows, strict=True)))
-
-    @staticmethod
-    def empty() -> PipelineTable:
-        """No rows."""
-        probed = {
-            "elements",
-            "slots",
-            "a",
-            "w",
-            "h",
-            "g",
-            "work_fused",
-            "work_split",
-            "work_again",
-            "buffers",
-        }
-        names = [field.name for field in fields(PipelineTable)]
-        return PipelineTable(*(np.zeros((0, PROBES) if name in probed else 0) for name in names))
 
     def take(self, index: NDArray[np.intp]) -> PipelineTable:
         """Rows by number, in that order, again as a table."""
@@ -226,6 +212,7 @@ def row_of(
         first_elements=float(elements[0]),
         rank_elements=float(by_rank[0]),
         most_elements=float(by_rank.max()),
+        probed=tuple(map(float, probed)),
         elements=tuple(float(by_rank[rank]) for rank in probed),
         slots=tuple(
             float((len(buckets) + more) * max(buckets))

@@ -226,7 +226,15 @@ def _survey(
         )
     if others and has_kinds(others, space.chunks):
         for candidate in enumerate_candidates(replace(space, schedules=others)):
-            found.add(candidate if isinstance(candidate, Rejection) else estimator.price(candidate), num_kept)
+            if isinstance(candidate, Rejection):
+                found.refuse(candidate)
+            elif found.kept and clock.is_over(0.6):
+                one = candidate
+                found.num_unseen += 1
+                least_ns = estimator.least_ns(space, one.tp, one.cp, one.microbatch)
+                found.bound_ns = min(found.bound_ns, least_ns)
+            else:
+                found.add(estimator.price(candidate), num_kept)
     return found
 
 

@@ -1,7 +1,8 @@
 """Whether the winner still wins on another machine, and what it would take there.
 
 Each variant changes one number of the cluster. The whole space is surveyed anew on it, and the winner is
-priced beside the best of that survey, both in closed form.
+priced beside the best of that survey, both in closed form; so is the machine as it is, where walks and plans
+may have chosen another than the closed form would.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ def variants(cluster: Cluster) -> Iterator[tuple[str, Cluster]]:
 
     The network inside domains is as it was measured, whatever its rate is said to be, so it is not varied.
     """
+    yield "as it is", cluster
     out, gpu = cluster.scale_out, cluster.gpu
     half = round(_HALF * out.bytes_per_s)
     yield (

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exactmap.sim.planner.array_form import memory_bytes, passes_ns, tail_ns
-from exactmap.sim.planner.candidate import Candidate, Rejection, SearchSpace, judge
+from exactmap.sim.planner.candidate import Candidate, Rejection, SearchSpace, judge, miss_key
 from exactmap.sim.planner.cut import Cut, cuts_of
 from exactmap.sim.planner.front import Front
 from exactmap.sim.planner.layout_table import LayoutTable
@@ -75,18 +75,18 @@ class Survey:
     num_unseen: int = 0
     bound_ns: float = float("inf")
 
-    def refuse(self, rejection: Rejection, count: int = 1) -> None:
-        """Count candidates that a rule refused, with the nearest of them."""
+    def refuse(self, rejection: Rejection) -> None:
+        """Count a candidate that a rule refused, and keep it where none missed by less."""
         rule = rejection.rule
-        self.counts[rule] = self.counts.get(rule, 0) + count
-        self.num_refused += count
+        self.counts[rule] = self.counts.get(rule, 0) + 1
+        self.num_refused += 1
         known = self.nearest.get(rule)
         if known is None or rejection.excess < known.excess:
             self.nearest[rule] = rejection
         for choice in CHOICES:
             key = (choice, getattr(rejection.candidate, choice))
             other = self.nearest_of.get(key)
-            if other is None or _miss(rejection) < _miss(other):
+            if other is None or miss_key(rejection) < miss_key(other):
                 self.nearest_of[key] = rejection
 
     def take_back(self, rejection: Rejection) -> None:
@@ -131,11 +131,6 @@ def _in_words(rejection: Rejection, space: SearchSpace, estimator: Estimator) ->
     return said if isinstance(said, Rejection) else rejection
 
 
-def _miss(rejection: Rejection) -> tuple[bool, int]:
-    """Memory first, since that is what a user can trade."""
-    return rejection.rule != "memory", rejection.excess
-
-
 def survey(
     space: SearchSpace,
     estimator: Estimator,
@@ -156,7 +151,8 @@ def survey(
     num_kept
         How many of the best are kept.
     deadline
-        Reading of `time.monotonic` after which no further cut is begun; None: all are.
+        Reading of `time.monotonic` after which no further cut is begun, once a candidate was found; None:
+        all are.
     with_front
         Whether the Pareto front is kept.
     tell
@@ -165,22 +161,17 @@ def survey(
     found = Survey(front=Front() if with_front else None)
     cuts = cuts_of(space)
     for number, cut in enumerate(cuts):
-        if deadline is not None and number and time.monotonic() > deadline:
+        # Until one candidate fits there is nothing to stop with.
+        if deadline is not None and found.kept and time.monotonic() > deadline:
             found.num_unseen = sum(rest.num_candidates for rest in cuts[number:])
-            found.bound_ns = min(_least_ns(rest, space, estimator) for rest in cuts[number:])
+            found.bound_ns = min(
+                estimator.least_ns(space, rest.tp, rest.cp, rest.microbatch) for rest in cuts[number:]
+            )
             break
         _see(cut, estimator, found, num_kept)
         if tell is not None:
             tell((number + 1) / len(cuts))
-    found.kept.sort()
-    del found.kept[num_kept:]
     return found
-
-
-def _least_ns(cut: Cut, space: SearchSpace, estimator: Estimator) -> float:
-    return estimator.least_ns(
-        cut.tp, cut.cp, cut.microbatch, global_batch=space.global_batch, num_gpus=space.num_gpus
-    )
 
 
 def _see(cut: Cut, estimator: Estimator, found: Survey, num_kept: int) -> None:
@@ -197,14 +188,14 @@ def _see(cut: Cut, estimator: Estimator, found: Survey, num_kept: int) -> None:
         found.refuse(Rejection(cut.candidate(index), rule, why))
     if not len(table.index):
         return
-    fullest = memory_bytes(table.few(), table.rows, estimator.formats).max(axis=1)
+    fullest = memory_bytes(table.few(), table.rows(), estimator.formats).max(axis=1)
     over = fullest > estimator.budget_bytes
     _count(cut, table.index[over], fullest[over] - estimator.budget_bytes, "memory", found)
     table.keep(~over)
     if not len(table.index):
         return
-    columns = table.all()
-    step = passes_ns(columns, table.rows) + tail_ns(columns, table.rows)
+    columns, rows = table.all(), table.rows()
+    step = passes_ns(columns, rows) + tail_ns(columns, rows)
     if found.front is not None:
         found.front.add(cut, table.index, step, fullest[~over])
     _keep(cut, table.index, step, found, num_kept)

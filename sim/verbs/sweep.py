@@ -6,8 +6,9 @@ import csv
 import io
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -142,10 +143,12 @@ def sweep(
             found[number] = kept
     num_kept = len(found)
     left = {number: job for number, job in enumerate(todo) if number not in found}
-    for number, row in _work_all(left, jobs or os.cpu_count() or 1):
-        found[number] = row
-        if progress is not None:
-            progress(len(found) / len(todo), ", ".join(points[number]))
+    # Closed at once, not when it is collected: a sweep that is stopped must not work off its queue.
+    with closing(_work_all(left, jobs or os.cpu_count() or 1)) as results:
+        for number, row in results:
+            found[number] = row
+            if progress is not None:
+                progress(len(found) / len(todo), ", ".join(points[number]))
     rows = tuple(
         found[number] | {setting.name: value for setting, value in zip(asked, point, strict=True)}
         for number, point in enumerate(points)
@@ -162,18 +165,18 @@ def _in_folder(job: Job, folder: Path, key: str, *, keep_plans: bool) -> Job:
     return replace(job, kept=str(folder / "points" / f"{key}.json"), plan=plan)
 
 
-def _work_all(todo: dict[int, Job], jobs: int) -> Iterator[tuple[int, Row]]:
+def _work_all(todo: dict[int, Job], jobs: int) -> Generator[tuple[int, Row]]:
     """Rows as they are done; in processes of their own where there are several points and cores."""
     if jobs == 1 or len(todo) < 2:
         for number, job in todo.items():
             yield number, work(job)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(todo)), mp_context=context) as pool:
+    pool = ProcessPoolExecutor(min(jobs, len(todo)), mp_context=context)
+    try:
         futures = {pool.submit(work, job): number for number, job in todo.items()}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:
+        # Waited for: a pool that is collected before its thread wakes works off the queue that was cancelled.
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -14,7 +14,7 @@ __all__ = ["SHORT_NAMES", "Setting", "overrides_of", "points_of", "read_settings
 SHORT_NAMES = {
     **{
         name: f"parallel.{name}"
-        for name in ("tp", "cp", "pp", "dp", "chunks", "microbatch", "schedule", "zero")
+        for name in ("tp", "cp", "ep", "pp", "dp", "chunks", "microbatch", "schedule", "zero")
     },
     "network": "cluster.scale_out.bandwidth",
     "batch": "training.batch",

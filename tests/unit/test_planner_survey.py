@@ -12,6 +12,7 @@ from planner_cases import WIDE, h100, one_by_one
 
 from exactmap.sim.planner.candidate import divisors
 from exactmap.sim.planner.closed_form import CLOSED_FORMS
+from exactmap.sim.planner.estimate import Estimator
 from exactmap.sim.planner.survey import CHOICES, survey
 
 
@@ -88,9 +89,29 @@ def test_no_candidate_beats_the_bound_of_its_cut() -> None:
     assert fit
     for each in fit:
         one = each.candidate
-        assert each.step_ns >= estimator.least_ns(
-            one.tp, one.cp, one.microbatch, global_batch=space.global_batch, num_gpus=space.num_gpus
-        )
+        assert each.step_ns >= estimator.least_ns(space, one.tp, one.cp, one.microbatch)
+
+
+def test_a_survey_is_not_stopped_before_a_candidate_fits() -> None:
+    """Nothing fits: time is over from the start, yet every cut is looked at before it says so."""
+    narrow, estimator = h100()
+    space = replace(
+        narrow,
+        tp=(8,),
+        cp=(1,),
+        microbatch=(1, 4),
+        pp=(16,),
+        chunks=(1,),
+        schedules=("1f1b",),
+        num_gpus=128,
+        zero=(0,),
+    )
+    tight = Estimator(estimator.model, estimator.seq, estimator.formats, estimator.pricing, 1)
+    nothing, something = survey(space, tight, deadline=0.0), survey(space, estimator, deadline=0.0)
+
+    assert not nothing.kept
+    assert (nothing.num_refused, nothing.num_unseen) == (2, 0)
+    assert len(something.kept) == something.num_unseen == 1
 
 
 def test_a_stopped_survey_says_what_it_has_not_seen() -> None:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -103,6 +108,22 @@ def test_processes_say_the_same(tmp_path: Path) -> None:
     both = exactmap.sweep(QUICK, SETTINGS, jobs=2, out=tmp_path)
 
     assert serial.rows == both.rows
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_it_at_once(tmp_path: Path) -> None:
+    """Of 60 points in two processes only those at work are finished, and they are kept."""
+    sizes = ",".join(str(1000 + step) for step in range(60))
+    command = [str(Path(sys.executable).with_name("exactmap")), "sweep", str(QUICK), "--set"]
+    command += [f"training.seed={sizes}", "-o", str(tmp_path), "--jobs", "2", "-q"]
+    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL) as process:
+        until = time.monotonic() + 60
+        while time.monotonic() < until and len(list((tmp_path / "points").glob("*.json"))) < 3:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+
+    assert 3 <= len(list((tmp_path / "points").glob("*.json"))) < 40
 
 
 def test_a_scenario_that_is_wrong_ends_it(tmp_path: Path) -> None:
